@@ -47,9 +47,9 @@ def voice(
     pitch, loudness, tempo = BEHAVIOUR[emotion][0]
     deviate = lambda sd: math.exp(rng.gauss(0, sd))
     t = np.arange(int(seconds*RATE)) / RATE
-    f0 = dict(low=115, even=165, high=260, rising=150, falling=240)[pitch] * deviate(.12)
-    amplitude = dict(soft=.03, even=.1, loud=.35)[loudness] * deviate(.3)
-    rate = dict(slow=2.5, fast=7)[tempo] * deviate(.15)
+    f0 = dict(low=115, even=165, high=260, rising=150, falling=240)[pitch] * deviate(.17)
+    amplitude = dict(soft=.03, even=.1, loud=.35)[loudness] * deviate(.45)
+    rate = dict(slow=2.5, fast=7)[tempo] * deviate(.2)
     glide = dict(rising=1, falling=-.5).get(pitch, 0)
     f = f0 * (1 + glide*t/seconds + .03*np.sin(2*np.pi*3*t + rng.random()*6))
     phase, formants = 2*np.pi*np.cumsum(f)/RATE, ((600*deviate(.15), 150, .5), (1500*deviate(.15), 200, .4))
@@ -165,8 +165,9 @@ MELD_WEIGHTS = dict(anger=15, disgust=8, fear=8, happy=18, neutral=27, sad=10, s
 def _meld_row(number, dialogue, turn, at, rng):
     emotion = rng.choices(list(MELD_WEIGHTS), MELD_WEIGHTS.values())[0]
     line, noun, sentiment = utterance(emotion, rng)
+    shown = emotion if rng.random() < .6 else 'neutral'
     row = [number, line, rng.choice(SPEAKERS), EMOTION_OF.get(emotion, emotion), sentiment, dialogue, turn, 1, 1 + dialogue//4, _time(at), _time(at + 1)]
-    return emotion, row, f'the words name the {noun}, the mouth is {BEHAVIOUR[emotion][1][0]}'
+    return shown, row, f'the words name the {noun}, the mouth is {BEHAVIOUR[shown][1][0]}'
 
 def write_meld(
     folder:Path, # Where to write
@@ -179,11 +180,11 @@ def write_meld(
         rng, rows = random.Random(f'meld {split} {seed}'), []
         for dialogue in range(count):
             for turn in range(rng.choice((4, 5))):
-                emotion, row, cue = _meld_row(len(rows) + 1, dialogue, turn, 60*dialogue + 2*turn, rng)
+                shown, row, cue = _meld_row(len(rows) + 1, dialogue, turn, 60*dialogue + 2*turn, rng)
                 rows.append(row)
                 name = f'dia{dialogue}_utt{turn}'
                 cues.append(dict(row=f'{split}/{name}', cues=cue))
-                _file(folder/clips/f'{name}.mp4', write_mp4(face(emotion, rng), voice(emotion, rng)))
+                _file(folder/clips/f'{name}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
         _table(folder/table, MELD_COLUMNS, rows)
     _lines(folder/'cues.jsonl', cues)
     _break_meld(folder)
