@@ -165,7 +165,7 @@ MELD_WEIGHTS = dict(anger=15, disgust=8, fear=8, happy=18, neutral=27, sad=10, s
 def _meld_row(number, dialogue, turn, at, rng):
     emotion = rng.choices(list(MELD_WEIGHTS), MELD_WEIGHTS.values())[0]
     line, noun, sentiment = utterance(emotion, rng)
-    shown = emotion if rng.random() < .6 else 'neutral'
+    shown = emotion if rng.random() < .8 else 'neutral'
     row = [number, line, rng.choice(SPEAKERS), EMOTION_OF.get(emotion, emotion), sentiment, dialogue, turn, 1, 1 + dialogue//4, _time(at), _time(at + 1)]
     return shown, row, f'the words name the {noun}, the mouth is {BEHAVIOUR[shown][1][0]}'
 

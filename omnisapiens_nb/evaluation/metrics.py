@@ -75,7 +75,7 @@ def sentiment_binary_f1(
 # %% ../../nbs/evaluation/01_metrics.ipynb #3e209b4c
 def similarity_accuracy(
     cosines:Sequence[float], # Cosine of each answer to its reference; NaN where there is no answer
-    threshold:float=.7, # Least cosine that counts as correct
+    threshold:float=.9, # Least cosine that counts as correct
 )->float: # In [0, 1]
     "Share of open answers close enough to their reference (stand-in for the papers' LLM judge)."
     c = np.asarray(cosines, float)

@@ -1,0 +1,45 @@
+# Each target makes what it needs. Tiny models are fastest with one thread.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/tutorial
+export OMP_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install tutorial test docs lab export clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: .venv/installed ## Make .venv with the tested versions
+
+.venv/installed: settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; name one with make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	@touch $@
+
+tutorial: .venv/installed ## From source files to a report, in OUT (default runs/tutorial)
+	$(BIN)/omnisapiens-nb tutorial --out $(OUT)
+
+test: .venv/installed ## Every notebook as a test, then tests/
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest
+
+docs: .venv/docs ## Build the site into _site (needs npm)
+	$(BIN)/python docs/build.py
+
+lab: .venv/installed ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+export: .venv/installed ## Notebooks to package, clean notebooks, README from nbs/index.ipynb
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python docs/readme.py
+
+clean: ## Remove what can be made again
+	rm -rf _proc _site _site_src runs build dist *.egg-info

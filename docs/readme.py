@@ -1,0 +1,15 @@
+"README.md from nbs/index.ipynb: the same text, links and stored outputs, as Markdown."
+from pathlib import Path
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).parents[1]
+
+notebook = nbformat.read(ROOT/'nbs'/'index.ipynb', as_version=4)
+notebook.cells = [c for c in notebook.cells if '#| hide' not in c.source]
+for cell in notebook.cells:
+    if cell.cell_type == 'code': cell.source = '\n'.join(l for l in cell.source.splitlines() if not l.startswith('#|'))
+body, _ = MarkdownExporter().from_notebook_node(notebook)
+lines = (line.rstrip() for line in body.strip().splitlines())
+text = '<!-- Made from nbs/index.ipynb by `make export`; edit the notebook. -->\n\n' + '\n'.join(lines) + '\n'
+(ROOT/'README.md').write_text(text, encoding='utf-8')
