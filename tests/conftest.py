@@ -1,15 +1,17 @@
-"Where recorded reference values are, and what it means that they are not."
-import json, os
+"Where files outside the project are, what it means that they are not, and the command line as users call it."
+import json, os, subprocess, sys
 from pathlib import Path
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def shared():
-    "The folder of reference values beside the project; required where OMNISAPIENS_REQUIRE_SHARED=1."
-    folder = Path(__file__).parents[1].parent / "shared"
+    "The folder of reference values and real annotation files beside the project; required where OMNISAPIENS_REQUIRE_SHARED=1."
+    folder = ROOT.parent / "shared"
     if folder.is_dir(): return folder
-    reason = f"no reference values at {folder}: put the folder `shared` beside the project"
+    reason = f"no reference files at {folder}: put the folder `shared` beside the project"
     if os.environ.get("OMNISAPIENS_REQUIRE_SHARED") == "1": pytest.fail(reason)
     pytest.skip(reason)
 
@@ -18,3 +20,11 @@ def shared():
 def golden(shared):
     "Read a file of recorded values by its name."
     return lambda name: json.loads((shared / "golden" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def cli():
+    "Call the command line in a process of its own."
+    environment = os.environ | dict(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    return lambda *args, **kwargs: subprocess.run(
+        [sys.executable, "-m", "omnisapiens_nb.cli", *map(str, args)], capture_output=True, text=True, env=environment, **kwargs)

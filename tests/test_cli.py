@@ -1,0 +1,86 @@
+"Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
+import shutil
+import pytest
+from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    write_meld(folder / "meld", dialogues=(5, 2, 2))
+    write_cremad(folder / "cremad", actors=3)
+    write_mustard(folder / "mustard", rows=40)
+    return folder
+
+
+@pytest.fixture
+def meld(sources, tmp_path): return shutil.copytree(sources / "meld", tmp_path / "meld")
+
+
+def empty_table(folder): (folder / "test_sent_emo.csv").write_text("")
+def lose_column(folder):
+    file = folder / "train_sent_emo.csv"
+    file.write_text(file.read_text().replace("Emotion", "Feeling", 1))
+def lose_folder(folder): shutil.rmtree(folder)
+def lose_table(folder): (folder / "dev_sent_emo.csv").unlink()
+
+
+@pytest.mark.parametrize("command", ["curate", "tutorial"])
+@pytest.mark.parametrize("damage, said", [
+    (lose_folder, "no such folder"), (lose_table, "dev_sent_emo.csv: no such file"),
+    (empty_table, "test_sent_emo.csv: the file is empty"), (lose_column, "no column 'Emotion'")])
+def test_unreadable_source(cli, meld, tmp_path, command, damage, said):
+    damage(meld)
+    result = cli(command, "--source", f"meld={meld}", "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert said in result.stderr and "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2
+    assert [p.name for p in tmp_path.iterdir() if p.name != "meld"] == []
+
+
+@pytest.mark.parametrize("source", ["mled=.", "meld", "meld="])
+def test_wrong_usage(cli, tmp_path, source):
+    result = cli("curate", "--source", source, "--out", tmp_path / "out")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_wav_is_named_and_rejected(cli, sources, tmp_path):
+    folder = shutil.copytree(sources / "cremad", tmp_path / "cremad")
+    wav = sorted((folder / "AudioWAV").glob("1001_*.wav"))[0]
+    wav.write_bytes(wav.read_bytes()[:5000])
+    result = cli("curate", "--source", f"cremad={folder}", "--out", tmp_path / "out")
+    assert result.returncode == 0
+    assert f"{wav.name}: the wav is truncated (5000 of " in (tmp_path / "out" / "rejected.jsonl").read_text()
+
+
+def test_all_rows_rejected(cli, sources, tmp_path):
+    folder = shutil.copytree(sources / "cremad", tmp_path / "cremad")
+    shutil.rmtree(folder / "AudioWAV")
+    result = cli("curate", "--source", f"cremad={folder}", "--out", tmp_path / "out")
+    assert result.returncode == 1 and "is not in the folder" in result.stderr
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_out_that_exists(cli, sources, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    for command in ("curate", "tutorial"):
+        result = cli(command, "--source", f"mustard={sources / 'mustard'}", "--out", tmp_path / "out")
+        assert result.returncode == 1 and "choose another" in result.stderr
+    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+
+
+def test_wrong_recipe_and_missing_model(cli, tmp_path):
+    (tmp_path / "sft.yaml").write_text("atlas: nowhere\nout: b\nmodel: c\ntrain: {stepps: 1}\n")
+    result = cli("sft", "--config", tmp_path / "sft.yaml")
+    assert result.returncode == 1 and "train.stepps" in result.stderr
+    result = cli("predict", "--model", tmp_path / "none", "--atlas", tmp_path, "--out", tmp_path / "p.jsonl")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_help_needs_no_torch(cli):
+    for args in (["--help"], ["tutorial", "--help"], ["rl", "--help"]):
+        result = cli(*args)
+        assert result.returncode == 0 and "Usage" in result.stdout
