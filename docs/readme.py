@@ -8,7 +8,9 @@ ROOT = Path(__file__).parents[1]
 notebook = nbformat.read(ROOT/'nbs'/'index.ipynb', as_version=4)
 notebook.cells = [c for c in notebook.cells if '#| hide' not in c.source]
 for cell in notebook.cells:
-    if cell.cell_type == 'code': cell.source = '\n'.join(l for l in cell.source.splitlines() if not l.startswith('#|'))
+    if cell.cell_type == 'code' and '#| echo: false' in cell.source:   # shown as its output alone
+        cell.source = ''.join(o.data['text/markdown'] for o in cell.outputs)
+        cell.cell_type = 'markdown'
 body, _ = MarkdownExporter().from_notebook_node(notebook)
 lines = (line.rstrip() for line in body.strip().splitlines())
 text = '<!-- Made from nbs/index.ipynb by `make export`; edit the notebook. -->\n\n' + '\n'.join(lines) + '\n'

@@ -17,6 +17,7 @@ app = typer.Typer(name='omnisapiens-nb', no_args_is_help=True, add_completion=Fa
                   help='Human Behavior Atlas, OmniSapiens and HARPO: from source files to a report.')
 Source = Annotated[list[str], typer.Option('--source', metavar='NAME=FOLDER', help='A source and the folder of its annotation files; may be repeated.')]
 
+# %% ../nbs/guides/02_command_line.ipynb #8378564e
 def parse_sources(
     pairs:list[str], # As given, NAME=FOLDER
 )->dict[str, Path]: # Name to folder
@@ -57,6 +58,7 @@ def curate(
         typer.echo(f'{key}: {c["read"]} read, {c["kept"]} kept{note}, {c["rejected"]} rejected')
     typer.echo(f'Atlas: {out}')
 
+# %% ../nbs/guides/02_command_line.ipynb #280b726c
 @app.command()
 def mini(out:Annotated[Path, typer.Option(help='Folder that gets one folder per source.')], seed:Annotated[int, typer.Option(help='The same seed gives the same files.')] = 0):
     "Write the mini-Atlas: small synthetic sources in the original formats."
@@ -76,6 +78,7 @@ def start(atlas:Annotated[Path, typer.Option(help='Atlas folder.')], out:Annotat
     _quiet()
     typer.echo(f'Model: {start_model(atlas, out, seed=seed)}')
 
+# %% ../nbs/guides/02_command_line.ipynb #9830d54f
 @app.command()
 def sft(config:Config, resume:Resume = False):
     "Warm start: supervised fine-tuning on boxed answers."
@@ -83,6 +86,7 @@ def sft(config:Config, resume:Resume = False):
     _quiet()
     typer.echo(f'Model: {run_sft(read_recipe(config, SFTRecipe), resume)}')
 
+# %% ../nbs/guides/02_command_line.ipynb #f8f37813
 @app.command()
 def rl(config:Config, resume:Resume = False):
     "Reinforcement learning with GRPO, HARPO or another estimator."
@@ -90,7 +94,7 @@ def rl(config:Config, resume:Resume = False):
     _quiet()
     typer.echo(f'Model: {run_rl(read_recipe(config, RLRecipe), resume)}')
 
-# %% ../nbs/guides/02_command_line.ipynb #280b726c
+# %% ../nbs/guides/02_command_line.ipynb #93bf1935
 @app.command()
 def predict(
     model:Annotated[str, typer.Option(help='Folder or hub name.')],
@@ -103,6 +107,7 @@ def predict(
     _quiet()
     typer.echo(f'Predictions: {run_predict(model, atlas, split, out)}')
 
+# %% ../nbs/guides/02_command_line.ipynb #8c0d7d7d
 @app.command()
 def evaluate(
     atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
@@ -127,6 +132,7 @@ def _version(version:Annotated[bool, typer.Option('--version', help='Show the ve
         typer.echo(__version__)
         raise typer.Exit()
 
+# %% ../nbs/guides/02_command_line.ipynb #0e578b5f
 def main():
     "Entry point of `omnisapiens-nb`."
     from omnisapiens_nb.atlas.reading import SourceError

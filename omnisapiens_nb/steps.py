@@ -31,6 +31,7 @@ class Recipe(BaseModel):
     share:tuple[float, float] = (0., 1.) # Window of each dataset's shuffled rows
     rows:int = Field(1000, gt=0) # At most so many rows per dataset key
 
+# %% ../nbs/guides/00_steps.ipynb #e0c771e6
 class SFTRecipe(Recipe):
     "Recipe of the warm start."
     train:SFTConfig = SFTConfig()
@@ -39,6 +40,7 @@ class RLRecipe(Recipe):
     "Recipe of reinforcement learning."
     train:RLConfig = RLConfig()
 
+# %% ../nbs/guides/00_steps.ipynb #c8caf6e3
 def read_recipe(
     path:Path, # YAML file
     kind:type[Recipe], # `SFTRecipe` or `RLRecipe`
@@ -63,6 +65,7 @@ def begin(
     partial.mkdir(parents=True, exist_ok=True)
     return partial
 
+# %% ../nbs/guides/00_steps.ipynb #279e8fd9
 def finish(
     partial:Path, # From `begin`
     out:Path, # Folder of the step
@@ -73,6 +76,7 @@ def finish(
     (partial/'state.pt').unlink(missing_ok=True)
     return partial.rename(out)
 
+# %% ../nbs/guides/00_steps.ipynb #98b47bfd
 def read_log(
     folder:Path, # Folder of a training step
 )->list[dict]: # One entry per training step
@@ -99,6 +103,7 @@ def _examples(recipe, processor):
     store = open_atlas(recipe.atlas, 'train')
     return Examples(store, processor, choose_rows(store, recipe.share, recipe.rows))
 
+# %% ../nbs/guides/00_steps.ipynb #7d4780d3
 def run_sft(
     recipe:SFTRecipe, # What to train on what
     resume:bool = False, # Go on with an interrupted run
@@ -110,6 +115,7 @@ def run_sft(
     save_model(model, processor, partial)
     return finish(partial, recipe.out, log)
 
+# %% ../nbs/guides/00_steps.ipynb #527665c7
 def run_rl(
     recipe:RLRecipe, # What to train on what
     resume:bool = False, # Go on with an interrupted run

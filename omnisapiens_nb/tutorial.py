@@ -41,12 +41,13 @@ class TutorialConfig(BaseModel):
     sft_share:float = Field(.5, gt=0, lt=1) # Share of each dataset's training rows for the warm start; RL gets the rest
     rows:int = Field(400, gt=0) # At most so many training rows per dataset key in either phase
     test_rows:int = Field(400, gt=0) # At most so many test rows per dataset key
-    sft_steps:int = Field(320, gt=0) # Of the warm start
+    sft_steps:int = Field(400, gt=0) # Of the warm start
     rl_steps:int = Field(80, gt=0) # Of each RL run
     rl_lr:float = Field(1e-4, gt=0) # Learning rate of RL
 
+# %% ../nbs/guides/01_tutorial.ipynb #88e929d3
 METHODS = {'GRPO': dict(estimator='grpo'), 'HARPO': dict(estimator='harpo_released'), 'shuffled': dict(estimator='grpo', shuffle_rewards=True)}
-MODELS = {'start': 'before SFT', 'sft': 'after SFT', **{m: f'after {m}' for m in METHODS}}
+MODELS = {'start': 'before SFT', 'sft': 'after SFT', 'GRPO': 'after GRPO', 'HARPO': 'after HARPO', 'shuffled': 'control'}
 
 # %% ../nbs/guides/01_tutorial.ipynb #b8541aba
 def open_run(
@@ -99,6 +100,7 @@ def longest_target(
     lengths = (len(processor.tokenizer(target_text({k: v[i] for k, v in columns.items()})).input_ids) for i in rows)
     return min(64, max(lengths)*5//4 + 1)
 
+# %% ../nbs/guides/01_tutorial.ipynb #080a4298
 def train_models(
     out:Path, # Folder of the run
     atlas:Path, # Atlas folder
@@ -137,13 +139,14 @@ def data_section(
     "Rows per dataset and task, and why rows were left out."
     counts = json.loads((atlas/'manifest.json').read_text())['counts']
     splits = {s: Counter(open_atlas(atlas, s).columns('dataset')['dataset']) for s in ('train', 'validation', 'test') if list((atlas/'data').glob(f'{s}-*'))}
-    table = pd.DataFrame([dict(task=DATASETS[k].task, dataset=k, **c, **{s: n[k] for s, n in splits.items()}) for k, c in sorted(counts.items())])
+    table = pd.DataFrame([dict(dataset=k, task=DATASETS[k].task, **c, **{s: n[k] for s, n in splits.items()}) for k, c in sorted(counts.items())]).rename(columns=dict(text_only='kept as text'))
     rejected = pd.read_json(atlas/'rejected.jsonl', lines=True) if (atlas/'rejected.jsonl').stat().st_size else pd.DataFrame(columns=['dataset', 'reason'])
     why = rejected.groupby(['dataset', 'reason']).size().reset_index(name='rows').sort_values('rows', ascending=False).head(12)
     absent = {DATASETS[k].name: c['text_only'] for k, c in counts.items() if c['text_only']}
-    said = ' '.join(f'{name}: {n} rows without their clip were kept as text.' for name, n in absent.items())
+    said = 'Clips not in the folder, so kept as text rows: ' + ', '.join(f'{n} of {name}' for name, n in absent.items()) + '.' if absent else ''
     return Section('Data', 'Rows read are kept or rejected, none is lost. ' + said, to_table(table, 'Rows per dataset') + (to_table(why, 'The most frequent reasons for rejection') if len(why) else ''))
 
+# %% ../nbs/guides/01_tutorial.ipynb #a214be99
 def training_sections(
     out:Path, # Folder of the run
 )->list[Section]:
@@ -153,9 +156,10 @@ def training_sections(
     table = pd.DataFrame([dict(method=n, **{f'{p} quarter': round(quarter(log, p), 3) for p in ('first', 'last')}) for n, log in logs.items()])
     balance = {n: log for n, log in logs.items() if n != 'shuffled'}
     return [
-        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control gets the same rewards in random order: it must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward')),
+        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control (“shuffled”) is GRPO with the rewards of a step in random order: it must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward')),
         Section('Each task’s share of the update', 'Share of the summed absolute advantages. A step holds one modality signature, so only the tasks of that signature share it.', to_svg(share_figure(balance), 'Share of the update by task over steps, for GRPO and HARPO'))]
 
+# %% ../nbs/guides/01_tutorial.ipynb #e27d86c0
 def blank_section(
     e:Evaluation, # Of the blanked predictions and the model itself
 )->Section:
@@ -163,7 +167,7 @@ def blank_section(
     keys = sorted(e.scores['sft'])
     names = ['sft', *(n for n in e.scores if n.startswith('sft without')), MAJORITY]
     table = pd.DataFrame([dict(dataset=k) | {n.replace('sft', 'after SFT'): with_interval(e.scores[n][k]) for n in names} for k in keys])
-    return Section('Does it look and listen?', 'The same model and rows with one modality taken away: the transcript left out, sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s, or below it.', to_table(table, 'Score with 95 % interval'))
+    return Section('Does it look and listen?', 'The same model and rows with one modality taken away: the transcript left out, sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s. The reverse does not hold: silence and black pictures never came in training, and can throw a model off that had no need of them.', to_table(table, 'Score with 95 % interval'))
 
 # %% ../nbs/guides/01_tutorial.ipynb #b52ef4da
 def change_section(
@@ -173,6 +177,7 @@ def change_section(
     frame = gain_table(e, MODELS['sft'], [MODELS[m] for m in METHODS]).merge(gain_table(e, MODELS['GRPO'], [MODELS['HARPO']]).rename(columns={MODELS['HARPO']: 'HARPO less GRPO'}), on='dataset')
     return Section('What RL changed', 'Paired differences to the warm-started model on the same rows, and HARPO less GRPO. One seed: an interval here is about test rows, not about training runs.', to_table(frame, 'Difference with 95 % interval; a star where it excludes zero'))
 
+# %% ../nbs/guides/01_tutorial.ipynb #a68d2152
 def write_report(
     out:Path, # Folder of the run
     atlas:Path, # Atlas folder

@@ -84,7 +84,7 @@ def test_report_is_one_file_without_outside_addresses(run):
 
 def test_scores_are_written(run):
     scores = pd.read_csv(run / "scores.csv")
-    assert set(scores.model) == {"before SFT", "after SFT", "after GRPO", "after HARPO", "after shuffled", "majority"}
+    assert set(scores.model) == {"before SFT", "after SFT", "after GRPO", "after HARPO", "control", "majority"}
     assert scores.value.between(0, 1).all() and (scores.low <= scores.value).all() and (scores.value <= scores.high).all()
 
 

@@ -66,6 +66,7 @@ def _seconds(text):
     h, m, s, ms = m.groups()
     return int(h)*3600 + int(m)*60 + int(s) + float(f'0.{ms}')
 
+# %% ../../nbs/atlas/06_adapters.ipynb #973fcc61
 class Meld(Adapter):
     "MELD (Poria et al., ACL 2019): `{train,dev,test}_sent_emo.csv` and clips `dia{i}_utt{j}.mp4` in one folder per split."
     source = 'meld'
@@ -102,6 +103,7 @@ class Cremad(Adapter):
 # %% ../../nbs/atlas/06_adapters.ipynb #3d3d0f40
 SIQ2_FILES = dict(train='qa/qa_train.json', val='qa/qa_val.json', test='qa/qa_test.json')
 
+# %% ../../nbs/atlas/06_adapters.ipynb #5587a69f
 class Siq2(Adapter):
     "Social-IQ 2.0 (Wilf et al., 2023): `qa/qa_{train,val,test}.json`, which are JSON Lines, and `video/{vid_name}.mp4`."
     source = 'siq2'

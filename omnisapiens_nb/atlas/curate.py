@@ -25,6 +25,7 @@ def _read(path, dataset):
     if fault := dataset.broken.get(path.stem): raise Reject(f'{path.name}: its authors list it as broken ({fault})')
     return path.read_bytes()
 
+# %% ../../nbs/atlas/09_curate.ipynb #2177fbb1
 def load_media(
     row:Row, # Row whose media are paths; they become bytes
 )->tuple[str, ...]: # sha256 of each source file
@@ -42,6 +43,7 @@ def load_media(
         except MediaError as e: raise Reject(f'{path.name}: {e}') from e
     return tuple(hashes)
 
+# %% ../../nbs/atlas/09_curate.ipynb #f7e46d4c
 def _keep(row, data, is_video):
     if is_video:
         count_frames(data)
@@ -74,6 +76,7 @@ class Curation:
     splits:dict = field(default_factory=Counter) # Split → rows
     leakage:list = field(default_factory=list) # Content of leakage.json
 
+# %% ../../nbs/atlas/09_curate.ipynb #a55887cb
 def curate(
     sources:dict[str, Path], # Source name to the folder of its annotation files
     out:Path, # Atlas folder, must not exist
@@ -114,6 +117,7 @@ def _run(adapters, partial):
     result.leakage = leakage.report()
     return result
 
+# %% ../../nbs/atlas/09_curate.ipynb #c25e6164
 def _admit(item, leakage, seen):
     if isinstance(item, Rejected): return item
     try:
@@ -127,6 +131,7 @@ def _sha256(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 
 def _annotations(folder): return sorted(p for p in Path(folder).rglob('*') if p.suffix in ('.csv', '.json', '.jsonl'))
 
+# %% ../../nbs/atlas/09_curate.ipynb #46b651a2
 def _write_reports(result, partial, sources, seed):
     if not sum(result.splits.values()): raise SourceError(f'not one of {sum(c["read"] for c in result.counts.values())} rows passed the gates; the first reason: ' + _first_reason(partial))
     languages = {DATASETS[key].language for key, c in result.counts.items() if c['kept']}
@@ -140,4 +145,5 @@ def _write_reports(result, partial, sources, seed):
                     outputs={str(p.relative_to(partial)): _sha256(p) for p in sorted(partial.rglob('*')) if p.is_file()})
     (partial/'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')
 
+# %% ../../nbs/atlas/09_curate.ipynb #8cbb5f0f
 def _first_reason(partial): return json.loads((partial/'rejected.jsonl').open(encoding='utf-8').readline())['reason']

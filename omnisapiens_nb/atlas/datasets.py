@@ -69,6 +69,7 @@ def setting_sentence(
     along = ' along with the transcript' if row.transcript and row.modality_signature != 'text' else ''
     return f'The above is {PHRASES[row.modality_signature]}{along} from {DATASETS[row.dataset].setting}.'
 
+# %% ../../nbs/atlas/03_datasets.ipynb #9ed38802
 def build_prompt(
     row:Row, # Row whose media, transcript, question and options are known
 )->str: # The `problem` column

@@ -42,6 +42,7 @@ class Leakage:
                 for left, right in combinations(sorted(places), 2)
                 if (entry := _entry(kind, left, right, places, examples))]
 
+# %% ../../nbs/atlas/07_leakage.ipynb #b48e93eb
 def _entry(kind, left, right, places, examples):
     shared = sorted(places[left].keys() & places[right].keys())
     if not shared: return None

@@ -19,6 +19,7 @@ class MediaError(ValueError):
 
 LFS_MARK = b'version https://git-lfs.github.com/spec/v1'
 
+# %% ../../nbs/atlas/01_media.ipynb #57cf8d23
 def check_file(
     data:bytes, # The whole file
 )->None:
@@ -39,6 +40,7 @@ def _open(data):
     except av.error.FFmpegError as e:
         raise MediaError(f'the file cannot be decoded ({e.strerror}); check that it plays, or copy it again from the source') from e
 
+# %% ../../nbs/atlas/01_media.ipynb #ccbbecec
 def _decode(data, kind):
     "Yield the decoded frames of the first stream of a kind, 'audio' or 'video'."
     with _open(data) as container:
@@ -52,6 +54,7 @@ def has_sound(
     "Whether a file has a sound track; MediaError if it cannot be opened."
     with _open(data) as container: return bool(container.streams.audio)
 
+# %% ../../nbs/atlas/01_media.ipynb #15a15531
 def duration(
     data:bytes, # A media file
 )->float: # Seconds
@@ -60,6 +63,7 @@ def duration(
         if container.duration is None: raise MediaError('the file does not say how long it is; convert it to mp4 or wav')
         return container.duration / av.time_base
 
+# %% ../../nbs/atlas/01_media.ipynb #65b7948b
 def count_frames(
     data:bytes, # A video file
 )->int: # Pictures that decode
@@ -81,6 +85,7 @@ def read_audio(
     if not parts: raise MediaError('the sound track holds no samples; copy the file again from the source')
     return np.concatenate(parts)
 
+# %% ../../nbs/atlas/01_media.ipynb #4ee0342d
 def read_video(
     data:bytes, # mp4 … as bytes
     frames:int|None = None, # Take so many, spread evenly from first to last; None for all
@@ -103,10 +108,12 @@ def write_wav(
     sf.write(buffer, samples, rate, format='WAV', subtype='PCM_16')
     return buffer.getvalue()
 
+# %% ../../nbs/atlas/01_media.ipynb #b55014d4
 def _mux(container, stream, frames):
     for frame in frames: container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 
+# %% ../../nbs/atlas/01_media.ipynb #b8df9094
 def write_mp4(
     pictures:np.ndarray, # uint8, shape (frames, height, width, 3), even sides
     samples:np.ndarray|None = None, # Sound, float, shape (samples,); None for a silent film
@@ -123,6 +130,7 @@ def write_mp4(
         if audio: _mux(container, audio, _sound_frames(samples, rate, 1024))
     return buffer.getvalue()
 
+# %% ../../nbs/atlas/01_media.ipynb #2f7bb3c0
 def _sound_frames(samples, rate, size):
     for at in range(0, len(samples), size):
         frame = av.AudioFrame.from_ndarray(samples[None, at:at+size].astype(np.float32), format='fltp', layout='mono')

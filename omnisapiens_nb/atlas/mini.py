@@ -27,12 +27,14 @@ BEHAVIOUR = dict(
     sad=(('low', 'soft', 'slow'), ('drooping', 'slanted', 'down')),
     surprise=(('rising', 'loud', 'fast'), ('open', 'raised', 'down')))
 
+# %% ../../nbs/atlas/02_mini.ipynb #d2b6506d
 def voice_cues(
     emotion:str, # A key of `BEHAVIOUR`
 )->str: # One clause
     "What is audible, in words."
     return 'the voice is {}, {} and {}'.format(*BEHAVIOUR[emotion][0])
 
+# %% ../../nbs/atlas/02_mini.ipynb #ddc6780b
 def face_cues(
     emotion:str, # A key of `BEHAVIOUR`
 )->str: # One clause
@@ -70,6 +72,7 @@ def _mouth(draw, shape, x, y, ink):
     elif shape == 'crooked': draw.line([x-14, y+8, x, y-6, x+14, y+8], fill=(60, 110, 40), width=6)
     else: draw.line([x-14, y, x+14, y], fill=ink, width=6)
 
+# %% ../../nbs/atlas/02_mini.ipynb #aecec9fd
 def _brows(draw, shape, x, y, ink):
     inner, outer = dict(lowered=(6, -6), raised=(-8, -8), slanted=(-8, 2), level=(0, 0))[shape]
     for side in (-1, 1):
@@ -114,6 +117,7 @@ EVENTS = dict(
 SURPRISE = dict(positive=('found a treasure', 'met a film star', 'got a letter from a king'),
                 negative=('found a snake', 'met a burglar', 'got a letter from a court'))
 
+# %% ../../nbs/atlas/02_mini.ipynb #ee49a0e7
 def utterance(
     emotion:str, # A key of `BEHAVIOUR`
     rng:random.Random, # Chooses the parts
@@ -128,6 +132,7 @@ WELCOME = ('we won the game', 'the sun came out', 'they gave us cake', 'the show
 UNWELCOME = ('the train is late', 'my phone broke', 'it rains again', 'we lost the game', 'the soup is cold')
 PRAISE, BLAME = ('great', 'wonderful', 'perfect', 'lovely', 'brilliant'), ('awful', 'terrible', 'horrible', 'bad', 'dreadful')
 
+# %% ../../nbs/atlas/02_mini.ipynb #98cd653b
 def remark(
     sarcastic:bool, # What it is to be
     rng:random.Random, # Chooses the parts
@@ -151,6 +156,7 @@ def _table(path, columns, rows, quoting=csv.QUOTE_MINIMAL):
         writer = csv.writer(f, quoting=quoting)
         writer.writerows([columns, *rows])
 
+# %% ../../nbs/atlas/02_mini.ipynb #d000ffcc
 def _file(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -164,6 +170,7 @@ MELD_FILES = dict(train=('train_sent_emo.csv', 'train_splits'), validation=('dev
 SPEAKERS = ('Ada', 'Ben', 'Cleo', 'Dev', 'Eli', 'Fay')
 MELD_WEIGHTS = dict(anger=15, disgust=8, fear=8, happy=18, neutral=27, sad=10, surprise=14)
 
+# %% ../../nbs/atlas/02_mini.ipynb #4100f2f0
 def _meld_row(number, dialogue, turn, at, rng):
     emotion = rng.choices(list(MELD_WEIGHTS), MELD_WEIGHTS.values())[0]
     line, noun, sentiment = utterance(emotion, rng)
@@ -171,6 +178,7 @@ def _meld_row(number, dialogue, turn, at, rng):
     row = [number, line, rng.choice(SPEAKERS), EMOTION_OF.get(emotion, emotion), sentiment, dialogue, turn, 1, 1 + dialogue//4, _time(at), _time(at + 1)]
     return shown, row, f'the words name the {noun}, the mouth is {BEHAVIOUR[shown][1][0]}'
 
+# %% ../../nbs/atlas/02_mini.ipynb #e2bb5326
 def write_meld(
     folder:Path, # Where to write
     seed:int = 0, # Of everything in it
@@ -191,6 +199,7 @@ def write_meld(
     _lines(folder/'cues.jsonl', cues)
     _break_meld(folder)
 
+# %% ../../nbs/atlas/02_mini.ipynb #a40e5cbe
 def _break_meld(folder):
     (folder/'dev_splits_complete'/'dia1_utt2.mp4').unlink()
     corrupt = folder/'train_splits'/'dia3_utt3.mp4'
@@ -212,6 +221,7 @@ def _vote(code, rng):
     other = rng.choice('ADFHNS')
     return code[0] if rng.random() < .5 else 'N' if rng.random() < .6 else ':'.join(sorted({code[0], other}))
 
+# %% ../../nbs/atlas/02_mini.ipynb #4ad02be3
 def write_cremad(
     folder:Path, # Where to write
     seed:int = 0, # Of everything in it
@@ -230,6 +240,7 @@ def write_cremad(
     _cremad_tables(folder, names, rng)
     _lines(folder/'cues.jsonl', cues)
 
+# %% ../../nbs/atlas/02_mini.ipynb #7bf421a8
 def _cremad_tables(folder, names, rng):
     votes = [[_vote(n.split('_')[2], rng) for _ in range(3)] for n in names]
     everything = csv.QUOTE_NONNUMERIC
@@ -239,21 +250,22 @@ def _cremad_tables(folder, names, rng):
     summary = [[str(i), n, *(x for v in vs for x in (v, str(rng.randint(30, 95))))] for i, (n, vs) in enumerate(zip(names, votes), 1)]
     _table(folder/'processedResults'/'summaryTable.csv', ['', 'FileName', 'VoiceVote', 'VoiceLevel', 'FaceVote', 'FaceLevel', 'MultiModalVote', 'MultiModalLevel'], summary, everything)
 
-# %% ../../nbs/atlas/02_mini.ipynb #b9d56dd2
-FEELS = dict(anger='They are about to shout at someone.', disgust='They want to get away from the smell.', fear='They feel that danger is near.',
-             happy='They enjoy the good news.', neutral='They wait without much interest.', sad='They miss someone who left.',
-             surprise='They did not expect this at all.')
-HANDS = dict(down='They rest and wait.', waving='They greet a friend.', covering='They hide their mouth.')
+# %% ../../nbs/atlas/02_mini.ipynb #7f609201
+FEELS = dict(anger='They are about to shout at someone.', disgust='Something smells bad to them.', fear='Danger seems to be near.',
+             happy='Good news has just arrived.', neutral='Nothing much is going on.', sad='A dear friend has gone away.', surprise='Nobody expected this at all.')
+HANDS = dict(down='The arms rest while they wait.', waving='Someone they know is greeted.', covering='Behind the hand they hide their mouth.')
 SIQ2_QUESTIONS = (('What does the face tell about the person?', FEELS, lambda e: e), ('Why do the hands move like this?', HANDS, lambda e: BEHAVIOUR[e][1][2]))
 
+# %% ../../nbs/atlas/02_mini.ipynb #61327ead
 def _siq2_row(video, number, question, answers, key, rng):
-    wrong = rng.sample([a for k, a in answers.items() if k != key] + ['They look for their keys.'], 3)
+    wrong = rng.sample([a for k, a in answers.items() if k != key] + ['Keys were lost on the way.'], 3)
     at = rng.randrange(4)
     options = wrong[:at] + [answers[key]] + wrong[at:]
     kinds = ['matched', 'matched', 'rewrite']
     return dict(qid=f'{video}_q{number}_0', q=question, vid_name=video, ts='0.00-1.000000', ans_corr=answers[key], answer_idx=at,
                 idx_types=kinds[:at] + ['corr'] + kinds[at:], **{f'a{i}': o for i, o in enumerate(options)})
 
+# %% ../../nbs/atlas/02_mini.ipynb #72972c3b
 def write_siq2(
     folder:Path, # Where to write
     seed:int = 0, # Of everything in it
@@ -273,6 +285,7 @@ def write_siq2(
     _write_siq2(folder, files, trims)
     _lines(folder/'cues.jsonl', cues)
 
+# %% ../../nbs/atlas/02_mini.ipynb #3b57a873
 def _write_siq2(folder, files, trims):
     files['test'] += files['train'][:4]
     files['test'] = [{k: v for k, v in r.items() if k not in ('ans_corr', 'answer_idx', 'idx_types')} for r in files['test']]

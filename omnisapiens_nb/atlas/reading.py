@@ -63,6 +63,7 @@ def _json_record(file, number, line, keys):
     if missing := [k for k in keys if k not in data]: fault = f'no {", ".join(map(repr, missing))}'
     return Record(file, number, data, fault)
 
+# %% ../../nbs/atlas/04_reading.ipynb #3c3d6902
 def read_json_lines(
     folder:Path, # Source folder
     file:str, # Path inside it, whatever its suffix
@@ -72,6 +73,7 @@ def read_json_lines(
     lines = (line for line in _read_text(folder, file).split('\n') if line.strip())
     for number, line in enumerate(lines, 1): yield _json_record(file, number, line, keys)
 
+# %% ../../nbs/atlas/04_reading.ipynb #d5514bed
 def read_json(
     folder:Path, # Source folder
     file:str, # Path inside it

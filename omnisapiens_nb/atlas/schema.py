@@ -114,6 +114,7 @@ def _answer_faults(row):
     if row.answer not in row.options: yield f'the answer {row.answer!r} is not among the options {list(row.options)}'
     if missing := [o for o in row.options if o not in row.problem]: yield f'the options {missing} are not in the prompt'
 
+# %% ../../nbs/atlas/00_schema.ipynb #a1669fbc
 def _place_faults(row):
     if not row.id: yield 'the id is empty'
     if row.task not in TASKS: yield f'unknown task {row.task!r}'
@@ -121,6 +122,7 @@ def _place_faults(row):
     if not row.group: yield 'the group is empty'
     if row.start is not None and row.end is not None and row.end <= row.start: yield f'the span ends at {row.end} s, not after its start at {row.start} s'
 
+# %% ../../nbs/atlas/00_schema.ipynb #5ca8fcaf
 def row_faults(
     row:Row, # Row to check; media may be paths or bytes
 )->list[str]: # One sentence per fault, empty when the row is sound

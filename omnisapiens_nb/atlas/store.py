@@ -22,6 +22,7 @@ GROUP_BYTES, GROUP_ROWS, SHARD_BYTES = 1 << 22, 64, 1 << 28
 
 def _weight(row): return sum(len(m) for kind in MEDIA for m in getattr(row, kind))
 
+# %% ../../nbs/atlas/08_store.ipynb #9b859a97
 class _SplitWriter:
     "Writes the shards of one split; names carry the total, so they are given at the end."
     def __init__(self, folder, split):
@@ -54,6 +55,7 @@ class _SplitWriter:
         if self.writer: self._close()
         return [s.rename(s.with_name(f'{s.stem}-of-{len(self.shards):05}.parquet')) for s in self.shards]
 
+# %% ../../nbs/atlas/08_store.ipynb #c6e1cde7
 def _leaf_columns(schema):
     return [f.name + ('.list.element' if pa.types.is_list(f.type) else '') for f in schema]
 

@@ -32,6 +32,7 @@ class Evaluation:
     answers:dict # Model → dataset key → `Answers`
     scores:dict # Model → dataset key → `Score`
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #4afab95b
 def score_models(
     atlas:Path, # Atlas folder
     predictions:Mapping[str, Path], # Model name to its predictions
@@ -56,9 +57,10 @@ def score_table(
 )->pd.DataFrame: # One row per dataset, one column per model
     "Each dataset's score with its interval."
     keys = sorted(e.scores[MAJORITY], key=lambda k: (e.scores[MAJORITY][k].task, k))
-    first = [dict(task=s.task, dataset=k, metric=METRIC_NAMES[metric_of(s.task).__name__], rows=s.rows) for k in keys for s in [e.scores[MAJORITY][k]]]
+    first = [dict(dataset=k, task=s.task, metric=METRIC_NAMES[metric_of(s.task).__name__], rows=s.rows) for k in keys for s in [e.scores[MAJORITY][k]]]
     return pd.DataFrame([f | {name: with_interval(e.scores[name][f['dataset']]) for name in e.scores} for f in first])
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #78b2b2e0
 def task_table(
     e:Evaluation, # From `score_models`
 )->pd.DataFrame: # One row per task, and their mean
@@ -67,6 +69,7 @@ def task_table(
     means.loc['mean of tasks'] = means.mean()
     return means.round(3).rename_axis('task').reset_index()
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #2a0161ab
 def gain_table(
     e:Evaluation, # From `score_models`
     over:str = MAJORITY, # Model to compare with
@@ -77,6 +80,7 @@ def gain_table(
     cell = lambda i: with_interval(i, signed=True) + (' *' if i.low > 0 or i.high < 0 else '')
     return pd.DataFrame([dict(dataset=key) | {n: cell(compare_answers(e.answers[n][key], base)) for n in names} for key, base in sorted(e.answers[over].items())])
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #56a61097
 def reading_table(
     e:Evaluation, # From `score_models`
 )->pd.DataFrame: # One row per model
@@ -119,6 +123,7 @@ def score_sections(
         Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),
         Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models))]
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #9e57b556
 def write_scores(
     e:Evaluation, # From `score_models`
     path:Path, # CSV file
@@ -126,6 +131,7 @@ def write_scores(
     "Every score as data."
     pd.DataFrame([dict(model=n) | asdict(s) for n, d in e.scores.items() for s in d.values()]).to_csv(path, index=False)
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #44c44390
 def evaluate(
     atlas:Path, # Atlas folder
     predictions:Mapping[str, Path], # Model name to its predictions

@@ -6,8 +6,8 @@
 __all__ = ['COLOURS', 'MARKERS', 'STYLE', 'PAGE', 'figure', 'to_svg', 'running_mean', 'reward_figure', 'share_figure',
            'score_figure', 'to_table', 'Section', 'render', 'to_examples', 'with_interval']
 
-# %% ../../nbs/evaluation/05_report.ipynb #b4122703
-import html, io
+# %% ../../nbs/evaluation/05_report.ipynb #832ee11c
+import html, io, re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,17 +23,19 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#0
 MARKERS = 'osD^vPX'
 STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'omnisapiens_nb', 'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': .25}
 
+# %% ../../nbs/evaluation/05_report.ipynb #e2f5c7a2
 def figure(
     rows:int = 1, # Panels below each other
     cols:int = 1, # Panels beside each other
     height:float = 2.8, # Inches per panel
-    width:float = 6.6, # Inches over all panels
+    width:float = 5.4, # Inches over all panels; text stays legible on a phone
 )->tuple[Figure, np.ndarray]: # Figure and its axes, always an array
     "An empty figure in the report's style."
     with matplotlib.rc_context(STYLE):
         fig = Figure((width, height*rows), layout='constrained')
         return fig, np.atleast_1d(fig.subplots(rows, cols, sharey=True, squeeze=True))
 
+# %% ../../nbs/evaluation/05_report.ipynb #03754039
 def to_svg(
     fig:Figure, # Any matplotlib figure
     alt:str, # What it shows, for readers who do not see it
@@ -53,6 +55,7 @@ def running_mean(
     series = pd.Series(values, dtype=float)
     return series.rolling(window, center=True, min_periods=1).mean().to_numpy()
 
+# %% ../../nbs/evaluation/05_report.ipynb #7ec3d07a
 def reward_figure(
     logs:Mapping[str, Sequence[dict]], # Method to its log, see `rl.loop.step_log`
 )->Figure:
@@ -64,6 +67,7 @@ def reward_figure(
     fig.legend(loc='outside upper center', ncols=3, frameon=False)
     return fig
 
+# %% ../../nbs/evaluation/05_report.ipynb #34c000e9
 def share_figure(
     logs:Mapping[str, Sequence[dict]], # Method to its log
 )->Figure:
@@ -102,8 +106,10 @@ def to_table(
 )->str: # A table in a box that scrolls
     "A data frame as HTML."
     rows = frame.to_html(index=False, escape=True, border=0, na_rep='–').replace(' style="text-align: right;"', '')
+    rows = re.sub(r'<td>(?=[^<]{45})', '<td class="long">', rows)
     return f'<div class="scroll"><table><caption>{html.escape(caption)}</caption>' + rows.split('\n', 1)[1] + '</div>'
 
+# %% ../../nbs/evaluation/05_report.ipynb #80fdc9f7
 @dataclass(frozen=True)
 class Section:
     "One part of a report."
@@ -111,6 +117,7 @@ class Section:
     text:str # Paragraph, plain text
     body:str = '' # HTML from `to_table`, `to_svg` or `to_examples`
 
+# %% ../../nbs/evaluation/05_report.ipynb #89c314fb
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title><style>
@@ -120,7 +127,7 @@ PAGE = """<!doctype html>
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;border-top:1px solid var(--line);padding-top:1rem}h3{font-size:1rem;margin:1.4rem 0 .3rem}
 p{margin:.4rem 0 .8rem}nav{font-size:.9rem}nav a{color:var(--mark);margin-right:.9rem;display:inline-block;padding:.15rem 0}
 .scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
-th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}figure{margin:.6rem 0}svg{max-width:100%;height:auto;display:block}
+th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}td.long{white-space:normal;min-width:16rem}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}figure{margin:.6rem 0}svg{max-width:100%;height:auto;display:block}
 .example{background:var(--card);border-radius:6px;padding:.6rem .8rem;margin:.6rem 0;font-size:.9rem}.example b{color:var(--soft);font-weight:600}.example div{margin:.15rem 0}
 footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem}code{font-size:.9em}</style></head><body>
 <h1>{{ title }}</h1><p>{{ lead }}</p><nav aria-label="Contents">{% for s in sections %}<a href="#s{{ loop.index }}">{{ s.title }}</a>{% endfor %}</nav>
@@ -128,6 +135,7 @@ footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem}code{font-size:.9
 <footer>{{ footer }}</footer></body></html>
 """
 
+# %% ../../nbs/evaluation/05_report.ipynb #171c849e
 def render(
     title:str, # Heading of the page
     lead:str, # First paragraph

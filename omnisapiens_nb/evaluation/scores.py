@@ -52,12 +52,14 @@ class Answers:
     out_of_set:int # Answers outside the options
     abstained:int # Responses without an answer
 
+# %% ../../nbs/evaluation/04_scores.ipynb #b8a4355e
 def metric_fn(
     task:str, # Task of the Atlas
 )->Callable: # Of references and answers
     "The metric of a task as a function of `Answers.truth` and `Answers.said`."
     return (lambda truth, said: similarity_accuracy(said)) if task.endswith('_qa') else metric_of(task)
 
+# %% ../../nbs/evaluation/04_scores.ipynb #2d22f40c
 def answers_of(
     rows:pd.DataFrame, # Columns dataset, task, answer, options, group; one dataset
     responses:Sequence[str], # One per row
@@ -86,6 +88,7 @@ class Score:
     out_of_set:int # Answers outside the options
     abstained:int # Responses without an answer
 
+# %% ../../nbs/evaluation/04_scores.ipynb #0fbb75b6
 def score_answers(
     answers:Answers, # Of one model and dataset
     resamples:int = 1000, # Of the bootstrap
@@ -94,6 +97,7 @@ def score_answers(
     i = bootstrap(metric_fn(answers.task), answers.truth, answers.said, answers.groups, resamples)
     return Score(answers.dataset, answers.task, len(answers.truth), i.value, i.low, i.high, answers.out_of_set, answers.abstained)
 
+# %% ../../nbs/evaluation/04_scores.ipynb #66e88b95
 def compare_answers(
     a:Answers, # Of one model
     b:Answers, # Of another on the same rows
@@ -120,6 +124,7 @@ def table_of(
     "Rows of a split without their media; a released Atlas without our columns is refused."
     return pd.DataFrame(atlas.columns(*COLUMNS), index=atlas.columns('id')['id'])
 
+# %% ../../nbs/evaluation/04_scores.ipynb #2de85bf3
 def answers_by_dataset(
     rows:pd.DataFrame, # From `table_of`
     predictions:dict[str, str], # Row id to response
@@ -129,6 +134,7 @@ def answers_by_dataset(
     covered = rows[rows.id.isin(predictions.keys())]
     return {key: answers_of(part, [predictions[i] for i in part.id], embed) for key, part in covered.groupby('dataset')}
 
+# %% ../../nbs/evaluation/04_scores.ipynb #65fa4a6d
 def task_means(
     scores:Sequence[Score], # Of one model, one per dataset
 )->dict[str, float]: # Plain mean over the datasets of a task, as in the papers

@@ -67,6 +67,7 @@ class Average:
 # %% ../../nbs/rl/02_harpo.ipynb #3fbdd24a
 OPEN = (0., math.inf) # A clamp that nothing meets
 
+# %% ../../nbs/rl/02_harpo.ipynb #053c6dd0
 @dataclass(frozen=True)
 class HarpoConfig:
     "What tells the forms of HARPO apart; the defaults are the mended form."
@@ -144,7 +145,7 @@ class Memory:
     contribution: Average = field(default_factory=Average) # Of its contribution
     smoothed: Average = field(default_factory=Average) # Of its level or its factor, see `HarpoConfig.inertia`
 
-# %% ../../nbs/rl/02_harpo.ipynb #053c6dd0
+# %% ../../nbs/rl/02_harpo.ipynb #53d69ca0
 @dataclass(frozen=True)
 class HarpoStep:
     "What HARPO gives for a batch: advantages = grpo * sample_factor * task_factor * scale."

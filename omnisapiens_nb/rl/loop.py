@@ -90,6 +90,7 @@ def roll_out(
     torch.manual_seed(stable_hash('sample', config.seed, step) % 2**63)
     return repeated, prompts, generate(model, processor, repeated, config.max_new_tokens, sample=True)
 
+# %% ../../nbs/rl/03_loop.ipynb #e8cd6cad
 def rewards_of(
     texts:list[str], # Completions
     examples:list[Example], # Their rows
@@ -131,6 +132,7 @@ def update(
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
 
+# %% ../../nbs/rl/03_loop.ipynb #b78b5568
 def step_log(
     tasks:list[str], # Of each rollout
     prompts:list[int], # Of each rollout

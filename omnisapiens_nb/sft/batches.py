@@ -41,6 +41,7 @@ def stable_hash(
     "A seed from content; Python's own `hash` changes from run to run."
     return int.from_bytes(hashlib.sha256('|'.join(map(str, parts)).encode()).digest()[:8])
 
+# %% ../../nbs/sft/03_batches.ipynb #07061048
 def choose_rows(
     atlas:Atlas, # One split
     share:tuple[float, float] = (0, 1), # Window of each dataset's shuffled rows to take from

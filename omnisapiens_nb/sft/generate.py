@@ -34,6 +34,7 @@ def generate(
     end = tokenizer.eos_token_id
     return [c[:c.index(end) + 1] if end in c else c for c in completions]
 
+# %% ../../nbs/sft/05_generate.ipynb #1a3b4bf0
 def to_text(
     processor:OmniProcessor, # Has the tokenizer
     completions:list[list[int]], # Token ids
@@ -53,6 +54,7 @@ def _whole_lines(file):
     text = file.read_text(encoding='utf-8')
     return [json.loads(line) for line in text[:text.rfind('\n') + 1].splitlines()]
 
+# %% ../../nbs/sft/05_generate.ipynb #8341c4e3
 def predict(
     model:Qwen2_5OmniThinkerForConditionalGeneration, # Any size
     processor:OmniProcessor, # Its processor

@@ -31,6 +31,7 @@ def tiny_config(
         audio_start_token_id=token('<|audio_bos|>'), audio_end_token_id=token('<|audio_eos|>'),
         vision_start_token_id=token('<|vision_bos|>'), vision_end_token_id=token('<|vision_eos|>'), **init)
 
+# %% ../../nbs/sft/01_model.ipynb #2321b758
 def tiny_model(
     tokenizer:PreTrainedTokenizerFast, # From `train_tokenizer`
     seed:int = 0, # Of the weights
@@ -49,6 +50,7 @@ def load_model(
     try: return Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **kwargs), OmniProcessor.from_pretrained(name)
     except OSError as e: raise SourceError(f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub') from e
 
+# %% ../../nbs/sft/01_model.ipynb #445c8f2a
 def save_model(
     model:Qwen2_5OmniThinkerForConditionalGeneration, # Any size
     processor:OmniProcessor, # Its processor

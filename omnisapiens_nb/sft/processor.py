@@ -30,6 +30,7 @@ CHAT_TEMPLATE = (
     "{% elif c['type'] == 'image' %}<|vision_bos|><|IMAGE|><|vision_eos|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 
+# %% ../../nbs/sft/00_processor.ipynb #77c5171b
 def train_tokenizer(
     texts:Iterable[str], # Prompts and targets
     vocabulary:int = 2048, # At most so many tokens
@@ -54,6 +55,7 @@ def normalise_frames(
     x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
     return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
+# %% ../../nbs/sft/00_processor.ipynb #5b4cc3c8
 def video_patches(
     x:Tensor, # Shape (T, 3, H, W); T even, H and W multiples of 28
 )->tuple[Tensor, list[int]]: # (patches, 1176) and the grid (T/2, H/14, W/14)
@@ -121,11 +123,13 @@ def _content(row, blank):
     while lines and lines[0] in TAGS.values(): media.append(dict(type=lines.pop(0)[1:-1]))
     return [*media, dict(type='text', text='\n'.join(lines))]
 
+# %% ../../nbs/sft/00_processor.ipynb #918daf23
 def _expand(text, placeholder, counts):
     parts = text.split(placeholder)
     if len(parts) != len(counts) + 1: raise ValueError(f'{len(parts) - 1} {placeholder} in the prompt but {len(counts)} media; check the row with `row_faults`')
     return parts[0] + ''.join(placeholder*n + rest for n, rest in zip(counts, parts[1:]))
 
+# %% ../../nbs/sft/00_processor.ipynb #1ed0de65
 @patch
 def encode(self:OmniProcessor,
     row:dict, # A row of the store
@@ -144,6 +148,7 @@ def encode(self:OmniProcessor,
     seconds = [TEMPORAL * duration(data) / self.frames for data in row['videos']]
     return Example(light, self.tokenizer(text).input_ids, mels, patches, grids, seconds)
 
+# %% ../../nbs/sft/00_processor.ipynb #3ab7d4f3
 @patch
 def _mel(self:OmniProcessor, data):
     "Log-mel features of one sound, cut at the extractor's length."
@@ -160,6 +165,7 @@ def _pad_mels(mels):
     mask = torch.tensor([[1]*m.shape[1] + [0]*(longest - m.shape[1]) for m in mels])
     return dict(input_features=torch.stack([F.pad(m, (0, longest - m.shape[1])) for m in mels]), feature_attention_mask=mask)
 
+# %% ../../nbs/sft/00_processor.ipynb #53ade164
 @patch
 def collate(self:OmniProcessor,
     examples:Sequence[Example], # Rows of the batch

@@ -34,6 +34,7 @@ def tower_outputs(model:Qwen2_5OmniThinkerForConditionalGeneration)->Iterator[di
     finally:
         for hook in hooks: hook.remove()
 
+# %% ../../nbs/sft/04_warmstart.ipynb #1c12c48f
 def tower_loss(
     head:nn.Linear, # hidden → 25 classes
     outputs:Tensor, # Tower output, shape (tokens, hidden), rows one after the other
@@ -57,6 +58,7 @@ class SFTConfig(BaseModel):
     seed:int = 0 # Of the batches
     save_every:int = Field(100, gt=0) # Steps between checkpoints
 
+# %% ../../nbs/sft/04_warmstart.ipynb #fb226f1d
 def cosine(
     step:int, # From 0
     steps:int, # In all
@@ -77,6 +79,7 @@ def save_checkpoint(
     torch.save(state, partial)
     os.replace(partial, path)
 
+# %% ../../nbs/sft/04_warmstart.ipynb #adaa8983
 def load_checkpoint(
     path:Path|None, # File, or None
 )->dict: # What was saved; empty if there is none
@@ -94,6 +97,7 @@ def _tower_losses(heads, seen, examples):
         classes = [c for c, n in zip(_classes(examples), per_row) if n]
         if any(c >= 0 for c in classes): yield tower_loss(head, seen[modality], [n for n in per_row if n], classes)
 
+# %% ../../nbs/sft/04_warmstart.ipynb #73a772a1
 def sft_loss(
     model:Qwen2_5OmniThinkerForConditionalGeneration, # In training mode
     processor:OmniProcessor, # Its processor
@@ -134,6 +138,7 @@ def warm_start(
     model.eval()
     return log
 
+# %% ../../nbs/sft/04_warmstart.ipynb #1fa83d1c
 def _step(model, processor, heads, parts, optimizer, examples, config, step):
     rate = config.lr * cosine(step, config.steps, config.warmup)
     for group in optimizer.param_groups: group['lr'] = rate
