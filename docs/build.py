@@ -26,7 +26,9 @@ myst_heading_anchors, myst_update_mathjax, mathjax_path = 4, False, 'mathjax/tex
 def local_links(text, depth):
     "Links that nbdev made absolute, as HTML relative to a page `depth` folders down."
     text = re.sub(r'\{target="_blank"[^}]*\}', '', text)
-    link = lambda m: f'<a href="{"../"*depth}{re.sub(r"(#\w+)\..*", r"\1", m[2])}"><code>{html.escape(m[1])}</code></a>'
+    def link(m):
+        target = re.sub(r'(#\w+)\..*', r'\1', m[2])   # a method has no anchor of its own, its class has
+        return f'<a href="{"../"*depth}{target}"><code>{html.escape(m[1])}</code></a>'
     return re.sub(r'\[`([^`\]]+)`\]\(' + re.escape(BASE) + r'([^)\s]+)\)', link, text)
 
 def show_doc(cell):
