@@ -119,7 +119,7 @@ def score_sections(
     return [
         Section('Scores', 'Each dataset by the metric of its task. Open answers are scored offline by embedding similarity: a stand-in for the papers’ judge, not comparable with their numbers.' + left_out,
                 table + figure + to_table(task_table(e), 'Mean over the datasets of each task')),
-        Section('Gain over the majority answer', 'The same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons.', to_table(gain_table(e), 'Score less that of the most frequent training answer')),
+        Section('Gain over the majority answer', 'The same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons.', to_table(gain_table(e), 'Score less that of the most frequent training answer to the same question')),
         Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),
         Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models))]
 

@@ -106,17 +106,21 @@ def compare_answers(
     "Paired difference of two models on one dataset."
     return bootstrap_difference(metric_fn(a.task), a.truth, a.said, b.said, a.groups, resamples)
 
-# %% ../../nbs/evaluation/04_scores.ipynb #ec438c0e
+# %% ../../nbs/evaluation/04_scores.ipynb #1c386e23
+def _most_frequent(answers): return min((-n, a) for a, n in Counter(answers).items())[1]
+
 def majority_responses(
-    train:pd.DataFrame, # Columns dataset, answer
+    train:pd.DataFrame, # Columns dataset, question, answer
     rows:pd.DataFrame, # Rows to answer
 )->list[str]: # A boxed answer per row
-    "The most frequent training answer of each row's dataset, boxed; ties go to the first in the alphabet."
-    best = {key: min((-n, a) for a, n in Counter(part.answer).items())[1] for key, part in train.groupby('dataset')}
-    return [f'\\boxed{{{best[d]}}}' if d in best else '' for d in rows.dataset]
+    "The most frequent training answer to each row's question, or of its dataset; ties go to the first in the alphabet."
+    by_question = {key: _most_frequent(part.answer) for key, part in train.groupby(['dataset', 'question'])}
+    by_dataset = {key: _most_frequent(part.answer) for key, part in train.groupby('dataset')}
+    best = (by_question.get((d, q), by_dataset.get(d, '')) for d, q in zip(rows.dataset, rows.question))
+    return [f'\\boxed{{{answer}}}' for answer in best]
 
-# %% ../../nbs/evaluation/04_scores.ipynb #e05ce1b7
-COLUMNS = ('id', 'dataset', 'task', 'answer', 'options', 'group')
+# %% ../../nbs/evaluation/04_scores.ipynb #b7d1ff0f
+COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group')
 
 def table_of(
     atlas:Atlas, # One split

@@ -165,11 +165,12 @@ def remembered(
     c:HarpoConfig, # The form
 )->Tensor: # Smoothed contribution of each task, NaN where it is nothing
     "Inertia of the contributions (HARPO, section 3, step 4)."
-    for k, x in p.items(): # A few tasks, not the rollouts
+    known = {k: x for k, x in p.items() if not math.isnan(x)} # A task without any reward is as good as absent
+    for k, x in known.items(): # A few tasks, not the rollouts
         a = memory.setdefault(k, Memory(smoothed=Average(float(c.reference == "arithmetic")))).contribution
-        if not math.isnan(x): a.update(x, c.beta_contribution, c.start)
+        a.update(x, c.beta_contribution, c.start)
         if not c.live_only: a.value = max(a.value, c.eps)
-    return torch.tensor([memory[k].contribution.value or math.nan for k in p], dtype=torch.float64)
+    return torch.tensor([memory[k].contribution.value or math.nan if k in known else math.nan for k in p], dtype=torch.float64)
 
 # %% ../../nbs/rl/02_harpo.ipynb #ae643626
 def smoothed(
