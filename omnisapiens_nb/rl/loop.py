@@ -123,10 +123,10 @@ def update(
         chosen = [examples[i] for i in keep], [completions[i] for i in keep]
         if not keep: continue
         with torch.no_grad(): old = token_logps(model, processor, *chosen)[0] if config.mini_batch < config.prompts else None
-        parts.append((keep, chosen, old))
-    for keep, chosen, old in parts:
+        parts.append((keep, chosen, old, min(size, len(examples) - at)))
+    for keep, chosen, old, total in parts:
         logps, mask = token_logps(model, processor, *chosen)
-        loss = surrogate(logps, logps.detach() if old is None else old, advantages[keep], mask, config.clip, total=size)
+        loss = surrogate(logps, logps.detach() if old is None else old, advantages[keep], mask, config.clip, total)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)

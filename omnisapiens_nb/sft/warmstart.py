@@ -43,7 +43,7 @@ def tower_loss(
 )->Tensor: # Scalar
     "Cross-entropy of a classifier on each row's mean tower output."
     means = torch.stack([part.mean(0) for part in outputs.reshape(-1, outputs.shape[-1]).split(counts)])
-    return F.cross_entropy(head(means), torch.tensor(classes, device=means.device))
+    return F.cross_entropy(head(means).float(), torch.tensor(classes, device=means.device))
 
 # %% ../../nbs/sft/04_warmstart.ipynb #280b607b
 class SFTConfig(BaseModel):
@@ -123,7 +123,7 @@ def warm_start(
 )->list[dict]: # One entry per step: loss, tower loss, learning rate
     "Supervised fine-tuning on boxed answers (first paper, OmniSapiens RL's start)."
     torch.manual_seed(config.seed)
-    heads = nn.ModuleDict({k: nn.Linear(model.config.text_config.hidden_size, len(CLASSES)) for k in TOWERS}).to(model.device)
+    heads = nn.ModuleDict({k: nn.Linear(model.config.text_config.hidden_size, len(CLASSES)) for k in TOWERS}).to(model.device, model.dtype)
     parts = nn.ModuleDict(dict(model=model, heads=heads))
     optimizer = torch.optim.AdamW(parts.parameters(), lr=config.lr, betas=(.9, .98), weight_decay=.01)
     state = load_checkpoint(checkpoint)
