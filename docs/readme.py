@@ -1,4 +1,5 @@
 "README.md from nbs/index.ipynb: the same text, links and stored outputs, as Markdown."
+import sys
 from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
@@ -14,4 +15,4 @@ for cell in notebook.cells:
 body, _ = MarkdownExporter().from_notebook_node(notebook)
 lines = (line.rstrip() for line in body.strip().splitlines())
 text = '<!-- Made from nbs/index.ipynb by `make export`; edit the notebook. -->\n\n' + '\n'.join(lines) + '\n'
-(ROOT/'README.md').write_text(text, encoding='utf-8')
+Path(sys.argv[1] if len(sys.argv) > 1 else ROOT/'README.md').write_text(text, encoding='utf-8')

@@ -118,7 +118,10 @@ def evaluate(
     "Score predictions of any model: tables, intervals, a report."
     from omnisapiens_nb.evaluation.evaluate import evaluate as run
     _quiet()
-    typer.echo(f'Report: {run(atlas, {p.stem: p for p in predictions}, out, split)}')
+    from omnisapiens_nb.atlas.reading import SourceError
+    names = [p.stem for p in predictions]
+    if twice := {n for n in names if names.count(n) > 1}: raise SourceError(f'two files are called {twice.pop()!r}; a model is named by its file, so rename one')
+    typer.echo(f'Report: {run(atlas, dict(zip(names, predictions)), out, split)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #3cd66840
 def _quiet():
@@ -137,9 +140,11 @@ def main():
     "Entry point of `omnisapiens-nb`."
     from omnisapiens_nb.atlas.reading import SourceError
     try: app()
-    except (SourceError, ImportError) as e:
-        typer.echo(f'error: {e}', err=True)
-        raise SystemExit(1) from e
+    except (SourceError, ImportError) as e: message = str(e)
+    except OSError as e: message = f'{e.filename or "a file"}: {e.strerror}; check the path, its permissions and the space left'
+    else: return
+    typer.echo(f'error: {message}', err=True)
+    raise SystemExit(1)
 
 # %% ../nbs/guides/02_command_line.ipynb #2e3feefb
 #| eval: false

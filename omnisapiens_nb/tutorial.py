@@ -17,13 +17,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm.auto import tqdm
 from .atlas.adapters import adapter
-from .atlas.curate import curate
+from .atlas.curate import curate, input_hashes
 from .atlas.datasets import DATASETS
 from .atlas.mini import write_mini
 from .atlas.reading import SourceError
 from .atlas.store import open_atlas
 from .evaluation.evaluate import MAJORITY, Evaluation, gain_table, score_models, score_sections, write_scores
-from .evaluation.report import Section, render, reward_figure, share_figure, to_svg, to_table, with_interval
+from .evaluation.report import Section, render, reward_figure, reward_rise, share_figure, to_svg, to_table, with_interval
 from .evaluation.similarity import minilm
 from .rl.loop import RLConfig
 from .sft.batches import choose_rows
@@ -56,15 +56,16 @@ def open_run(
     config:TutorialConfig, # Bounds
 )->bool: # Whether the folder is new
     "Create or recognise a run's folder; SourceError if it belongs to other settings."
-    settings = dict(sources={k: str(Path(v).resolve()) for k, v in sources.items()}, **config.model_dump())
+    for name, folder in sources.items(): adapter(name, folder)
+    settings = dict(version=version('omnisapiens_nb'), sources={k: str(Path(v).resolve()) for k, v in sources.items()}, inputs=input_hashes(sources), **config.model_dump())
     file = Path(out)/'run.json'
     if file.is_file():
-        if json.loads(file.read_text()) != settings: raise SourceError(f'{out}: holds a run with other sources or settings; choose another --out, or remove it')
+        if json.loads(file.read_text()) != settings: raise SourceError(f'{out}: holds a run with other sources, settings or another version; choose another --out, or remove it')
         return False
-    if Path(out).exists() and any(Path(out).iterdir()): raise SourceError(f'{out}: is not empty and holds no run; choose another --out')
-    for name, folder in sources.items(): adapter(name, folder)
+    if Path(out).exists() and any(p.name != 'run.json.partial' for p in Path(out).iterdir()): raise SourceError(f'{out}: is not empty and holds no run; choose another --out')
     Path(out).mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1))
+    Path(f'{file}.partial').write_text(json.dumps(settings, indent=1))
+    os.replace(f'{file}.partial', file)
     return True
 
 # %% ../nbs/guides/01_tutorial.ipynb #19f41868
@@ -141,6 +142,7 @@ def data_section(
     splits = {s: Counter(open_atlas(atlas, s).columns('dataset')['dataset']) for s in ('train', 'validation', 'test') if list((atlas/'data').glob(f'{s}-*'))}
     table = pd.DataFrame([dict(dataset=k, task=DATASETS[k].task, **c, **{s: n[k] for s, n in splits.items()}) for k, c in sorted(counts.items())]).rename(columns=dict(text_only='kept as text'))
     rejected = pd.read_json(atlas/'rejected.jsonl', lines=True) if (atlas/'rejected.jsonl').stat().st_size else pd.DataFrame(columns=['dataset', 'reason'])
+    rejected['reason'] = rejected.reason.str.replace(r'^\S+\.(?:wav|mp4|mp3):? ', '', regex=True)
     why = rejected.groupby(['dataset', 'reason']).size().reset_index(name='rows').sort_values('rows', ascending=False).head(12)
     absent = {DATASETS[k].name: c['text_only'] for k, c in counts.items() if c['text_only']}
     said = 'Clips not in the folder, so kept as text rows: ' + ', '.join(f'{n} of {name}' for name, n in absent.items()) + '.' if absent else ''
@@ -152,11 +154,11 @@ def training_sections(
 )->list[Section]:
     "Reward and each task's share of the update over steps."
     logs = {name: read_log(out/name) for name in METHODS}
-    quarter = lambda log, part: float(np.mean([e['reward'] for e in (log[:max(1, len(log)//4)] if part == 'first' else log[-max(1, len(log)//4):])]))
-    table = pd.DataFrame([dict(method=n, **{f'{p} quarter': round(quarter(log, p), 3) for p in ('first', 'last')}) for n, log in logs.items()])
+    mean = lambda log: round(float(np.mean([e['reward'] for e in log])), 3)
+    table = pd.DataFrame([{'method': n, 'first half': mean(log[:len(log)//2]), 'second half': mean(log[len(log)//2:]), 'rise within signatures': round(reward_rise(log), 3)} for n, log in logs.items()])
     balance = {n: log for n, log in logs.items() if n != 'shuffled'}
     return [
-        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control (“shuffled”) is GRPO with the rewards of a step in random order: it must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward')),
+        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control (“shuffled”) is GRPO with the rewards of a step in random order: it must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward of a step; a step holds one modality signature, so the rise is taken within each')),
         Section('Each task’s share of the update', 'Share of the summed absolute advantages. A step holds one modality signature, so only the tasks of that signature share it.', to_svg(share_figure(balance), 'Share of the update by task over steps, for GRPO and HARPO'))]
 
 # %% ../nbs/guides/01_tutorial.ipynb #e27d86c0
@@ -167,7 +169,7 @@ def blank_section(
     keys = sorted(e.scores['sft'])
     names = ['sft', *(n for n in e.scores if n.startswith('sft without')), MAJORITY]
     table = pd.DataFrame([dict(dataset=k) | {n.replace('sft', 'after SFT'): with_interval(e.scores[n][k]) for n in names} for k in keys])
-    return Section('Does it look and listen?', 'The same model and rows with one modality taken away: the transcript left out, sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s. The reverse does not hold: silence and black pictures never came in training, and can throw a model off that had no need of them.', to_table(table, 'Score with 95 % interval'))
+    return Section('Does it look and listen?', 'The same model and rows with one modality taken away: the transcript left out, the features of sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s. The reverse does not hold: such features never came in training, and can throw a model off that had no need of the medium.', to_table(table, 'Score with 95 % interval'))
 
 # %% ../nbs/guides/01_tutorial.ipynb #b52ef4da
 def change_section(

@@ -1,5 +1,5 @@
 "Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
-import shutil
+import json, os, shutil, subprocess, sys
 import pytest
 from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard
 
@@ -51,7 +51,7 @@ def test_truncated_wav_is_named_and_rejected(cli, sources, tmp_path):
     wav.write_bytes(wav.read_bytes()[:5000])
     result = cli("curate", "--source", f"cremad={folder}", "--out", tmp_path / "out")
     assert result.returncode == 0
-    assert f"{wav.name}: the wav is truncated (5000 of " in (tmp_path / "out" / "rejected.jsonl").read_text()
+    assert f"{wav.name}: the file is truncated (5000 of " in (tmp_path / "out" / "rejected.jsonl").read_text()
 
 
 def test_all_rows_rejected(cli, sources, tmp_path):
@@ -80,7 +80,43 @@ def test_wrong_recipe_and_missing_model(cli, tmp_path):
     assert not (tmp_path / "p.jsonl").exists()
 
 
-def test_help_needs_no_torch(cli):
+def test_help_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     for args in (["--help"], ["tutorial", "--help"], ["rl", "--help"]):
-        result = cli(*args)
-        assert result.returncode == 0 and "Usage" in result.stdout
+        result = subprocess.run([sys.executable, "-m", "omnisapiens_nb.cli", *args], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
+        assert result.returncode == 0 and "Usage" in result.stdout, result.stderr
+
+
+def test_models_are_named_by_their_files(cli, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "p.jsonl").write_text("")
+    result = cli("evaluate", "--atlas", tmp_path, "--predictions", tmp_path / "a" / "p.jsonl", "--predictions", tmp_path / "b" / "p.jsonl", "--out", tmp_path / "out")
+    assert result.returncode == 1 and "two files are called 'p'" in result.stderr
+
+
+BAD_ROWS = [dict(utterance=None), dict(utterance=7), dict(utterance=""), dict(context=None), dict(context=[1]), dict(speaker=None), dict(sarcasm="perhaps"), dict(utterance="\ud800 x")]
+
+
+def test_odd_values_of_one_row_cost_that_row_only(cli, sources, tmp_path):
+    data = json.loads((sources / "mustard" / "sarcasm_data.json").read_text())
+    for key, bad in zip(list(data), BAD_ROWS): data[key] |= bad
+    entries = [*data.items(), next(iter(reversed(data.items()))), ("list", []), ("number", 3)]
+    (tmp_path / "mustard").mkdir()
+    (tmp_path / "mustard" / "sarcasm_data.json").write_text("{" + ",".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in entries) + "}")
+    result = cli("curate", "--source", f"mustard={tmp_path / 'mustard'}", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["mmsd"]
+    harmless = 2   # a context that is no list of lines only ties fewer rows together
+    assert counts["read"] == len(entries) and counts["rejected"] == len(BAD_ROWS) - harmless + 3
+
+
+def test_a_stray_quotation_mark_costs_its_own_row_only(cli, meld, tmp_path):
+    table = meld / "train_sent_emo.csv"
+    lines = table.read_text().split("\n")
+    lines[3] = lines[3].replace(",", ',"', 1)
+    table.write_text("\n".join(lines))
+    result = cli("curate", "--source", f"meld={meld}", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert [(r["dataset"], r["row"]) for r in rejected if "CSV row" in r["reason"]] == [("meld_emotion", 3), ("meld_senti", 3)]

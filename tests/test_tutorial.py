@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from omnisapiens_nb.evaluation.evaluate import MAJORITY, score_models
+from omnisapiens_nb.evaluation.report import reward_rise
 from omnisapiens_nb.evaluation.scores import compare_answers
 from omnisapiens_nb.steps import read_log
 
@@ -50,8 +51,8 @@ def test_warm_start_beats_the_majority_answer(scored, dataset, modality):
 @pytest.mark.parametrize("dataset, modality", MODALITIES)
 def test_without_its_modality_it_falls_to_the_majority_answer(scored, dataset, modality):
     blanked = scored.answers[f"sft_without_{modality}"][dataset]
-    assert compare_answers(blanked, scored.answers[MAJORITY][dataset]).low <= 0
     assert compare_answers(scored.answers["sft"][dataset], blanked).low > 0
+    assert abs(compare_answers(blanked, scored.answers[MAJORITY][dataset]).value) < .15
 
 
 def test_policy_has_room_and_is_above_chance_on_every_task(scored):
@@ -59,20 +60,19 @@ def test_policy_has_room_and_is_above_chance_on_every_task(scored):
         assert scored.scores[MAJORITY][dataset].value < score.value < .99, dataset
 
 
-def reward(log, part): return np.mean([e["reward"] for e in log[part]])
-
-
 def test_reward_rises_and_the_control_does_not(run):
-    quarter = lambda log: (slice(0, len(log)//4), slice(-(len(log)//4), None))
-    rise = {m: reward(log, quarter(log)[1]) - reward(log, quarter(log)[0]) for m in ("GRPO", "HARPO", "shuffled") for log in [read_log(run / m)]}
-    assert rise["GRPO"] > 0 and rise["HARPO"] > 0 and rise["shuffled"] < 0, rise
+    logs = {m: read_log(run / m) for m in ("GRPO", "HARPO", "shuffled")}
+    late = {m: np.array([e["reward"] for e in log[len(log)//2:]]) for m, log in logs.items()}   # the same prompts for all
+    assert (late["GRPO"] - late["shuffled"]).mean() > .03 and (late["HARPO"] - late["shuffled"]).mean() > .03
+    rise = {m: reward_rise(log) for m, log in logs.items()}
+    assert rise["GRPO"] > 0 and rise["HARPO"] > 0 and rise["shuffled"] < .01, rise
 
 
 def test_methods_start_alike_and_shares_sum_to_one(run):
     logs = {m: read_log(run / m) for m in ("GRPO", "HARPO")}
     assert logs["GRPO"][0]["reward"] == logs["HARPO"][0]["reward"]
     for log in logs.values():
-        for entry in log: assert sum(t["share"] for t in entry["tasks"].values()) == pytest.approx(1) or entry["reward"] in (0, 1)
+        for entry in log: assert sum(t["share"] for t in entry["tasks"].values()) == pytest.approx(1) or not any(t["live"] for t in entry["tasks"].values())
 
 
 def test_report_is_one_file_without_outside_addresses(run):
@@ -84,7 +84,7 @@ def test_report_is_one_file_without_outside_addresses(run):
 
 def test_scores_are_written(run):
     scores = pd.read_csv(run / "scores.csv")
-    assert set(scores.model) == {"before SFT", "after SFT", "after GRPO", "after HARPO", "control", "majority"}
+    assert set(scores.model) == {"before SFT", "after SFT", "after GRPO", "after HARPO", "control", "majority", "best constant"}
     assert scores.value.between(0, 1).all() and (scores.low <= scores.value).all() and (scores.value <= scores.high).all()
 
 
@@ -93,7 +93,7 @@ def test_a_second_call_does_nothing_and_other_settings_are_refused(run, cli, min
     assert cli("tutorial", "--out", run).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()} == before
     result = cli("tutorial", "--out", run, "--source", f"mustard={mini_mustard}")
-    assert result.returncode == 1 and "other sources or settings" in result.stderr
+    assert result.returncode == 1 and "other sources, settings" in result.stderr
 
 
 @pytest.fixture

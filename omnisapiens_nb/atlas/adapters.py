@@ -8,11 +8,12 @@ __all__ = ['SIQ2_FILES', 'ADAPTERS', 'Adapter', 'Meld', 'Cremad', 'Siq2', 'Musta
 # %% ../../nbs/atlas/06_adapters.ipynb #cf33d6df
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from .datasets import DATASETS, harmonise
 from .groups import connected_groups, match_key, split_of
 from .mini import CREMAD_SENTENCES, MELD_COLUMNS, MELD_FILES
-from .reading import Record, SourceError, read_csv, read_json, read_json_lines
+from .reading import Record, SourceError, json_record, read_csv, read_json, read_json_lines, text_of
 from .schema import Reject, Rejected, Row
 
 # %% ../../nbs/atlas/06_adapters.ipynb #181c5d54
@@ -25,8 +26,13 @@ class Adapter:
         seed:int = 0, # Seed of splits made by group
     ):
         self.folder, self.seed = Path(folder), seed
-        cues = read_json_lines(self.folder, 'cues.jsonl', ('row', 'cues')) if (self.folder/'cues.jsonl').is_file() else ()
-        self.cues = {r.data['row']: r.data['cues'] for r in cues if not r.fault}
+        self.cues = dict(self._read_cues()) if (self.folder/'cues.jsonl').is_file() else {}
+
+    def _read_cues(self):
+        for r in read_json_lines(self.folder, 'cues.jsonl', ('row', 'cues')):
+            if r.fault or not isinstance(r.data['row'], str) or not isinstance(r.data['cues'], str):
+                raise SourceError(f'{self.folder}/cues.jsonl, line {r.row}: {r.fault or "row and cues must be text"}; mend the line, or remove the file')
+            yield r.data['row'], r.data['cues']
 
     def records(self)->Iterator[Record]:
         "Every record of the source's files."
@@ -57,7 +63,7 @@ def _label(dataset, raw):
     return dict(answer=label, class_label=label, raw_label=raw)
 
 def _whole(text, name):
-    if not re.fullmatch(r'\s*\d+\s*', text): raise Reject(f'{name} {text!r} is not a whole number')
+    if not re.fullmatch(r'\s*\d{1,18}\s*', text): raise Reject(f'{name} {text!r} is not a whole number')
     return int(text)
 
 # %% ../../nbs/atlas/06_adapters.ipynb #3a013236
@@ -113,13 +119,13 @@ class Siq2(Adapter):
 
     def row(self, record, dataset):
         r, file = record.data, Path(record.file).stem.removeprefix('qa_')
-        group = f'youtube:{r["vid_name"]}'
-        at = r.get('answer_idx', '')
-        answer = '' if at == '' else r.get(f'a{at}', '')
+        qid, video = text_of(r, 'qid'), text_of(r, 'vid_name')
+        group, at = f'youtube:{video}', r.get('answer_idx', '')
+        answer = '' if at == '' else text_of(r, f'a{at}')
         if answer != r.get('ans_corr', ''): raise Reject(f'option {at} is not ans_corr; use the original file')
-        return Row(f'siq2/{file}/{record.row}/{r["qid"]}', 'siq2', dataset.task, answer=answer, raw_label=str(at), question=r['q'],
+        return Row(f'siq2/{file}/{record.row}/{qid}', 'siq2', dataset.task, answer=answer, raw_label=str(at), question=text_of(r, 'q'),
                    split='test' if file == 'test' else split_of(group, self.seed), group=group,
-                   videos=[self.folder/'video'/f'{r["vid_name"]}.mp4'], cues=self.cues.get(r['qid']))
+                   videos=[self.folder/'video'/f'{video}.mp4'], cues=self.cues.get(f'{file}/{record.row}'))
 
 # %% ../../nbs/atlas/06_adapters.ipynb #c96a09f2
 class Mustard(Adapter):
@@ -127,20 +133,23 @@ class Mustard(Adapter):
     source, file = 'mustard', 'sarcasm_data.json'
 
     def records(self):
-        data = read_json(self.folder, self.file)
-        objects = [r if isinstance(r, dict) else {} for r in data.values()]
-        groups = connected_groups([[match_key(line) for line in (*r.get('context', ()), r.get('utterance', '')) if match_key(line)] for r in objects])
+        entries = read_json(self.folder, self.file)
+        records = [json_record(self.file, n, r, ('utterance', 'speaker', 'show', 'sarcasm')) for n, (_, r) in enumerate(entries, 1)]
         first = {}
-        for number, (key, r, group) in enumerate(zip(data, objects, groups), 1):
-            missing = [k for k in ('utterance', 'speaker', 'show', 'sarcasm') if k not in r]
-            yield Record(self.file, number, dict(r, id=key, scene=first.setdefault(group, key)), f'no {missing}' if missing else '')
+        for (key, _), r, group in zip(entries, records, connected_groups([self._lines(r.data) for r in records])):
+            yield replace(r, data=dict(r.data, id=key, scene=first.setdefault(group, key)))
+
+    def _lines(self, data):
+        context = data.get('context')
+        lines = [data.get('utterance'), *(context if isinstance(context, list) else ())]
+        return [key for line in lines if isinstance(line, str) and (key := match_key(line))]
 
     def row(self, record, dataset):
         r = record.data
         group = f'mustard:{r["scene"]}'
         return Row(f'mmsd/{r["id"]}', 'mmsd', dataset.task, split=split_of(group, self.seed), group=group,
-                   person=f'{r["show"]}:{r["speaker"]}'.casefold(), videos=[self.folder/'utterances_final'/f'{r["id"]}.mp4'],
-                   transcript=r['utterance'], transcript_origin='source', cues=self.cues.get(r['id']), **_label(dataset, str(r['sarcasm']).lower()))
+                   person=f'{text_of(r, "show")}:{text_of(r, "speaker")}'.casefold(), videos=[self.folder/'utterances_final'/f'{r["id"]}.mp4'],
+                   transcript=text_of(r, 'utterance'), transcript_origin='source', cues=self.cues.get(r['id']), **_label(dataset, str(r['sarcasm']).lower()))
 
 # %% ../../nbs/atlas/06_adapters.ipynb #a4805e05
 ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard)}

@@ -280,7 +280,7 @@ def write_siq2(
             trims[video] = round(rng.uniform(0, 300), 2)
             _file(folder/'video'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
             rows = [_siq2_row(video, n, q, answers, key(emotion), rng) for n, (q, answers, key) in enumerate(SIQ2_QUESTIONS)]
-            cues += [dict(row=r['qid'], cues=face_cues(emotion)) for r in rows]
+            cues += [dict(row=f'{file}/{len(files[file]) + n}', cues=face_cues(emotion)) for n in range(1, len(rows) + 1)]
             files[file] += rows
     _write_siq2(folder, files, trims)
     _lines(folder/'cues.jsonl', cues)

@@ -120,6 +120,8 @@ def _place_faults(row):
     if row.task not in TASKS: yield f'unknown task {row.task!r}'
     if row.split not in SPLITS: yield f'unknown split {row.split!r}'
     if not row.group: yield 'the group is empty'
+    if not row.question.strip(): yield 'the question is empty'
+    if row.transcript_origin and not row.transcript.strip() and row.modality_signature == 'text': yield 'there is neither a transcript nor a medium'
     if row.start is not None and row.end is not None and row.end <= row.start: yield f'the span ends at {row.end} s, not after its start at {row.start} s'
 
 # %% ../../nbs/atlas/00_schema.ipynb #5ca8fcaf

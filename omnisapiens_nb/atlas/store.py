@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'StoreWriter', 'dataset_card', 'Atlas', 'open_atlas']
 
-# %% ../../nbs/atlas/08_store.ipynb #0888ba76
-import bisect, json
+# %% ../../nbs/atlas/08_store.ipynb #9d187b8f
+import bisect
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 import pyarrow as pa
@@ -87,7 +87,7 @@ def dataset_card(
     "Dataset card of a curated folder, in the Hugging Face format."
     files = [dict(split=s, path=f'data/{s}-*.parquet') for s, n in splits.items() if n]
     total = sum(splits.values())
-    size = next(name for bound, name in ((1_000, 'n<1K'), (10_000, '1K<n<10K'), (100_000, '10K<n<100K'), (1_000_000, '100K<n<1M')) if total < bound)
+    size = next(name for bound, name in ((1e3, 'n<1K'), (1e4, '1K<n<10K'), (1e5, '10K<n<100K'), (1e6, '100K<n<1M'), (float('inf'), 'n>1M')) if total < bound)
     meta = dict(pretty_name='Human Behavior Atlas, curated with omnisapiens_nb', language=sorted(languages), license='other', size_categories=[size],
                 configs=[dict(config_name='default', version=f'1.{int(content[:6], 16)}.{int(content[6:12], 16)}', data_files=files)])
     table = '\n'.join(f'| {key} | {c["read"]} | {c["kept"]} | {c["rejected"]} | {c["text_only"]} |' for key, c in sorted(counts.items()))
@@ -96,13 +96,20 @@ def dataset_card(
             'The licence of each row is in its `license` column.\n\n'
             f'| dataset | read | kept | rejected | kept as text only |\n| --- | --- | --- | --- | --- |\n{table}\n')
 
+# %% ../../nbs/atlas/08_store.ipynb #53a893a1
+def _open_shard(path):
+    try: file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as e: raise SourceError(f'{path}: no Parquet file ({str(e).splitlines()[0]}); copy it again, or curate again') from e
+    if missing := set(RELEASED.names) - set(file.schema_arrow.names): raise SourceError(f'{path}: no column {", ".join(sorted(missing))}')
+    return file
+
 # %% ../../nbs/atlas/08_store.ipynb #727c42cf
 class Atlas(Sequence):
     "Rows of one split, read on demand."
     def __init__(self,
         files:list[Path], # Parquet shards in order
     ):
-        self.files = [pq.ParquetFile(f) for f in files]
+        self.paths, self.files = files, [_open_shard(f) for f in files]
         groups = [(f, g) for f in range(len(files)) for g in range(self.files[f].num_row_groups)]
         self._groups, sizes = groups, [self.files[f].metadata.row_group(g).num_rows for f, g in groups]
         self._starts, self._at, self._cached = [0, *accumulate(sizes)], None, None
@@ -124,6 +131,8 @@ class Atlas(Sequence):
         *names:str, # Columns without media
     )->dict[str, list]: # Column to its values, in row order
         "Whole columns, without touching the media."
+        for path, file in zip(self.paths, self.files):
+            if missing := set(names) - set(file.schema_arrow.names): raise SourceError(f'{path}: no column {", ".join(sorted(missing))}; curate the sources with omnisapiens-nb to have it')
         tables = [f.read(columns=list(names), use_threads=False) for f in self.files]
         return {name: [v for t in tables for v in t.column(name).to_pylist()] for name in names}
 
@@ -133,9 +142,9 @@ def open_atlas(
     split:str = 'train', # `train`, `validation` or `test`
 )->Atlas: # A sequence of rows
     "Open a split for reading by row; SourceError if there is none or its columns are not the released ones."
+    if split not in SPLITS: raise SourceError(f'{split!r} is no split; choose from {", ".join(SPLITS)}')
     folder = Path(folder)
     data = folder/'data' if (folder/'data').is_dir() else folder
     files = sorted(data.glob(f'{split}-*.parquet'))
     if not files: raise SourceError(f'{folder}: no {split}-*.parquet in it or its data folder; make it with `omnisapiens-nb curate`')
-    if missing := set(RELEASED.names) - set(pq.read_schema(files[0]).names): raise SourceError(f'{files[0]}: no column {", ".join(sorted(missing))}')
     return Atlas(files)

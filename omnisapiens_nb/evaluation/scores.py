@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'read_predictions', 'Answers', 'metric_fn', 'answers_of', 'Score', 'score_answers', 'compare_answers',
-           'majority_responses', 'table_of', 'answers_by_dataset', 'task_means']
+           'majority_responses', 'constant_responses', 'table_of', 'answers_by_dataset', 'task_means']
 
 # %% ../../nbs/evaluation/04_scores.ipynb #522d6b79
 import json
@@ -29,14 +29,15 @@ def read_predictions(
     "Read predictions; SourceError names file and line of the first fault."
     if not Path(path).is_file(): raise SourceError(f'{path}: no such file; make it with `omnisapiens-nb predict`')
     found = {}
-    for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), 1):
+    lines = [line for line in Path(path).read_bytes().split(b'\n') if line.strip()]
+    for number, line in enumerate(lines, 1):
         place = f'{path}, line {number}'
         try: row = json.loads(line)
-        except json.JSONDecodeError as e: raise SourceError(f'{place}: not JSON ({e.msg}); write one object per line') from e
-        if not isinstance(row, dict) or not {'id', 'response'} <= row.keys(): raise SourceError(f'{place}: no id or response; each line needs both')
+        except ValueError as e: raise SourceError(f'{place}: not JSON in UTF-8 ({e}); write one object per line') from e
+        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ('id', 'response')): raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
         if row['id'] not in ids: raise SourceError(f'{place}: the id {row["id"]!r} is not in this split; check Atlas and split')
         if row['id'] in found: raise SourceError(f'{place}: the id {row["id"]!r} was there before; keep one prediction per row')
-        found[row['id']] = row['response'] or ''
+        found[row['id']] = row['response']
     if not found: raise SourceError(f'{path}: no prediction in it; make it with `omnisapiens-nb predict`')
     return found
 
@@ -118,6 +119,18 @@ def majority_responses(
     by_dataset = {key: _most_frequent(part.answer) for key, part in train.groupby('dataset')}
     best = (by_question.get((d, q), by_dataset.get(d, '')) for d, q in zip(rows.dataset, rows.question))
     return [f'\\boxed{{{answer}}}' for answer in best]
+
+# %% ../../nbs/evaluation/04_scores.ipynb #10f6d41e
+def constant_responses(
+    train:pd.DataFrame, # Columns dataset, task, question, answer
+    rows:pd.DataFrame, # Rows to answer
+)->list[str]: # A boxed answer per row
+    "The one label per dataset that scores best on the training split; the majority answer for open answers."
+    best = {}
+    for key, part in train[train.task.str.endswith('_cls')].groupby('dataset'):
+        metric, truth = metric_of(part.task.iloc[0]), list(part.answer)
+        best[key] = max(sorted(set(truth)), key=lambda label: metric(truth, [label]*len(truth)))
+    return [f'\\boxed{{{best[d]}}}' if d in best else m for d, m in zip(rows.dataset, majority_responses(train, rows))]
 
 # %% ../../nbs/evaluation/04_scores.ipynb #b7d1ff0f
 COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group')

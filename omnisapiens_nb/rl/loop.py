@@ -9,7 +9,9 @@ __all__ = ['token_logps', 'surrogate', 'RLConfig', 'roll_out', 'rewards_of', 'up
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ class RLConfig(BaseModel):
     lr:float = Field(2e-4, gt=0) # Learning rate, constant
     clip:float = Field(.2, gt=0) # Of the ratio
     max_grad_norm:float = Field(1., gt=0) # Largest gradient norm
-    recipe:str = 'harpo' # Reward recipe, see `rl.rewards.score`
+    recipe:Literal['harpo', 'grpo'] = 'harpo' # Reward recipe, see `rl.rewards.score`
     shuffle_rewards:bool = False # Control: rewards of the step in random order
     seed:int = 0 # Of prompts and sampling
     save_every:int = Field(25, gt=0) # Steps between checkpoints
@@ -142,13 +144,12 @@ def step_log(
     factors:dict[str, float], # HARPO's task factors, or none
 )->dict: # Plain numbers
     "What a step did, per task."
-    total, entry = advantages.abs().sum().item(), dict(reward=rewards.nanmean().item(), length=float(np.mean(lengths)), tasks={})
-    for task in sorted(set(tasks)):
-        mine = torch.tensor([t == task for t in tasks])
-        groups = {p: rewards[[q == p for q in prompts]] for p, t in zip(prompts, tasks) if t == task}
-        entry['tasks'][task] = dict(reward=rewards[mine].nanmean().item(), share=advantages[mine].abs().sum().item()/total if total else 0.,
-                                    live=float(np.mean([(g.max() > g.min()).item() for g in groups.values()])), factor=factors.get(task, 1.))
-    return entry
+    table = pd.DataFrame(dict(task=tasks, prompt=prompts, reward=rewards.tolist(), size=advantages.abs().tolist()))
+    live = table.groupby(['task', 'prompt']).reward.agg(lambda r: r.max() > r.min()).groupby('task').mean()
+    total, by_task = table['size'].sum(), table.groupby('task')
+    parts = dict(reward=by_task.reward.mean(), share=by_task['size'].sum() / (total or 1.), live=live)
+    entries = {t: {k: float(v[t]) for k, v in parts.items()} | dict(factor=factors.get(t, 1.)) for t in sorted(by_task.groups)}
+    return dict(reward=float(table.reward.mean()), length=float(np.mean(lengths)), tasks=entries)
 
 # %% ../../nbs/rl/03_loop.ipynb #18045978
 def train_rl(
@@ -173,7 +174,7 @@ def train_rl(
         tasks, rewards = [e.row['task'] for e in rolled], rewards_of(to_text(processor, completions), rolled, config, step, embed)
         result = estimator(rewards, prompts, tasks)
         update(model, processor, optimizer, rolled, completions, result.advantages, config)
-        log.append(dict(step=step) | step_log(tasks, prompts, rewards, result.advantages, list(map(len, completions)), getattr(result, 'task_factor', {})))
+        log.append(dict(step=step, signature=rolled[0].row['modality_signature']) | step_log(tasks, prompts, rewards, result.advantages, list(map(len, completions)), getattr(result, 'task_factor', {})))
         bar.set_postfix(reward=f"{log[-1]['reward']:.3f}")
         if checkpoint and (step + 1) % config.save_every == 0:
             save_checkpoint(checkpoint, model=model.state_dict(), optimizer=optimizer.state_dict(), log=log, estimator=estimator.state_dict() if stateful else {})

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from ..atlas.store import Atlas
 from .processor import Example, OmniProcessor
 
+# %% ../../nbs/sft/03_batches.ipynb #fd77cd50
+def _bytes(example): return sum(t.nbytes for t in (*example.mels, *example.patches))
+
 # %% ../../nbs/sft/03_batches.ipynb #6f0b47db
 class Examples(Sequence):
     "Rows of an Atlas as encoded examples."
@@ -20,18 +23,21 @@ class Examples(Sequence):
         processor:OmniProcessor, # Encodes rows
         rows:Sequence[int], # Row numbers in the atlas
         blank:str = '', # Take away `text`, `audio` or `video`
-        keep:int = 4096, # Encoded rows kept in memory
+        keep:int = 1 << 31, # Bytes of encoded rows kept in memory
     ):
-        self.atlas, self.processor, self.rows, self.blank, self.keep, self.cache = atlas, processor, list(rows), blank, keep, OrderedDict()
+        self.atlas, self.processor, self.rows, self.blank = atlas, processor, list(rows), blank
+        self.keep, self.kept, self.cache = keep, 0, OrderedDict()
         columns = atlas.columns('modality_signature', 'dataset', 'task')
         self.signatures, self.datasets, self.tasks = ([columns[c][i] for i in self.rows] for c in ('modality_signature', 'dataset', 'task'))
 
     def __len__(self): return len(self.rows)
 
     def __getitem__(self, i)->Example:
-        if i not in self.cache: self.cache[i] = self.processor.encode(self.atlas[self.rows[i]], self.blank)
+        if i not in self.cache:
+            self.cache[i] = self.processor.encode(self.atlas[self.rows[i]], self.blank)
+            self.kept += _bytes(self.cache[i])
         self.cache.move_to_end(i)
-        if len(self.cache) > self.keep: self.cache.popitem(last=False)
+        while self.kept > self.keep and len(self.cache) > 1: self.kept -= _bytes(self.cache.popitem(last=False)[1])
         return self.cache[i]
 
 # %% ../../nbs/sft/03_batches.ipynb #b561f3a7
@@ -49,6 +55,7 @@ def choose_rows(
     seed:int = 0, # Of the shuffle
 )->list[int]: # Row numbers, in order
     "Take a window of each dataset's rows, shuffled by id, up to a limit."
+    if not 0 <= share[0] < share[1] <= 1: raise ValueError(f'share {share} is no window; give two numbers with 0 ≤ first < second ≤ 1')
     columns, by_key = atlas.columns('id', 'dataset'), defaultdict(list)
     for i, (id, key) in enumerate(zip(columns['id'], columns['dataset'])): by_key[key].append((stable_hash(seed, id), i))
     windows = (sorted(v)[round(share[0]*len(v)):round(share[1]*len(v))][:limit] for v in by_key.values())

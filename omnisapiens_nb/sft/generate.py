@@ -29,7 +29,7 @@ def generate(
     batch, _ = processor.collate(examples)
     media = [tokenizer.convert_tokens_to_ids(t) for t in SPECIAL if t not in (tokenizer.eos_token, tokenizer.pad_token)]
     model.eval()
-    out = model.generate(**{k: v.to(model.device) for k, v in batch.items()}, max_new_tokens=max_new_tokens, suppress_tokens=media, **(dict(do_sample=True, top_k=0) if sample else dict(do_sample=False)))
+    out = model.generate(**{k: v.to(model.device) for k, v in batch.items()}, max_new_tokens=max_new_tokens, suppress_tokens=media, **(dict(do_sample=True, temperature=1., top_p=1., top_k=0, repetition_penalty=1.) if sample else dict(do_sample=False)))
     completions = out[:, batch['input_ids'].shape[1]:].tolist()
     end = tokenizer.eos_token_id
     return [c[:c.index(end) + 1] if end in c else c for c in completions]
@@ -50,9 +50,8 @@ def _batches(examples, done, size):
     return [rows[at:at + size] for rows in by_signature.values() for at in range(0, len(rows), size)]
 
 def _whole_lines(file):
-    if not file.is_file(): return []
-    text = file.read_text(encoding='utf-8')
-    return [json.loads(line) for line in text[:text.rfind('\n') + 1].splitlines()]
+    data = file.read_bytes() if file.is_file() else b''
+    return [json.loads(line) for line in data[:data.rfind(b'\n') + 1].split(b'\n') if line]
 
 # %% ../../nbs/sft/05_generate.ipynb #8341c4e3
 def predict(
@@ -73,5 +72,6 @@ def predict(
             for e, response in zip(found, to_text(processor, generate(model, processor, found, max_new_tokens))):
                 line = {k: e.row[k] for k in ('id', 'dataset', 'task')} | dict(response=response, reference=e.row['answer'])
                 f.write(json.dumps(line, ensure_ascii=False) + '\n')
+            f.flush()
     os.replace(partial, out)
     return out

@@ -8,6 +8,7 @@ __all__ = ['tiny_config', 'tiny_model', 'load_model', 'save_model']
 # %% ../../nbs/sft/01_model.ipynb #a4aef99c
 from pathlib import Path
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
 from ..atlas.reading import SourceError
 from .processor import OmniProcessor
@@ -44,11 +45,13 @@ def tiny_model(
 # %% ../../nbs/sft/01_model.ipynb #693767d7
 def load_model(
     name:str|Path, # Folder, or hub name such as `Qwen/Qwen2.5-Omni-7B`
-    **kwargs, # For `from_pretrained`, such as `dtype` or `device_map`
+    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
+    **kwargs, # For `from_pretrained`, such as `dtype`
 )->tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
     "Load a Thinker and its processor, ours or a released one; SourceError if there is none."
-    try: return Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **kwargs), OmniProcessor.from_pretrained(name)
-    except OSError as e: raise SourceError(f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub') from e
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try: return Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **kwargs).to(device), OmniProcessor.from_pretrained(name)
+    except (OSError, ValueError, SafetensorError) as e: raise SourceError(f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub') from e
 
 # %% ../../nbs/sft/01_model.ipynb #445c8f2a
 def save_model(

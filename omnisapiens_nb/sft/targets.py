@@ -17,7 +17,7 @@ def target_text(
     row:dict, # A row of the store
 )->str: # `<think>…</think>\boxed{…}`
     "Target of supervised fine-tuning for a row."
-    return f"<think>{row['cues'] or LOOK[row['modality_signature']]}</think>\\boxed{{{row['answer']}}}"
+    return f"<think>{row.get('cues') or LOOK[row['modality_signature']]}</think>\\boxed{{{row['answer']}}}"
 
 # %% ../../nbs/sft/02_targets.ipynb #3ad8b8ef
 ANSWER_WORDS = ({label for labels in DOMAINS.values() for label in labels} | {'angry', 'disgusted', 'afraid', 'scared', 'joy', 'joyful', 'sadness', 'surprised', 'sarcastic', 'humorous', 'funny', 'depressed', 'anxious'}

@@ -84,7 +84,7 @@ def load_checkpoint(
     path:Path|None, # File, or None
 )->dict: # What was saved; empty if there is none
     "Read a checkpoint without unpickling anything but tensors and plain containers."
-    return torch.load(path, weights_only=True) if path and Path(path).is_file() else {}
+    return torch.load(path, weights_only=True, map_location='cpu') if path and Path(path).is_file() else {}
 
 # %% ../../nbs/sft/04_warmstart.ipynb #b0922ac7
 def _classes(examples):
