@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm.auto import tqdm
-from .atlas.adapters import adapter
 from .atlas.curate import curate, input_hashes
 from .atlas.datasets import DATASETS
 from .atlas.mini import write_mini
 from .atlas.reading import SourceError
+from .atlas.sources.registry import adapter
 from .atlas.store import open_atlas
 from .evaluation.evaluate import MAJORITY, Evaluation, gain_table, score_models, score_sections, write_scores
 from .evaluation.report import Section, render, reward_figure, reward_rise, share_figure, to_svg, to_table, with_interval

@@ -2,6 +2,7 @@
 import json, os, shutil, subprocess, sys
 import pytest
 from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard
+from omnisapiens_nb.atlas.store import open_atlas
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_models_are_named_by_their_files(cli, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "p.jsonl").write_text("")
-    result = cli("evaluate", "--atlas", tmp_path, "--predictions", tmp_path / "a" / "p.jsonl", "--predictions", tmp_path / "b" / "p.jsonl", "--out", tmp_path / "out")
+    result = cli("evaluate", "--atlas", tmp_path, "--predictions", tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", "--out", tmp_path / "out")
     assert result.returncode == 1 and "two files are called 'p'" in result.stderr
 
 
@@ -120,3 +121,19 @@ def test_a_stray_quotation_mark_costs_its_own_row_only(cli, meld, tmp_path):
     assert result.returncode == 0, result.stderr
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert [(r["dataset"], r["row"]) for r in rejected if "CSV row" in r["reason"]] == [("meld_emotion", 3), ("meld_senti", 3)]
+
+
+def test_check_and_evaluate_as_a_user_calls_them(cli, sources, tmp_path):
+    atlas = tmp_path / "atlas"
+    assert cli("curate", "--source", f"mustard={sources / 'mustard'}", "--out", atlas).returncode == 0
+    result = cli("check", atlas)
+    assert result.returncode == 0 and "0 problems" in result.stdout
+    rows = open_atlas(atlas, "test")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(dict(id=r["id"], response=r["answer"])) + "\n" for r in rows))
+    result = cli("evaluate", "--atlas", atlas, "--predictions", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "report.html").is_file() and "b,mmsd" in (tmp_path / "out" / "scores.csv").read_text()
+    (atlas / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    result = cli("check", atlas)
+    assert result.returncode == 1 and "no Parquet file" in result.stderr

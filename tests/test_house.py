@@ -78,3 +78,9 @@ def test_displayed_formulas_stand_alone(path):
     for cell in cells(path, "markdown"):
         for block in re.split(r"\n\s*\n", "".join(cell["source"])):
             assert "$$" not in block or re.fullmatch(r"\$\$.*\$\$", block.strip(), re.S), block
+
+
+def test_cards_are_in_step():
+    from omnisapiens_nb.atlas.cards import DATASETS, card
+    committed = {p.stem: p.read_text(encoding="utf-8") for p in (ROOT / "data_cards").glob("*.md")}
+    assert committed == {key: card(key) for key in DATASETS}

@@ -137,7 +137,7 @@ PAGE = """<!doctype html>
 *{box-sizing:border-box}body{margin:0 auto;max-width:48rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--paper);overflow-wrap:anywhere}
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;border-top:1px solid var(--line);padding-top:1rem}h3{font-size:1rem;margin:1.4rem 0 .3rem}
 p{margin:.4rem 0 .8rem}nav{font-size:.9rem}nav a{color:var(--mark);margin-right:.9rem;display:inline-block;padding:.15rem 0}
-.scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
+.scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:separate;border-spacing:0;font-size:.85rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}td.long{white-space:normal;min-width:16rem}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}figure{margin:.6rem 0}svg{max-width:100%;height:auto;display:block}
 .example{background:var(--card);border-radius:6px;padding:.6rem .8rem;margin:.6rem 0;font-size:.9rem}.example b{color:var(--soft);font-weight:600}.example div{margin:.15rem 0}
 footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem}code{font-size:.9em}</style></head><body>
