@@ -27,6 +27,7 @@ class Facts:
     shortcuts:str # What a model could score on without understanding
     ethics:str # People and consent
 
+# %% ../../nbs/atlas/12_cards.ipynb #c573b2b4
 FACTS = {}
 
 # %% ../../nbs/atlas/12_cards.ipynb #35207cdc
@@ -117,6 +118,7 @@ def _labels(d):
     rows = '\n'.join(f'| {raw} | {label} |' for raw, label in d.labels.items())
     return f'Rule: {d.rule}.\n\n| raw | Atlas |\n| --- | --- |\n{rows}'
 
+# %% ../../nbs/atlas/12_cards.ipynb #49315471
 def card(
     key:str, # Dataset key
 )->str: # Markdown with YAML front matter
@@ -127,6 +129,7 @@ def card(
                     **{'Known issues': f.issues, 'Shortcuts': f.shortcuts, 'Ethics and consent': f.ethics, 'Citation': f.citation + '.'})
     return f'---\n{_front_matter(d, f)}---\n\n# {d.name} (`{key}`)\n\n' + '\n\n'.join(f'## {title}\n\n{text}' for title, text in sections.items()) + '\n'
 
+# %% ../../nbs/atlas/12_cards.ipynb #c275c3fd
 def write_cards(
     folder:Path, # Gets one file per key
 )->list[Path]: # Files written

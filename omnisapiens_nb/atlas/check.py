@@ -29,6 +29,7 @@ def _label_problems(row):
         if row.get('options') and row['answer'] not in row['options']: yield 'the answer is not among the options'
     else: yield 'the task ends neither in _cls nor in _qa'
 
+# %% ../../nbs/atlas/11_check.ipynb #ad7d018b
 def _media_problems(row):
     names = [TAGS[m][1:-1] for m in TAGS if row[m]]
     if row['modality_signature'] != '_'.join(['text', *names]): yield 'the signature does not say what media there are'
@@ -36,6 +37,7 @@ def _media_problems(row):
     if any(header.count(tag) != len(row[m] or ()) for m, tag in TAGS.items()): yield 'the prompt does not open with one tag per medium'
     if any(not data for m in MEDIA for data in row[m] or ()): yield 'an empty medium'
 
+# %% ../../nbs/atlas/11_check.ipynb #65cafc2d
 def row_problems(
     row:dict, # A row with at least the released columns
 )->Iterator[str]: # One sentence per problem, the same for the same kind
@@ -82,6 +84,7 @@ def check(
     total = sum(problems.look(tqdm(rows, f'checking {split or path.name}', unit=' rows', disable=None), split or path.name) for split, rows in _parts(path))
     return total, problems.table()
 
+# %% ../../nbs/atlas/11_check.ipynb #09bc056f
 def _parts(path):
     if path.suffix == '.jsonl': return [('', read_jsonl(path))]
     if path.suffix == '.parquet' and path.is_file(): return [('', Atlas([path]))]

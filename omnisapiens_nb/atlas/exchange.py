@@ -47,6 +47,7 @@ def _load(file, number, name):
     if not path.is_file(): raise SourceError(f'{file}, line {number}: no file {name!r}; unpack the media beside the JSON Lines')
     return path.read_bytes()
 
+# %% ../../nbs/atlas/10_exchange.ipynb #8e26dea8
 def read_jsonl(
     file:Path, # JSON Lines in path form, released or ours
 )->Iterator[dict]: # Rows with media as bytes

@@ -6,7 +6,8 @@
 __all__ = ['BEHAVIOUR', 'WHO', 'FRAMES', 'EVENTS', 'SURPRISE', 'WELCOME', 'UNWELCOME', 'PRAISE', 'BLAME', 'EMOTION_OF',
            'MELD_COLUMNS', 'MELD_FILES', 'SPEAKERS', 'MELD_WEIGHTS', 'CREMAD_CODES', 'CREMAD_SENTENCES', 'FEELS',
            'HANDS', 'SIQ2_QUESTIONS', 'WRITERS', 'voice_cues', 'face_cues', 'voice', 'face', 'utterance', 'remark',
-           'write_meld', 'write_cremad', 'write_siq2', 'write_mustard', 'write_mini']
+           'write_lines', 'write_table', 'write_file', 'write_meld', 'write_cremad', 'write_siq2', 'write_mustard',
+           'write_mini']
 
 # %% ../../nbs/atlas/02_mini.ipynb #6c0e528b
 import csv, json, math, random
@@ -146,18 +147,33 @@ def remark(
 # %% ../../nbs/atlas/02_mini.ipynb #d7667c1f
 EMOTION_OF = dict(happy='joy', sad='sadness')   # MELD's own words
 
-def _lines(path, rows):
+def write_lines(
+    path:Path, # File to write
+    rows:list[dict], # JSON-able
+):
+    "Write JSON Lines."
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows), encoding='utf-8')
 
-def _table(path, columns, rows, quoting=csv.QUOTE_MINIMAL):
+# %% ../../nbs/atlas/02_mini.ipynb #6aa28fbb
+def write_table(
+    path:Path, # File to write
+    columns:list[str], # Header
+    rows:list[list], # Fields
+    quoting:int = csv.QUOTE_MINIMAL, # As the original quotes
+):
+    "Write a CSV."
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w', newline='', encoding='utf-8') as f:
         writer = csv.writer(f, quoting=quoting)
         writer.writerows([columns, *rows])
 
-# %% ../../nbs/atlas/02_mini.ipynb #d000ffcc
-def _file(path, data):
+# %% ../../nbs/atlas/02_mini.ipynb #def3e6e3
+def write_file(
+    path:Path, # File to write
+    data:bytes, # Its content
+):
+    "Write a file and the folders it needs."
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
@@ -194,9 +210,9 @@ def write_meld(
                 rows.append(row)
                 name = f'dia{dialogue}_utt{turn}'
                 cues.append(dict(row=f'{split}/{name}', cues=cue))
-                _file(folder/clips/f'{name}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
-        _table(folder/table, MELD_COLUMNS, rows)
-    _lines(folder/'cues.jsonl', cues)
+                write_file(folder/clips/f'{name}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
+        write_table(folder/table, MELD_COLUMNS, rows)
+    write_lines(folder/'cues.jsonl', cues)
     _break_meld(folder)
 
 # %% ../../nbs/atlas/02_mini.ipynb #a40e5cbe
@@ -207,7 +223,7 @@ def _break_meld(folder):
     table = folder/'train_sent_emo.csv'
     rows = list(csv.reader(table.open(newline='', encoding='utf-8')))
     rows[9][10] = rows[9][9]
-    _table(table, rows[0], rows[1:])
+    write_table(table, rows[0], rows[1:])
 
 # %% ../../nbs/atlas/02_mini.ipynb #93884e6e
 CREMAD_CODES = dict(anger='ANG', disgust='DIS', fear='FEA', happy='HAP', neutral='NEU', sad='SAD')
@@ -235,20 +251,20 @@ def write_cremad(
                 name = f'{actor}_{sentence}_{code}_XX'
                 names.append(name)
                 cues.append(dict(row=name, cues=voice_cues(emotion)))
-                _file(folder/'AudioWAV'/f'{name}.wav', write_wav(voice(emotion, rng)))
+                write_file(folder/'AudioWAV'/f'{name}.wav', write_wav(voice(emotion, rng)))
     (folder/'AudioWAV'/f'{names[5]}.wav').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:' + 64*'0' + '\nsize 32044\n')
     _cremad_tables(folder, names, rng)
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../nbs/atlas/02_mini.ipynb #7bf421a8
 def _cremad_tables(folder, names, rng):
     votes = [[_vote(n.split('_')[2], rng) for _ in range(3)] for n in names]
     everything = csv.QUOTE_NONNUMERIC
-    _table(folder/'SentenceFilenames.csv', ['Stimulus_Number', 'Filename'], list(enumerate(names, 1)), everything)
+    write_table(folder/'SentenceFilenames.csv', ['Stimulus_Number', 'Filename'], list(enumerate(names, 1)), everything)
     actors = sorted({int(n[:4]) for n in names})
-    _table(folder/'VideoDemographics.csv', ['ActorID', 'Age', 'Sex', 'Race', 'Ethnicity'], [[a, rng.randint(20, 74), rng.choice(('Male', 'Female')), 'Drawn', 'Drawn'] for a in actors], everything)
+    write_table(folder/'VideoDemographics.csv', ['ActorID', 'Age', 'Sex', 'Race', 'Ethnicity'], [[a, rng.randint(20, 74), rng.choice(('Male', 'Female')), 'Drawn', 'Drawn'] for a in actors], everything)
     summary = [[str(i), n, *(x for v in vs for x in (v, str(rng.randint(30, 95))))] for i, (n, vs) in enumerate(zip(names, votes), 1)]
-    _table(folder/'processedResults'/'summaryTable.csv', ['', 'FileName', 'VoiceVote', 'VoiceLevel', 'FaceVote', 'FaceLevel', 'MultiModalVote', 'MultiModalLevel'], summary, everything)
+    write_table(folder/'processedResults'/'summaryTable.csv', ['', 'FileName', 'VoiceVote', 'VoiceLevel', 'FaceVote', 'FaceLevel', 'MultiModalVote', 'MultiModalLevel'], summary, everything)
 
 # %% ../../nbs/atlas/02_mini.ipynb #7f609201
 FEELS = dict(anger='They are about to shout at someone.', disgust='Something smells bad to them.', fear='Danger seems to be near.',
@@ -278,12 +294,12 @@ def write_siq2(
             video = ''.join(rng.choices('abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ_-', k=11))
             emotion = rng.choice(list(BEHAVIOUR))
             trims[video] = round(rng.uniform(0, 300), 2)
-            _file(folder/'video'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
+            write_file(folder/'video'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
             rows = [_siq2_row(video, n, q, answers, key(emotion), rng) for n, (q, answers, key) in enumerate(SIQ2_QUESTIONS)]
             cues += [dict(row=f'{file}/{len(files[file]) + n}', cues=face_cues(emotion)) for n in range(1, len(rows) + 1)]
             files[file] += rows
     _write_siq2(folder, files, trims)
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../nbs/atlas/02_mini.ipynb #3b57a873
 def _write_siq2(folder, files, trims):
@@ -293,7 +309,7 @@ def _write_siq2(folder, files, trims):
     twice = files['train'][0]
     wrong = [f'a{i}' for i in range(4) if i != twice['answer_idx']]
     twice[wrong[1]] = twice[wrong[0]]
-    for file, rows in files.items(): _lines(folder/'qa'/f'qa_{file}.json', rows)
+    for file, rows in files.items(): write_lines(folder/'qa'/f'qa_{file}.json', rows)
     (folder/'trims.json').write_text(json.dumps(trims))
     subsets = {file: sorted({r['vid_name'] for r in rows}) for file, rows in files.items()}
     (folder/'original_split.json').write_text(json.dumps(dict(subsets=dict(youtubeclips=subsets))))
@@ -317,7 +333,7 @@ def write_mustard(
         cues.append(dict(row=key, cues=cue))
     folder.mkdir(parents=True, exist_ok=True)
     (folder/'sarcasm_data.json').write_text(json.dumps(data, indent=4))
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../nbs/atlas/02_mini.ipynb #9c84ae98
 WRITERS = dict(meld=write_meld, cremad=write_cremad, siq2=write_siq2, mustard=write_mustard)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..media import write_mp4
-from ..mini import BEHAVIOUR, _file, _lines, _table, face, voice
+from ..mini import BEHAVIOUR, write_file, write_lines, write_table, face, voice
 from ..reading import Record, read_csv
 from ..schema import Reject, Row
 
@@ -120,10 +120,10 @@ def write_chsimsv2(
             shown, row, cue = _chsims_row(video, clip, mode, rng)
             rows.append(row)
             cues.append(dict(row=f'{video}/{clip}', cues=cue))
-            _file(folder/'Raw'/video/f'{clip}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
+            write_file(folder/'Raw'/video/f'{clip}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
     _break_chsims(folder, rows)
-    _table(folder/'meta.csv', CHSIMS_COLUMNS, rows)
-    _lines(folder/'cues.jsonl', cues)
+    write_table(folder/'meta.csv', CHSIMS_COLUMNS, rows)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #c61e12d4
 def _break_chsims(folder, rows):

@@ -10,11 +10,11 @@ __all__ = ['DAIC_FILES', 'HIGHEST', 'CUT', 'DAIC_ITEMS', 'PROMPTS', 'ASKED_ON', 
 import random, re
 from collections.abc import Iterator
 from pathlib import Path
-from ..adapters import Adapter, _whole
+from ..adapters import Adapter, whole_number
 from ..datasets import harmonise
 from ..media import write_wav
-from ..mini import _file, _lines, _table, utterance, voice, voice_cues
-from ..reading import Record, SourceError, _no_columns, _read_text, _text_fault, read_csv
+from ..mini import write_file, write_lines, write_table, utterance, voice, voice_cues
+from ..reading import Record, SourceError, no_columns, read_text, text_fault, read_csv
 from ..schema import Reject, Row
 from .intentqa import present_files
 
@@ -26,7 +26,7 @@ HIGHEST, CUT = 24, 10
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #4ad96601
 def _phq8(text):
-    score = _whole(text, 'the PHQ-8 score')
+    score = whole_number(text, 'the PHQ-8 score')
     if score > HIGHEST: raise Reject(f'the PHQ-8 score {score} is above {HIGHEST}')
     return score
 
@@ -37,14 +37,14 @@ def read_tabs(
     columns:tuple[str, ...], # Columns that must be there, in any order
 )->Iterator[Record]: # One per line after the header
     "Rows of a table separated by tabs; SourceError if it is missing, empty or lacks a column."
-    first, *lines = [line for line in _read_text(folder, file).replace('\r\n', '\n').split('\n') if line.strip()]
+    first, *lines = [line for line in read_text(folder, file).replace('\r\n', '\n').split('\n') if line.strip()]
     header = first.split('\t')
-    if missing := [c for c in columns if c not in header]: raise _no_columns(Path(folder)/file, missing, header)
+    if missing := [c for c in columns if c not in header]: raise no_columns(Path(folder)/file, missing, header)
     for number, line in enumerate(lines, 1):
         values = line.split('\t')
         if len(values) == len(header) - 1: values.append('')
         fault = '' if len(values) == len(header) else f'{len(values)} fields where the header has {len(header)}'
-        yield Record(file, number, dict(zip(header, values)), fault or _text_fault(line))
+        yield Record(file, number, dict(zip(header, values)), fault or text_fault(line))
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #9ab46595
 def _turn(record):
@@ -79,7 +79,7 @@ class DaicWoz(Adapter):
 
     def row(self, record, dataset):
         split, column = DAIC_FILES[record.file]
-        who, score = _whole(record.data['Participant_ID'], 'Participant_ID'), _phq8(record.data[column])
+        who, score = whole_number(record.data['Participant_ID'], 'Participant_ID'), _phq8(record.data[column])
         label, group = harmonise(dataset, str(int(score >= CUT))), f'daicwoz:{who}'
         words, start, end = participant_turns(self.folder, f'{who}_P/{who}_TRANSCRIPT.csv')
         return Row(f'daicwoz/{who}', 'daicwoz', dataset.task, answer=label, class_label=label, raw_label=str(score), split=split, group=group,
@@ -97,6 +97,7 @@ def _items(positive, rng):
     while positive and sum(items) < CUT: items[items.index(min(items))] += 1
     return items
 
+# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #e7b771bd
 def _interview(positive, shown, rng):
     at, nouns = 2., []
     for prompt in [*rng.sample(PROMPTS, 3), *([ASKED_ON] if positive else ['what are you proud of'])]:
@@ -112,8 +113,8 @@ def _write_interview(folder, who, positive, rng):
     shown = 'sad' if positive == (rng.random() < .9) else rng.choice(('neutral', 'happy'))
     lines, nouns = zip(*_interview(positive, shown, rng))
     text = '\r\n'.join(['start_time\tstop_time\tspeaker\tvalue', *lines]) + '\r\n'
-    _file(folder/f'{who}_P'/f'{who}_TRANSCRIPT.csv', text.encode())
-    _file(folder/f'{who}_P'/f'{who}_AUDIO.wav', write_wav(voice(shown, rng)))
+    write_file(folder/f'{who}_P'/f'{who}_TRANSCRIPT.csv', text.encode())
+    write_file(folder/f'{who}_P'/f'{who}_AUDIO.wav', write_wav(voice(shown, rng)))
     named = ' and '.join(f'the {noun}' for noun in dict.fromkeys(filter(None, nouns)))
     return dict(row=str(who), cues=f'the words name {named}, {voice_cues(shown)}')
 
@@ -135,8 +136,8 @@ def write_daicwoz(
             cues.append(_write_interview(folder, who, sum(items) >= CUT, rng))
         _break_daicwoz(folder, split, rows)
         items = DAIC_ITEMS if split != 'test' else ()
-        _table(folder/file, ['Participant_ID', column.replace('Score', 'Binary'), column, 'Gender', *items], [r[:4 + len(items)] for r in rows])
-    _lines(folder/'cues.jsonl', cues)
+        write_table(folder/file, ['Participant_ID', column.replace('Score', 'Binary'), column, 'Gender', *items], [r[:4 + len(items)] for r in rows])
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #c6103f04
 def _break_daicwoz(folder, split, rows):

@@ -9,7 +9,7 @@ __all__ = ['INTENTQA_FILES', 'INTENTQA_COLUMNS', 'WHY', 'THEN', 'PEOPLE', 'prese
 import random, re
 from pathlib import Path
 from ..adapters import Adapter
-from ..mini import BEHAVIOUR, _file, _lines, _table, face, face_cues, voice
+from ..mini import BEHAVIOUR, write_file, write_lines, write_table, face, face_cues, voice
 from ..media import write_mp4
 from ..reading import SourceError, read_csv
 from ..schema import Reject, Row
@@ -88,10 +88,10 @@ def write_intentqa(
             video, emotion = next(ids), rng.choice(list(BEHAVIOUR))
             rows += _intentqa_rows(video, emotion, rng)
             cues += [dict(row=f'{split}/{len(rows) - n}', cues=face_cues(emotion)) for n in (1, 0)]
-            _file(folder/'videos'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
+            write_file(folder/'videos'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
         if split == 'train': _break_intentqa(folder, rows)
-        _table(folder/file, INTENTQA_COLUMNS, rows)
-    _lines(folder/'cues.jsonl', cues)
+        write_table(folder/file, INTENTQA_COLUMNS, rows)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #b8c07771
 def _break_intentqa(folder, rows):

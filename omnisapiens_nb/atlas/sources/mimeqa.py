@@ -11,7 +11,7 @@ from pathlib import Path
 from ..adapters import Adapter
 from ..groups import split_of
 from ..media import write_mp4
-from ..mini import BEHAVIOUR, FEELS, HANDS, _file, _lines, _table, face, face_cues, voice
+from ..mini import BEHAVIOUR, FEELS, HANDS, write_file, write_lines, write_table, face, face_cues, voice
 from ..reading import SourceError, read_csv
 from ..schema import Reject, Row
 
@@ -85,10 +85,10 @@ def write_mimeqa(
         file, emotion = f'{number:04}.mp4', rng.choice(list(BEHAVIOUR))
         rows += _mime_rows(file, emotion, rng)
         cues += [dict(row=str(len(rows) - n), cues=face_cues(emotion)) for n in (1, 0)]
-        _file(folder/'videos'/file, write_mp4(face(emotion, rng), .05*voice('neutral', rng)))
+        write_file(folder/'videos'/file, write_mp4(face(emotion, rng), .05*voice('neutral', rng)))
     _break_mimeqa(folder, rows)
-    _table(folder/'metadata.csv', ['file', 'question type', 'timestamp', 'question', 'reference_answer'], rows)
-    _lines(folder/'cues.jsonl', cues)
+    write_table(folder/'metadata.csv', ['file', 'question type', 'timestamp', 'question', 'reference_answer'], rows)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #0d4d5531
 def _break_mimeqa(folder, rows):

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..groups import split_of
-from ..mini import _lines
-from ..reading import Record, SourceError, _read_text, json_record, text_of
+from ..mini import write_lines
+from ..reading import Record, SourceError, read_text, json_record, text_of
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #47d34107
@@ -39,7 +39,7 @@ def read_json_list(
 )->Iterator[Record]: # One per element of the list
     "Objects of a JSON file that holds one list; SourceError if it does not parse or is no list."
     path = Path(folder)/file
-    try: data = json.loads(_read_text(folder, file), object_pairs_hook=_Entry, parse_int=_integer)
+    try: data = json.loads(read_text(folder, file), object_pairs_hook=_Entry, parse_int=_integer)
     except json.JSONDecodeError as e: raise SourceError(f'{path}: line {e.lineno}, column {e.colno}: {e.msg}; copy it again from the source') from e
     except RecursionError as e: raise SourceError(f'{path}: nested too deeply; copy it again from the source') from e
     if not isinstance(data, list) or not data: raise SourceError(f'{path}: a list with entries is expected; use the original file')
@@ -119,7 +119,7 @@ def write_mmpsy(
     twice = '"user_id": "user_11",'
     text = json.dumps(pupils, ensure_ascii=False, indent=1).replace(twice, f'{twice} {twice}', 1)
     (folder/'wav_select.json').write_text(text, encoding='utf-8')
-    _lines(folder/'cues.jsonl', [c for cs in cues for c in cs])
+    write_lines(folder/'cues.jsonl', [c for cs in cues for c in cs])
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #b2bf9cb4
 def _break_mmpsy(pupils):

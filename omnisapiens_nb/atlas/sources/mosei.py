@@ -16,8 +16,8 @@ import numpy as np
 from ..adapters import Adapter
 from ..datasets import DATASETS, harmonise
 from ..media import write_mp4
-from ..mini import BEHAVIOUR, _file, _lines, face, utterance, voice, voice_cues
-from ..reading import Record, SourceError, _text_fault, read_json
+from ..mini import BEHAVIOUR, write_file, write_lines, face, utterance, voice, voice_cues
+from ..reading import Record, SourceError, text_fault, read_json
 from ..schema import DOMAINS, Reject, Row
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #d98a8583
@@ -66,6 +66,7 @@ EMOTION_RULES = {
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #d9aa1545
 _H5_ERRORS = (OSError, RuntimeError, LookupError, TypeError, ValueError, MemoryError)   # What h5py raises on damaged files
 
+# %% ../../../nbs/atlas/sources/05_mosei.ipynb #4c14c6e2
 @contextmanager
 def open_csd(
     path:Path, # A `.csd` file
@@ -79,6 +80,7 @@ def open_csd(
         if len(roots) != 1: raise SourceError(f'{path}: {len(roots)} root groups hold readable entries in `data` where one is expected; download it again with the SDK')
         yield roots[0]
 
+# %% ../../../nbs/atlas/sources/05_mosei.ipynb #5fcfeeb0
 def _sequences(file):
     is_group = lambda x: isinstance(x, h5py.Group)
     try: return [g['data'] for name in file if is_group(g := file.get(name)) and is_group(g.get('data')) and list(g['data'])]
@@ -114,9 +116,10 @@ def read_sequence(
 def _word(x):
     try: word = x.decode() if isinstance(x, bytes) else x
     except UnicodeDecodeError: raise Reject(f'the word {x!r} is not UTF-8') from None
-    if not isinstance(word, str) or _text_fault(word): raise Reject(f'the word {str(x)[:40]!r} is not text')
+    if not isinstance(word, str) or text_fault(word): raise Reject(f'the word {str(x)[:40]!r} is not text')
     return word
 
+# %% ../../../nbs/atlas/sources/05_mosei.ipynb #04d5ac66
 def words_between(
     words:np.ndarray, # bytes, shape (n,)
     intervals:np.ndarray, # Seconds, shape (n, 2)
@@ -306,10 +309,10 @@ def write_mosei(
             rng.shuffle(blog)
             labels[video] = [[s[1] for s in blog], [s[2] for s in blog]]
             for k, (emotion, *_, noun) in enumerate(blog):
-                _file(folder/'Segmented'/f'{video}_{k}.mp4', write_mp4(face(emotion, rng), voice(emotion, rng)))
+                write_file(folder/'Segmented'/f'{video}_{k}.mp4', write_mp4(face(emotion, rng), voice(emotion, rng)))
                 cues.append(dict(row=f'{video}[{k}]', cues=f'the words name the {noun}, {voice_cues(emotion)}'))
     _break_mosei(folder, labels, folds)
     _write_csd(folder/_LABELS, 'All Labels', {v: (np.array(x, np.float32), t) for v, (x, t) in labels.items()})
     _write_csd(folder/_WORDS, 'words', words)
     (folder/'mosei_folds.json').write_text(json.dumps(folds, indent=1))
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..media import write_mp4
-from ..mini import _file, _lines, face, face_cues, voice, voice_cues
+from ..mini import write_file, write_lines, face, face_cues, voice, voice_cues
 from ..reading import Record, SourceError
 from ..schema import Reject, Row
 from .tess import file_records
@@ -119,17 +119,17 @@ def write_ptsd(
             shown = rng.choice(PTSD_LOOKS[likeness])
             place = f'{split}/PTSD/{PTSD_CAUSES[i//2 % len(PTSD_CAUSES)]}' if label == 'PTSD' else f'{split}/No PTSD'
             cues.append(dict(row=f'{place}/talk {number:03}.mp4', cues=f'{face_cues(shown)}, {voice_cues(shown)}'))
-            _file(folder/cues[-1]['row'], write_mp4(face(shown, rng), voice(shown, rng)))
+            write_file(folder/cues[-1]['row'], write_mp4(face(shown, rng), voice(shown, rng)))
     _break_ptsd(folder, [c['row'] for c in cues], videos)
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #169309ac
 def _break_ptsd(folder, names, videos):
     data = lambda i: (folder/names[i]).read_bytes()
     test = sum(videos[:2])
-    _file(folder/'test'/'No PTSD'/'another name.mp4', data(1))
-    _file(folder/'train'/'No PTSD'/'both.mp4', data(2))
+    write_file(folder/'test'/'No PTSD'/'another name.mp4', data(1))
+    write_file(folder/'train'/'No PTSD'/'both.mp4', data(2))
     (folder/names[test]).rename((folder/names[test]).with_name(Path(names[0]).name))
     (folder/names[3]).write_bytes(data(3)[:900])
-    _file(folder/'train'/'unsorted.mp4', data(4))
-    _file(folder/'links.txt', b'talk 001\n')
+    write_file(folder/'train'/'unsorted.mp4', data(4))
+    write_file(folder/'links.txt', b'talk 001\n')

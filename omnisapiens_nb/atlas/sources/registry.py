@@ -39,6 +39,7 @@ WRITERS = mini.WRITERS | dict(
     mmpsy=write_mmpsy, intentqa=write_intentqa, mimeqa=write_mimeqa, daicwoz=write_daicwoz, mosei=write_mosei,
     urfunny=write_urfunny, chsimsv2=write_chsimsv2, tess=write_tess, ptsd_in_the_wild=write_ptsd)
 
+# %% ../../../nbs/atlas/sources/10_registry.ipynb #a9d23cab
 def write_all(
     folder:Path, # Gets one folder per source
     seed:int = 0, # The same seed gives the same files

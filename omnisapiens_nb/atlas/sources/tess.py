@@ -13,7 +13,7 @@ from ..adapters import Adapter
 from ..datasets import harmonise
 from ..groups import split_of
 from ..media import write_wav
-from ..mini import _file, _lines, voice, voice_cues
+from ..mini import write_file, write_lines, voice, voice_cues
 from ..reading import Record, SourceError
 from ..schema import Reject, Row
 
@@ -97,9 +97,9 @@ def write_tess(
         for word in TESS_WORDS[:words]:
             name = f'{actress}_{word}_{short}'
             cues.append(dict(row=name, cues=voice_cues(emotion)))
-            _file(folder/place/f'{name}.wav', write_wav(voice(emotion, rng)))
+            write_file(folder/place/f'{name}.wav', write_wav(voice(emotion, rng)))
     _break_tess(folder)
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #d1b84aaf
 def _break_tess(folder):
@@ -107,6 +107,6 @@ def _break_tess(folder):
     (folder/'OAF_angry'/'OAF_back_angry.wav').rename(folder/'OAF_Sad'/'OAF_back_angry.wav')
     broken = folder/'YAF_fear'/'YAF_neat_fear.wav'
     broken.write_bytes(broken.read_bytes()[:900])
-    _file(folder/'copy'/'YAF_fear'/'YAF_bite_fear.wav', (folder/'YAF_fear'/'YAF_bite_fear.wav').read_bytes())
+    write_file(folder/'copy'/'YAF_fear'/'YAF_bite_fear.wav', (folder/'YAF_fear'/'YAF_bite_fear.wav').read_bytes())
     (folder/'YAF_sad'/'YAF_back_sad.wav').rename(folder/'copy'/'YAF_back_calm.wav')
-    _file(folder/'readme.txt', b'Two actresses, seven emotions.\n')
+    write_file(folder/'readme.txt', b'Two actresses, seven emotions.\n')

@@ -9,17 +9,18 @@ __all__ = ['URFUNNY_FOLDS', 'read_plain_pickle', 'without_laughter', 'segment_li
 import io, json, pickle, random, re
 from collections.abc import Iterator
 from pathlib import Path
-from ..adapters import Adapter, _label
+from ..adapters import Adapter, labelled
 from ..groups import connected_groups, match_key
 from ..media import write_mp4
-from ..mini import EVENTS, WHO, _file, _lines, face, voice, voice_cues
-from ..reading import Record, SourceError, _text_fault
+from ..mini import EVENTS, WHO, write_file, write_lines, face, voice, voice_cues
+from ..reading import Record, SourceError, text_fault
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #e21ee957
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module, name): raise pickle.UnpicklingError(f'it asks for {module}.{name}, which plain data never do')
 
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #6c02a89a
 def read_plain_pickle(
     folder:Path, # Source folder
     file:str, # Path inside it
@@ -48,9 +49,10 @@ def _show(x): return repr(x)[:40] if type(x) in (str, float, bool) or type(x) is
 def _sentence(value, name):
     if isinstance(value, list) and value and all(isinstance(word, str) for word in value): value = ' '.join(value)
     if not isinstance(value, str): raise Reject(f'{name} is {_show(value)}, neither text nor words')
-    if fault := _text_fault(value): raise Reject(f'{name} holds {fault}')
+    if fault := text_fault(value): raise Reject(f'{name} holds {fault}')
     return without_laughter(value)
 
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #515d0320
 def segment_lines(
     entry, # An entry of `language_sdk.pkl`
 )->list[str]: # Context, then the punch line
@@ -112,11 +114,12 @@ class Urfunny(Adapter):
         if r['label'] is None: raise Reject(f'id {name} has no label in humor_label_sdk.pkl')
         return Row(f'urfunny/{name}', 'urfunny', dataset.task, split=r['splits'][0], group=f'urfunny:{r["splits"][0]}:{r["scene"]}',
                    videos=[self.folder/'urfunny2_videos'/f'{name}.mp4'], transcript=' '.join(segment_lines(r['language'])), transcript_origin='source',
-                   cues=self.cues.get(name), **_label(dataset, _show(r['label'])))
+                   cues=self.cues.get(name), **labelled(dataset, _show(r['label'])))
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #b8bfaf88
 _PLAIN = [e for e in EVENTS['neutral'] if ' at ' not in e]
 
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #58597233
 def talk_lines(
     funny:bool, # Whether the last line is to turn things around
     rng:random.Random, # Chooses the parts
@@ -145,7 +148,7 @@ def _urfunny_segment(folder, i, rng):
     funny = rng.random() < .5
     context, last, cue = talk_lines(funny, rng)
     shown = rng.choice(('surprise', 'happy')) if rng.random() < (.75 if funny else .25) else 'neutral'
-    _file(folder/'urfunny2_videos'/f'{i}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
+    write_file(folder/'urfunny2_videos'/f'{i}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
     entry = dict(punchline_sentence=last, context_sentences=context, punchline_embedding_indexes=[rng.randrange(999) for _ in last.split()])
     return int(funny), entry, f'{cue}, {voice_cues(shown)}'
 
@@ -165,4 +168,4 @@ def write_urfunny(
     folds = {name: [next(rest) for _ in range(count)] for name, count in zip(URFUNNY_FOLDS, segments)}
     _break_urfunny(folder, ids, folds, labels, language)
     for name, data in dict(data_folds=folds, humor_label_sdk=labels, language_sdk=language).items(): (folder/f'{name}.pkl').write_bytes(pickle.dumps(data, protocol=2))
-    _lines(folder/'cues.jsonl', cues)
+    write_lines(folder/'cues.jsonl', cues)
