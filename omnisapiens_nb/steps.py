@@ -135,27 +135,26 @@ def _open_step(recipe, resume):
     settings = recipe.model_dump(mode='json', exclude={'out', 'device'}) | dict(atlas=atlas_id(recipe.atlas))
     return model, processor, examples, begin(recipe.out, resume, settings)
 
-# %% ../nbs/guides/00_steps.ipynb #7d4780d3
+# %% ../nbs/guides/00_steps.ipynb #050d5944
+def _train(recipe, resume, train):
+    model, processor, examples, partial = _open_step(recipe, resume)
+    log = train(model, processor, examples, recipe.train, partial/'state.pt')
+    save_model(model, processor, partial)
+    return finish(partial, recipe.out, log)
+
 def run_sft(
     recipe:SFTRecipe, # What to train on what
     resume:bool = False, # Go on with an interrupted run
 )->Path: # The trained model's folder
     "Supervised warm start of a model on an Atlas."
-    model, processor, examples, partial = _open_step(recipe, resume)
-    log = warm_start(model, processor, examples, recipe.train, partial/'state.pt')
-    save_model(model, processor, partial)
-    return finish(partial, recipe.out, log)
+    return _train(recipe, resume, warm_start)
 
-# %% ../nbs/guides/00_steps.ipynb #527665c7
 def run_rl(
     recipe:RLRecipe, # What to train on what
     resume:bool = False, # Go on with an interrupted run
 )->Path: # The trained model's folder
     "Reinforcement learning of a model on an Atlas."
-    model, processor, examples, partial = _open_step(recipe, resume)
-    log = train_rl(model, processor, examples, recipe.train, partial/'state.pt')
-    save_model(model, processor, partial)
-    return finish(partial, recipe.out, log)
+    return _train(recipe, resume, train_rl)
 
 # %% ../nbs/guides/00_steps.ipynb #5780e077
 def run_predict(

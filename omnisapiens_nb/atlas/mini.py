@@ -11,6 +11,7 @@ __all__ = ['BEHAVIOUR', 'WHO', 'FRAMES', 'EVENTS', 'SURPRISE', 'WELCOME', 'UNWEL
 
 # %% ../../nbs/atlas/02_mini.ipynb #6c0e528b
 import csv, json, math, random
+from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
@@ -341,8 +342,9 @@ WRITERS = dict(meld=write_meld, cremad=write_cremad, siq2=write_siq2, mustard=wr
 def write_mini(
     folder:Path, # Gets one folder per source
     seed:int = 0, # The same seed gives the same files
+    writers:dict[str, Callable] = WRITERS, # Source name to its writer
 )->dict[str, Path]: # Source name to its folder
-    "Write the mini-Atlas in the original formats."
-    folders = {name: Path(folder)/name for name in WRITERS}
-    for name in tqdm(WRITERS, 'writing the mini-Atlas', disable=None): WRITERS[name](folders[name], seed)
+    "Write mini folders in the original formats."
+    folders = {name: Path(folder)/name for name in writers}
+    for name in tqdm(writers, 'writing mini folders', disable=None): writers[name](folders[name], seed)
     return folders

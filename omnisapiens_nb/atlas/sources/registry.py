@@ -7,7 +7,6 @@ __all__ = ['ADAPTERS', 'WRITERS', 'adapter', 'write_all']
 
 # %% ../../../nbs/atlas/sources/10_registry.ipynb #9a7d3f21
 from pathlib import Path
-from tqdm.auto import tqdm
 from .. import mini
 from ..adapters import Adapter, Cremad, Meld, Mustard, Siq2
 from ..reading import SourceError
@@ -45,6 +44,4 @@ def write_all(
     seed:int = 0, # The same seed gives the same files
 )->dict[str, Path]: # Source name to its folder
     "Write the mini folders of all thirteen sources."
-    folders = {name: Path(folder)/name for name in WRITERS}
-    for name in tqdm(WRITERS, 'writing mini folders', disable=None): WRITERS[name](folders[name], seed)
-    return folders
+    return mini.write_mini(folder, seed, WRITERS)
