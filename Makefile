@@ -42,4 +42,4 @@ export: .venv/installed ## Notebooks to package, clean notebooks, README from nb
 	$(BIN)/python docs/readme.py
 
 clean: ## Remove what can be made again
-	rm -rf _proc _site _site_src runs build dist *.egg-info
+	rm -rf _proc _site _site_src jupyter_execute runs build dist *.egg-info

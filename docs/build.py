@@ -17,7 +17,7 @@ author = {CONFIG.author!r}
 version = release = {CONFIG.version!r}
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
 html_theme, html_title, html_static_path = 'furo', project, ['_static']
-nb_execution_mode = 'off'
+nb_execution_mode, nb_render_markdown_format = 'off', 'gfm'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors, myst_update_mathjax, mathjax_path = 4, False, 'mathjax/tex-svg.js'
 '''

@@ -119,17 +119,19 @@ def predict(
     atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
     out:Annotated[Path, typer.Option(help='JSON Lines file; gone on with if it was begun.')],
     split:Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
+    rows:Annotated[int, typer.Option(help='At most so many rows per dataset key.')] = 1_000_000,
+    max_new_tokens:Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')] = 64,
 ):
     "Let a model answer a split of an Atlas."
     from omnisapiens_nb.steps import run_predict
     _quiet()
-    typer.echo(f'Predictions: {run_predict(model, atlas, split, out)}')
+    typer.echo(f'Predictions: {run_predict(model, atlas, split, out, rows, max_new_tokens=max_new_tokens)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #2e5af28b
 @app.command()
 def evaluate(
     atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
-    predictions:Annotated[list[Path], typer.Option(help='JSON Lines files, one per model.')],
+    predictions:Annotated[list[Path], typer.Option(help='JSON Lines, one file per model; each line an id and a response that ends in \\boxed{answer} or is the bare answer.')],
     out:Annotated[Path, typer.Option(help='Folder for scores.csv and report.html.')],
     more:Annotated[list[Path], typer.Argument(metavar='[FILE]...', help='More of them.')] = [],
     split:Annotated[str, typer.Option(help='The split that was answered.')] = 'test',
@@ -141,7 +143,8 @@ def evaluate(
     predictions = [*predictions, *more]
     names = [p.stem for p in predictions]
     if twice := {n for n in names if names.count(n) > 1}: raise SourceError(f'two files are called {twice.pop()!r}; a model is named by its file, so rename one')
-    typer.echo(f'Report: {run(atlas, dict(zip(names, predictions)), out, split)}')
+    report, scored, of = run(atlas, dict(zip(names, predictions)), out, split)
+    typer.echo(f'{scored} of {of} rows of the {split} split scored\nReport: {report}')
 
 # %% ../nbs/guides/02_command_line.ipynb #3cd66840
 def _quiet():

@@ -45,9 +45,9 @@ class TutorialConfig(BaseModel):
     rl_steps:int = Field(80, gt=0) # Of each RL run
     rl_lr:float = Field(1e-4, gt=0) # Learning rate of RL
 
-# %% ../nbs/guides/01_tutorial.ipynb #88e929d3
-METHODS = {'GRPO': dict(estimator='grpo'), 'HARPO': dict(estimator='harpo_released'), 'shuffled': dict(estimator='grpo', shuffle_rewards=True)}
-MODELS = {'start': 'before SFT', 'sft': 'after SFT', 'GRPO': 'after GRPO', 'HARPO': 'after HARPO', 'shuffled': 'control'}
+# %% ../nbs/guides/01_tutorial.ipynb #3a570cbf
+METHODS = {'GRPO': dict(estimator='grpo'), 'HARPO': dict(estimator='harpo_released'), 'control': dict(estimator='grpo', shuffle_rewards=True)}
+MODELS = {'start': 'before SFT', 'sft': 'after SFT', 'GRPO': 'after GRPO', 'HARPO': 'after HARPO', 'control': 'control'}
 
 # %% ../nbs/guides/01_tutorial.ipynb #b8541aba
 def open_run(
@@ -156,9 +156,9 @@ def training_sections(
     logs = {name: read_log(out/name) for name in METHODS}
     mean = lambda log: round(float(np.mean([e['reward'] for e in log])), 3)
     table = pd.DataFrame([{'method': n, 'first half': mean(log[:len(log)//2]), 'second half': mean(log[len(log)//2:]), 'rise within signatures': round(reward_rise(log), 3)} for n, log in logs.items()])
-    balance = {n: log for n, log in logs.items() if n != 'shuffled'}
+    balance = {n: log for n, log in logs.items() if n != 'control'}
     return [
-        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control (“shuffled”) is GRPO with the rewards of a step in random order: it must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward of a step; a step holds one modality signature, so the rise is taken within each')),
+        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control is GRPO with the rewards of a step in random order. Neighbouring steps differ in signature and difficulty, for all methods alike; over the run and within a signature the control must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward of a step; a step holds one modality signature, so the rise is taken within each')),
         Section('Each task’s share of the update', 'Share of the summed absolute advantages. A step holds one modality signature, so only the tasks of that signature share it.', to_svg(share_figure(balance), 'Share of the update by task over steps, for GRPO and HARPO'))]
 
 # %% ../nbs/guides/01_tutorial.ipynb #e27d86c0
@@ -168,7 +168,9 @@ def blank_section(
     "What the warm-started model scores when a modality is taken away."
     keys = sorted(e.scores['sft'])
     names = ['sft', *(n for n in e.scores if n.startswith('sft without')), MAJORITY]
-    table = pd.DataFrame([dict(dataset=k) | {n.replace('sft', 'after SFT'): with_interval(e.scores[n][k]) for n in names} for k in keys])
+    has = e.rows.groupby('dataset').modality_signature.agg('_'.join)
+    cell = lambda n, k: with_interval(e.scores[n][k]) if not n.startswith('sft without') or n.split()[-1] in has[k] else '–'
+    table = pd.DataFrame([dict(dataset=k) | {n.replace('sft', 'after SFT'): cell(n, k) for n in names} for k in keys])
     return Section('Does it look and listen?', 'The same model and rows with one modality taken away: the transcript left out, the features of sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s. The reverse does not hold: such features never came in training, and can throw a model off that had no need of the medium.', to_table(table, 'Score with 95 % interval'))
 
 # %% ../nbs/guides/01_tutorial.ipynb #b52ef4da

@@ -25,6 +25,10 @@ def test_nothing_is_loaded_from_another_host(site):
         assert loaded == [], page
 
 
+def test_tables_are_tables(site):
+    for page in site.rglob("*.html"): assert "<p>|" not in page.read_text(encoding="utf-8"), page
+
+
 def test_formulas_are_set(site):
     text = (site / "rl" / "harpo.html").read_text(encoding="utf-8")
     assert "tex-svg.js" in text and r"\[" in text

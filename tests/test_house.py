@@ -84,3 +84,10 @@ def test_cards_are_in_step():
     from omnisapiens_nb.atlas.cards import DATASETS, card
     committed = {p.stem: p.read_text(encoding="utf-8") for p in (ROOT / "data_cards").glob("*.md")}
     assert committed == {key: card(key) for key in DATASETS}
+
+
+def test_recipes_of_the_readme_are_valid():
+    import yaml
+    from omnisapiens_nb.steps import RLRecipe, SFTRecipe
+    found = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    for kind, text in zip((SFTRecipe, RLRecipe), found, strict=True): kind.model_validate(yaml.safe_load(text))

@@ -61,11 +61,11 @@ def test_policy_has_room_and_is_above_chance_on_every_task(scored):
 
 
 def test_reward_rises_and_the_control_does_not(run):
-    logs = {m: read_log(run / m) for m in ("GRPO", "HARPO", "shuffled")}
+    logs = {m: read_log(run / m) for m in ("GRPO", "HARPO", "control")}
     late = {m: np.array([e["reward"] for e in log[len(log)//2:]]) for m, log in logs.items()}   # the same prompts for all
-    assert (late["GRPO"] - late["shuffled"]).mean() > .03 and (late["HARPO"] - late["shuffled"]).mean() > .03
+    assert (late["GRPO"] - late["control"]).mean() > .03 and (late["HARPO"] - late["control"]).mean() > .03
     rise = {m: reward_rise(log) for m, log in logs.items()}
-    assert rise["GRPO"] > 0 and rise["HARPO"] > 0 and rise["shuffled"] < .01, rise
+    assert rise["GRPO"] > 0 and rise["HARPO"] > 0 and rise["control"] < .01, rise
 
 
 def test_methods_start_alike_and_shares_sum_to_one(run):

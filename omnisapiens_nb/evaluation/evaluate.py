@@ -53,16 +53,16 @@ def score_models(
     scores = {n: {k: score_answers(a) for k, a in d.items()} for n, d in tqdm(answers.items(), 'scoring', disable=None)}
     return Evaluation(shared, len(rows) - len(shared), found, answers, scores)
 
-# %% ../../nbs/evaluation/06_evaluate.ipynb #65e8e8c4
-METRIC_NAMES = dict(mean_weighted_accuracy='mean of ½(TP/P + TN/N)', weighted_f1='weighted F1', sentiment_binary_f1='binary weighted F1', similarity_accuracy='cosine ≥ 0.9 (offline)')
+# %% ../../nbs/evaluation/06_evaluate.ipynb #e807bf25
+METRIC_NAMES = dict(mean_weighted_accuracy='mean of ½(TP/P + TN/N), blind ≈ .5', weighted_f1='weighted F1', sentiment_binary_f1='binary weighted F1', similarity_accuracy='cosine ≥ 0.9 (offline)')
 
 def score_table(
     e:Evaluation, # From `score_models`
 )->pd.DataFrame: # One row per dataset, one column per model
     "Each dataset's score with its interval."
     keys = sorted(e.scores[MAJORITY], key=lambda k: (e.scores[MAJORITY][k].task, k))
-    first = [dict(dataset=k, task=s.task, metric=METRIC_NAMES[metric_of(s.task).__name__], rows=s.rows) for k in keys for s in [e.scores[MAJORITY][k]]]
-    return pd.DataFrame([f | {name: with_interval(e.scores[name][f['dataset']]) for name in e.scores} for f in first])
+    about = lambda s: dict(metric=METRIC_NAMES[metric_of(s.task).__name__], task=s.task, rows=s.rows)
+    return pd.DataFrame([dict(dataset=k) | {name: with_interval(e.scores[name][k]) for name in e.scores} | about(e.scores[MAJORITY][k]) for k in keys])
 
 # %% ../../nbs/evaluation/06_evaluate.ipynb #78b2b2e0
 def task_table(
@@ -76,7 +76,7 @@ def task_table(
 # %% ../../nbs/evaluation/06_evaluate.ipynb #2a0161ab
 def gain_table(
     e:Evaluation, # From `score_models`
-    over:str = MAJORITY, # Model to compare with
+    over:str = CONSTANT, # Model to compare with
     names:Sequence[str]|None = None, # Models compared; all others where None
 )->pd.DataFrame: # One row per dataset
     "Paired differences to one model, with intervals; a star where the interval excludes zero."
@@ -122,8 +122,8 @@ def score_sections(
     figure = to_svg(score_figure({n: list(s.values()) for n, s in e.scores.items()}), 'Score of each model on each dataset with 95 % intervals')
     return [
         Section('Scores', 'Each dataset by the metric of its task. Open answers are scored offline by embedding similarity: a stand-in for the papers’ judge, not comparable with their numbers.' + left_out,
-                table + figure + to_table(task_table(e), 'Mean over the datasets of each task')),
-        Section('Gain over the majority answer', 'The same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons. Where the majority answer is neutral, the sentiment metric gives it 0: look at the best constant label beside it.', to_table(gain_table(e), 'Score less that of the most frequent training answer to the same question')),
+                table + figure + to_table(task_table(e), 'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment')),
+        Section('Gain over a blind answer', 'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons.', to_table(gain_table(e), 'Score less that of the blind answer')),
         Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),
         Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models))]
 
@@ -142,11 +142,11 @@ def evaluate(
     out:Path, # Folder for scores.csv and report.html
     split:str = 'test', # Which split was answered
     embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-)->Path: # The report
+)->tuple[Path, int, int]: # The report, rows scored, rows of the split
     "Score predictions and write tables and a report."
     e = score_models(atlas, predictions, split, embed)
     Path(out).mkdir(parents=True, exist_ok=True)
     write_scores(e, Path(out)/'scores.csv')
     page = render('Evaluation', f'{len(predictions)} models on {len(e.rows)} rows of {Path(atlas).name}.', score_sections(e, atlas, split))
     (Path(out)/'report.html').write_text(page, encoding='utf-8')
-    return Path(out)/'report.html'
+    return Path(out)/'report.html', len(e.rows), len(e.rows) + e.missing

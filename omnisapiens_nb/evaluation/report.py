@@ -118,7 +118,7 @@ def to_table(
     "A data frame as HTML."
     rows = frame.to_html(index=False, escape=True, border=0, na_rep='–').replace(' style="text-align: right;"', '')
     rows = re.sub(r'<td>(?=[^<]{45})', '<td class="long">', rows)
-    return f'<div class="scroll"><table><caption>{html.escape(caption)}</caption>' + rows.split('\n', 1)[1] + '</div>'
+    return f'<p class="caption">{html.escape(caption)}</p><div class="scroll" tabindex="0"><table>' + rows.split('\n', 1)[1] + '</div>'
 
 # %% ../../nbs/evaluation/05_report.ipynb #80fdc9f7
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ PAGE = """<!doctype html>
 <title>{{ title }}</title><style>
 :root{color-scheme:light dark;--ink:#1b1b1f;--soft:#5c5f66;--line:#d9dbe0;--paper:#fff;--card:#f5f6f8;--mark:#0b5cad}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8ec;--soft:#a6a9b2;--line:#3a3d45;--paper:#17181c;--card:#212329;--mark:#7db7f0}figure{background:#fff;border-radius:6px}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:48rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--paper);overflow-wrap:anywhere}
+*{box-sizing:border-box}body{margin:0 auto;max-width:68rem;padding:1rem;font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:var(--paper);overflow-wrap:anywhere}
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.15rem;margin:2.2rem 0 .4rem;border-top:1px solid var(--line);padding-top:1rem}h3{font-size:1rem;margin:1.4rem 0 .3rem}
 p{margin:.4rem 0 .8rem}nav{font-size:.9rem}nav a{color:var(--mark);margin-right:.9rem;display:inline-block;padding:.15rem 0}
-.scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:separate;border-spacing:0;font-size:.85rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
-th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}td.long{white-space:normal;min-width:16rem}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}figure{margin:.6rem 0}svg{max-width:100%;height:auto;display:block}
+.scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:separate;border-spacing:0;font-size:.85rem;font-variant-numeric:tabular-nums}.caption{color:var(--soft);font-size:.85rem;margin:1rem 0 .2rem}
+th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}td.long{white-space:normal;min-width:16rem}th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}figure{margin:.6rem 0}svg{max-width:min(100%,40rem);height:auto;display:block}
 .example{background:var(--card);border-radius:6px;padding:.6rem .8rem;margin:.6rem 0;font-size:.9rem}.example b{color:var(--soft);font-weight:600}.example div{margin:.15rem 0}
 footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem}code{font-size:.9em}</style></head><body>
 <h1>{{ title }}</h1><p>{{ lead }}</p><nav aria-label="Contents">{% for s in sections %}<a href="#s{{ loop.index }}">{{ s.title }}</a>{% endfor %}</nav>

@@ -132,8 +132,8 @@ def constant_responses(
         best[key] = max(sorted(set(truth)), key=lambda label: metric(truth, [label]*len(truth)))
     return [f'\\boxed{{{best[d]}}}' if d in best else m for d, m in zip(rows.dataset, majority_responses(train, rows))]
 
-# %% ../../nbs/evaluation/04_scores.ipynb #b7d1ff0f
-COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group')
+# %% ../../nbs/evaluation/04_scores.ipynb #0663ce56
+COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group', 'modality_signature')
 
 def table_of(
     atlas:Atlas, # One split
