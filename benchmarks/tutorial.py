@@ -2,8 +2,21 @@
 import json, os, platform, resource, shutil, subprocess, sys, time
 from importlib.metadata import version
 from pathlib import Path
+import pandas as pd
+from omnisapiens_nb.evaluation.answers import read_answer
 
 RESULTS = Path(__file__).parents[1]/'nbs'/'results'
+
+def answers(out):
+    "How often each label was answered, per model and dataset, and how many answers were right."
+    rows = []
+    for model in ('sft', 'GRPO', 'HARPO', 'control'):
+        lines = pd.read_json(Path(out)/'predictions'/f'{model}.jsonl', lines=True, dtype=False)
+        lines = lines[lines.task.str.endswith('_cls')].assign(answer=lines.response.map(read_answer))
+        for dataset, part in lines.groupby('dataset'):
+            known = part.answer.where(part.answer.isin(set(part.reference)), 'other')
+            rows += [dict(model=model, dataset=dataset, rows=len(part), right=int((part.answer == part.reference).sum()), answer=a, times=n) for a, n in known.value_counts().items()]
+    return pd.DataFrame(rows)
 
 def main(out, name, *sources):
     command = ['omnisapiens-nb', 'tutorial', '--out', out, *sources]
@@ -15,5 +28,6 @@ def main(out, name, *sources):
                  python=platform.python_version(), torch=version('torch'), package=version('omnisapiens_nb'))
     (RESULTS/f'{name}_run.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     shutil.copy(Path(out)/'scores.csv', RESULTS/f'{name}_scores.csv')
+    answers(out).to_csv(RESULTS/f'{name}_answers.csv', index=False)
 
 if __name__ == '__main__': main(*sys.argv[1:])

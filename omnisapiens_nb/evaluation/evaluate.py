@@ -147,6 +147,6 @@ def evaluate(
     e = score_models(atlas, predictions, split, embed)
     Path(out).mkdir(parents=True, exist_ok=True)
     write_scores(e, Path(out)/'scores.csv')
-    page = render('Evaluation', f'{len(predictions)} models on {len(e.rows)} rows of {Path(atlas).name}.', score_sections(e, atlas, split))
+    page = render('Evaluation', f'{", ".join(predictions)} on {len(e.rows)} rows of {Path(atlas).name}.', score_sections(e, atlas, split))
     (Path(out)/'report.html').write_text(page, encoding='utf-8')
     return Path(out)/'report.html', len(e.rows), len(e.rows) + e.missing
