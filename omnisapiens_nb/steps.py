@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from .atlas.reading import SourceError
-from .atlas.store import Atlas, open_atlas
+from .atlas.store import open_atlas
 from .rl.loop import RLConfig, train_rl
 from .sft.batches import Examples, choose_rows
 from .sft.generate import predict

@@ -6,16 +6,14 @@
 __all__ = ['METHODS', 'MODELS', 'TutorialConfig', 'open_run', 'make_atlas', 'longest_target', 'train_models', 'answer_all',
            'data_section', 'training_sections', 'blank_section', 'change_section', 'write_report', 'tutorial']
 
-# %% ../nbs/guides/01_tutorial.ipynb #89b483de
-import json, os, platform, shutil, time
+# %% ../nbs/guides/01_tutorial.ipynb #f5197154
+import json, os, platform, shutil
 from collections import Counter
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
-from tqdm.auto import tqdm
 from .atlas.curate import curate, input_hashes
 from .atlas.datasets import DATASETS
 from .atlas.mini import write_mini
@@ -187,18 +185,18 @@ def write_report(
     atlas:Path, # Atlas folder
     files:dict[str, Path], # From `answer_all`
     config:TutorialConfig, # Bounds
-    embed:Callable|None = None, # Texts to vectors; None for MiniLM
 )->Path: # report.html
     "Score everything and write the report."
-    models = score_models(atlas, {MODELS[m]: files[m] for m in MODELS}, embed=embed)
-    blanked = score_models(atlas, {n: p for n, p in files.items() if n.startswith('sft')}, embed=embed)
+    models = score_models(atlas, {MODELS[m]: files[m] for m in MODELS})
+    blanked = score_models(atlas, {n: p for n, p in files.items() if n.startswith('sft')})
     write_scores(models, out/'scores.csv')
     write_scores(blanked, out/'scores_blanked.csv')
     scores, *rest = score_sections(models, atlas, 'test')
     sections = [data_section(atlas), scores, change_section(models), blank_section(blanked), *training_sections(out), *rest]
     real = json.loads((out/'run.json').read_text())['sources']
     what = f'real annotation files of {", ".join(sorted(real))}' if real else 'the mini-Atlas: synthetic sources in the original formats'
-    lead = (f'A model of half a million parameters, trained on {what}. It shows the path, not what OmniSapiens-7B can do. At most {config.rows} training rows per dataset and phase, '
+    parameters = load_model(out/'sft')[0].num_parameters()
+    lead = (f'A model of {parameters:,} parameters, trained on {what}. It shows the path, not what OmniSapiens-7B can do. At most {config.rows} training rows per dataset and phase, '
             f'{config.sft_steps} warm-start steps, {config.rl_steps} RL steps per method, at most {config.test_rows} test rows per dataset, seed {config.seed}.')
     footer = f'omnisapiens_nb {version("omnisapiens_nb")}, torch {version("torch")}, transformers {version("transformers")}, Python {platform.python_version()}.'
     partial = out/'report.html.partial'
@@ -211,12 +209,11 @@ def tutorial(
     out:Path, # Folder of the run; made, or gone on with
     sources:dict[str, Path]|None = None, # Source name to folder; none for the mini-Atlas
     config:TutorialConfig = TutorialConfig(), # Bounds
-    embed:Callable|None = None, # Texts to vectors; None for MiniLM
 )->Path: # report.html
     "Run the whole path, or what is left of it."
     out = Path(out)
     atlas = make_atlas(out, sources or {}, config)
     if (out/'report.html').exists(): return out/'report.html'
-    if any(t.endswith('_qa') for t in open_atlas(atlas, 'train').columns('task')['task']): embed = embed or minilm()   # missing weights are told before training, not after
+    if any(t.endswith('_qa') for t in open_atlas(atlas, 'train').columns('task')['task']): minilm()   # missing weights are told before training, not after
     longest = train_models(out, atlas, config)
-    return write_report(out, atlas, answer_all(out, atlas, config, longest), config, embed)
+    return write_report(out, atlas, answer_all(out, atlas, config, longest), config)

@@ -1,7 +1,6 @@
 "The adapters on the real annotation files, against counts made on them by other means."
 import json
 from collections import Counter
-import numpy as np
 import pytest
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.store import open_atlas

@@ -1,5 +1,5 @@
 "The whole path, as `make tutorial` runs it, killed in the middle and started again; and what the tiny model has learnt."
-import json, os, re, signal, subprocess, sys, time
+import os, re, signal, subprocess, sys, time
 import numpy as np
 import pandas as pd
 import pytest

@@ -9,7 +9,7 @@ __all__ = ['FACTS', 'CATEGORIES', 'Facts', 'card', 'write_cards']
 from dataclasses import dataclass
 from pathlib import Path
 import yaml
-from .datasets import DATASETS, Dataset
+from .datasets import DATASETS
 from .reading import SourceError
 
 # %% ../../nbs/atlas/12_cards.ipynb #c1f8a991

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .datasets import DATASETS
 from .exchange import read_jsonl
 from .reading import SourceError
-from .schema import DOMAINS, MEDIA, OURS, SPLITS, TAGS
+from .schema import MEDIA, OURS, SPLITS, TAGS
 from .store import Atlas, open_atlas
 
 # %% ../../nbs/atlas/11_check.ipynb #8838b820

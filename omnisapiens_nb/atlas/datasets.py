@@ -7,7 +7,7 @@ __all__ = ['DATASETS', 'PHRASES', 'Dataset', 'harmonise', 'setting_sentence', 'b
 
 # %% ../../nbs/atlas/03_datasets.ipynb #6d37b1bf
 from dataclasses import dataclass, field
-from .schema import DOMAINS, TAGS, TASKS, Reject, Row
+from .schema import DOMAINS, TAGS, Reject, Row
 
 # %% ../../nbs/atlas/03_datasets.ipynb #6a6a7ace
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS', 'class_index', 'Row',
            'Rejected', 'Reject', 'signature', 'row_faults']
 
-# %% ../../nbs/atlas/00_schema.ipynb #082fa79a
-from dataclasses import asdict, dataclass, field, fields
+# %% ../../nbs/atlas/00_schema.ipynb #c70d76ac
+from dataclasses import dataclass, field
 from itertools import takewhile
 import pyarrow as pa
 

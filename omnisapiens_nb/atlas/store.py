@@ -7,7 +7,6 @@ __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'StoreWriter', 'dataset_c
 
 # %% ../../nbs/atlas/08_store.ipynb #9d187b8f
 import bisect
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path

@@ -6,8 +6,7 @@
 __all__ = ['MAJORITY', 'CONSTANT', 'METRIC_NAMES', 'Evaluation', 'score_models', 'score_table', 'task_table', 'gain_table',
            'reading_table', 'example_sections', 'score_sections', 'write_scores', 'evaluate']
 
-# %% ../../nbs/evaluation/06_evaluate.ipynb #cca5bfd6
-import os
+# %% ../../nbs/evaluation/06_evaluate.ipynb #e41e318a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ import pandas as pd
 from tqdm.auto import tqdm
 from ..atlas.reading import SourceError
 from ..atlas.store import open_atlas
-from .answers import read_answer
 from .metrics import metric_of
 from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
 from .scores import answers_by_dataset, compare_answers, constant_responses, majority_responses, read_predictions, score_answers, table_of, task_means

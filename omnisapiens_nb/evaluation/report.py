@@ -11,7 +11,6 @@ import html, io, re
 from itertools import cycle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 import matplotlib
 import numpy as np
 import pandas as pd

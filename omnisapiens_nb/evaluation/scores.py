@@ -10,7 +10,7 @@ __all__ = ['COLUMNS', 'read_predictions', 'Answers', 'metric_fn', 'answers_of', 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pandas as pd

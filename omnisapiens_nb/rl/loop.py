@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['token_logps', 'surrogate', 'RLConfig', 'roll_out', 'rewards_of', 'update', 'step_log', 'train_rl']
 
-# %% ../../nbs/rl/03_loop.ipynb #b848b517
-from collections import defaultdict
+# %% ../../nbs/rl/03_loop.ipynb #f7f75aa7
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal

@@ -6,8 +6,8 @@
 __all__ = ['TOWERS', 'tower_outputs', 'tower_loss', 'SFTConfig', 'cosine', 'save_checkpoint', 'load_checkpoint', 'sft_loss',
            'warm_start']
 
-# %% ../../nbs/sft/04_warmstart.ipynb #cb82ccb0
-import json, math, os
+# %% ../../nbs/sft/04_warmstart.ipynb #00870587
+import math, os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import trange
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from ..atlas.schema import CLASSES, class_index
-from .batches import Examples, draw_batch, stable_hash
+from .batches import Examples, draw_batch
 from .processor import MERGE, OmniProcessor, audio_tokens
 from .targets import target_text
 

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['URFUNNY_FOLDS', 'read_plain_pickle', 'without_laughter', 'segment_lines', 'Urfunny', 'talk_lines', 'write_urfunny']
 
-# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #93174929
-import io, json, pickle, random, re
-from collections.abc import Iterator
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #1388bd95
+import io, pickle, random, re
 from pathlib import Path
 from ..adapters import Adapter, labelled
 from ..groups import connected_groups, match_key
