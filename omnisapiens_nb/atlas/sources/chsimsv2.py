@@ -71,7 +71,7 @@ class ChSimsV2(Adapter):
         path = self.folder/'Raw'/video/f'{clip}.mp4'
         if found := lost_zeros(path): raise Reject(f'{video}/{clip} is not in Raw but {found} is: leading zeros were lost; use the original meta.csv')
         label = harmonise(dataset, score_band(r['label']))
-        return Row(f'chsimsv2/{video}/{clip}', 'chsimsv2', dataset.task, split=CHSIMS_MODES[r['mode']], group=f'chsims:{video}', videos=[path],
+        return Row(f'chsimsv2/{video}/{clip}', 'chsimsv2', dataset.task, split=CHSIMS_MODES[r['mode']], group=f'chsims:{video}', source_medium=f'chsims:{video}', videos=[path],
                    transcript=r['text'], transcript_origin='source', cues=self.cues.get(f'{video}/{clip}'),
                    answer=label, class_label=label, raw_label=r['label'])
 

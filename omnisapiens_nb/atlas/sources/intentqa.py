@@ -50,7 +50,8 @@ class IntentQA(Adapter):
     def row(self, record, dataset):
         r, split, video = record.data, INTENTQA_FILES[record.file], _video_id(record.data['video_id'])
         return Row(f'intentqa/{split}/{record.row}/{r["qid"].strip()}', 'intentqa', dataset.task, answer=_answer(r), raw_label=r['answer'].strip(),
-                   question=_question(r['question']), split=split, group=f'vidor:{video}', videos=[self.folder/'videos'/f'{video}.mp4'],
+                   question=_question(r['question']), split=split, group=f'vidor:{video}', source_medium=f'vidor:{video}',
+                   choices=[r[f'a{i}'].strip() for i in range(5)], videos=[self.folder/'videos'/f'{video}.mp4'],
                    cues=self.cues.get(f'{split}/{record.row}'))
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #da97a06c

@@ -63,7 +63,7 @@ class MimeQA(Adapter):
         (start, end), stem = _span(time), _stem(file)
         group, answer = _group(stem), r['reference_answer'].strip()
         return Row(f'mimeqa/{stem}/{record.row}', 'mimeqa', dataset.task, answer=answer, raw_label=answer,
-                   question=_ask(r['question'].strip(), kind.strip(), start, end), split=split_of(group, self.seed), group=group,
+                   question=_ask(r['question'].strip(), kind.strip(), start, end), split=split_of(group, self.seed), group=group, source_medium=group,
                    videos=[self.folder/'videos'/f'{stem}.mp4'], start=start, end=end, cues=self.cues.get(str(record.row)))
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #a5a5e3b8

@@ -155,11 +155,6 @@ def read_folds(
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #2d9243a6
 _LABELS, _WORDS = 'CMU_MOSEI_Labels.csd', 'CMU_MOSEI_TimestampedWords.csd'
 
-def _choose(rules, name):
-    if name is None: return next(iter(rules))
-    if name not in rules: raise SourceError(f'no rule is called {name!r}; choose from {"; ".join(rules)}')
-    return name
-
 def _bounds(values, low, high, name):
     if not np.isfinite(values).all(): raise Reject(f'{name}: a label is missing (NaN)')
     if (values < low).any() or (values > high).any(): raise Reject(f'{name}: {values.tolist()} is not within {low} and {high}')
@@ -217,15 +212,7 @@ def label_by(
 class Mosei(Adapter):
     "CMU-MOSEI (Zadeh et al., ACL 2018): labels and words as computational sequences, folds as lists, clips if cut."
     source = 'mosei'
-
-    def __init__(self,
-        folder:Path, # Folder that holds the annotation files
-        seed:int = 0, # Not used: the folds are the SDK's
-        sentiment:str|None = None, # One of `SENTIMENT_RULES`; None for the first
-        emotion:str|None = None, # One of `EMOTION_RULES`; None for the first
-    ):
-        super().__init__(folder, seed)
-        self.rules = dict(mosei_senti=_choose(SENTIMENT_RULES, sentiment), mosei_emotion=_choose(EMOTION_RULES, emotion))
+    RULES = dict(mosei_senti=dict(zip(('sdk', 'script', 'nearest'), SENTIMENT_RULES)), mosei_emotion=dict(zip(('strongest', 'order', 'any'), EMOTION_RULES)))
 
     def records(self):
         self.folds, number = read_folds(self.folder), 0
@@ -240,13 +227,8 @@ class Mosei(Adapter):
         clip = self.folder/'Segmented'/f'{name}.mp4'
         if not r['text'] and not clip.is_file(): raise Reject(f'neither words in the interval nor the clip {clip.name}; add {_WORDS} or the clip')
         return Row(f'{dataset.key}/{name}', dataset.key, dataset.task, answer=(label := harmonise(dataset, label)), class_label=label, raw_label=raw,
-                   split=split, group=f'youtube:{r["video"]}', videos=[clip], start=start, end=end, transcript=r['text'],
+                   split=split, group=f'youtube:{r["video"]}', source_medium=f'youtube:{r["video"]}', videos=[clip], start=start, end=end, transcript=r['text'],
                    transcript_origin='source' if r['text'] else '', cues=self.cues.get(f'{r["video"]}[{r["k"]}]'))
-
-    def _one(self, record, dataset):
-        row = super()._one(record, dataset)
-        if isinstance(row, Row): row.rule = self.rules[dataset.key]
-        return row
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #4add90c2
 _SCORES = dict(anger=-8, disgust=-6, fear=-3, happy=7, neutral=0, sad=-4, surprise=2)   # Thirds

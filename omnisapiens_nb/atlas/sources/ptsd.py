@@ -97,7 +97,7 @@ class PtsdInTheWild(Adapter):
         r, stem = record.data, _stem(record)
         name = hashlib.sha256(stem.encode()).hexdigest() if any(c.isalpha() for c in stem) else r['sha256']
         label = harmonise(dataset, r['label'])
-        return Row(f'ptsd_in_the_wild/{r["sha256"][:16]}', 'ptsd_in_the_wild', dataset.task, split=r['split'], group=f'ptsd:{name[:16]}',
+        return Row(f'ptsd_in_the_wild/{r["sha256"][:16]}', 'ptsd_in_the_wild', dataset.task, split=r['split'], group=(group := f'ptsd:{name[:16]}'), source_medium=group,
                    videos=[self.folder/record.file], cues=self.cues.get(record.file), answer=label, class_label=label, raw_label=r['label'])
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #ae1e1d86

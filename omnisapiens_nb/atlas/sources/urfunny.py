@@ -112,7 +112,7 @@ class Urfunny(Adapter):
         if len(r['splits']) != 1: raise Reject(f'id {name} is in {" and ".join(r["splits"]) or "no"} fold{"s"*(len(r["splits"]) > 1)}; the original file has it once')
         if r['label'] is None: raise Reject(f'id {name} has no label in humor_label_sdk.pkl')
         return Row(f'urfunny/{name}', 'urfunny', dataset.task, split=r['splits'][0], group=f'urfunny:{r["splits"][0]}:{r["scene"]}',
-                   videos=[self.folder/'urfunny2_videos'/f'{name}.mp4'], transcript=' '.join(segment_lines(r['language'])), transcript_origin='source',
+                   videos=[self.folder/'urfunny2_videos'/f'{name}.mp4'], transcript=' '.join(lines := segment_lines(r['language'])), context=lines[:-1], transcript_origin='source',
                    cues=self.cues.get(name), **labelled(dataset, _show(r['label'])))
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #b8bfaf88
