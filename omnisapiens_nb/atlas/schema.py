@@ -9,8 +9,9 @@ __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'RELEASED', 'OURS', 'SCHEMA'
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 import pyarrow as pa
 
@@ -114,11 +115,13 @@ def signature(
 # %% ../../nbs/atlas/01_schema.ipynb #d66cb307
 def labels_in(
     text:str, # Any text
-    labels:Iterable[str], # Labels, of which one may contain another
+    labels:Collection[str], # Labels, of which one may contain another
 )->set[str]: # Labels that stand in the text as a whole
     "Labels found in a text, each place given to the longest label that fits."
-    longest_first = sorted(labels, key=len, reverse=True)
-    return set(re.findall(rf'(?<!\w)(?:{"|".join(map(re.escape, longest_first))})(?!\w)', text)) if longest_first else set()
+    return set(_any_of(tuple(labels)).findall(text)) if labels else set()
+
+@cache
+def _any_of(labels): return re.compile(rf'(?<!\w)(?:{"|".join(map(re.escape, sorted(labels, key=len, reverse=True)))})(?!\w)')
 
 # %% ../../nbs/atlas/01_schema.ipynb #48c04918
 HELD_OUT_TASKS = ('behaviour_cls',)   # Tasks of held-out sets that the Atlas lacks
