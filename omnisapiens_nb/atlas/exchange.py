@@ -119,7 +119,8 @@ def jsonl_splits(
     found = {}
     for path in sorted(Path(folder).glob('*.jsonl')):
         names = re.findall('train|val|test', path.stem)
-        if len(names) != 1: raise SourceError(f'{path}: the name should say train, val or test once; rename the file')
+        if not names: continue
+        if len(set(names)) > 1: raise SourceError(f'{path}: the name says {" and ".join(names)}; rename the file after one split')
         split = dict(val='validation').get(names[0], names[0])
         if split in found: raise SourceError(f'{path}: {found[split].name} is the {split} split too; keep one of them in the folder')
         found[split] = path
