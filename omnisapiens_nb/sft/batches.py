@@ -13,7 +13,7 @@ from ..atlas.store import Atlas
 from .processor import Example, OmniProcessor
 
 # %% ../../nbs/sft/03_batches.ipynb #fd77cd50
-def _bytes(example): return sum(t.nbytes for t in (*example.mels, *example.patches))
+def _bytes(example): return sum(t.nbytes for t in (*example.mels, *example.patches, *(p for p, _ in example.pictures)))
 
 # %% ../../nbs/sft/03_batches.ipynb #6f0b47db
 class Examples(Sequence):

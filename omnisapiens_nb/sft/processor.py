@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenizerFast, WhisperFeatureExtractor
-from ..atlas.media import RATE, duration, read_audio, read_video
+from ..atlas.media import RATE, duration, read_audio, read_image, read_video
 from ..atlas.schema import TAGS
 
 # %% ../../nbs/sft/00_processor.ipynb #b1172f28
@@ -82,6 +82,7 @@ class Example:
     patches:list[Tensor] # Each (patches, 1176)
     grids:list[list[int]] # Each (T/2, H/14, W/14)
     seconds:list[float] # Seconds per temporal patch of each film
+    pictures:list[tuple[Tensor, list[int]]] # Patches and grid of each still, a film of one patch in time
 
 BLANKS = ('text', 'audio', 'video')
 
@@ -137,18 +138,23 @@ def encode(self:OmniProcessor,
 )->Example:
     "Encode one row."
     mels = [self._mel(data) for data in row['audios']]
-    films = [video_patches(normalise_frames(read_video(data, self.frames), self.size)) for data in row['videos']]
+    films = [self._cut(read_video(data, self.frames)) for data in row['videos']]
     patches, grids = [p for p, _ in films], [g for _, g in films]
+    pictures = [self._cut(np.stack([read_image(data)]*TEMPORAL)) for data in row['images']]
     if blank == 'audio': mels = [torch.zeros_like(m) for m in mels]
     if blank == 'video': patches = [torch.zeros_like(p) for p in patches]
     text = self.tokenizer.apply_chat_template([dict(role='user', content=_content(row, blank))], tokenize=False, add_generation_prompt=True)
     text = _expand(text, '<|AUDIO|>', [audio_tokens(m.shape[1]) for m in mels])
     text = _expand(text, '<|VIDEO|>', [t*h*w//MERGE**2 for t, h, w in grids])
+    text = _expand(text, '<|IMAGE|>', [t*h*w//MERGE**2 for _, (t, h, w) in pictures])
     light = {k: v for k, v in row.items() if k not in ('audios', 'videos', 'images')}
     seconds = [TEMPORAL * duration(data) / self.frames for data in row['videos']]
-    return Example(light, self.tokenizer(text).input_ids, mels, patches, grids, seconds)
+    return Example(light, self.tokenizer(text).input_ids, mels, patches, grids, seconds, pictures)
 
 # %% ../../nbs/sft/00_processor.ipynb #3ab7d4f3
+@patch
+def _cut(self:OmniProcessor, frames): return video_patches(normalise_frames(frames, self.size))
+
 @patch
 def _mel(self:OmniProcessor, data):
     "Log-mel features of one sound, cut at the extractor's length."
@@ -174,9 +180,11 @@ def collate(self:OmniProcessor,
     "Pad examples, with completions if given, into one batch."
     completions = completions or [[] for _ in examples]
     prompts, ones = [e.prompt for e in examples], lambda rows: [[1]*len(r) for r in rows]
+    pictures = [p for e in examples for p in e.pictures]
     batch = dict(input_ids=_side_by_side(prompts, completions, self.tokenizer.pad_token_id), attention_mask=_side_by_side(ones(prompts), ones(completions), 0))
     if mels := [m for e in examples for m in e.mels]: batch |= _pad_mels(mels)
     if patches := [p for e in examples for p in e.patches]:
         batch |= dict(pixel_values_videos=torch.cat(patches), video_grid_thw=torch.tensor([g for e in examples for g in e.grids]),
                       video_second_per_grid=torch.tensor([s for e in examples for s in e.seconds]))
+    if pictures: batch |= dict(pixel_values=torch.cat([p for p, _ in pictures]), image_grid_thw=torch.tensor([g for _, g in pictures]))
     return batch, _side_by_side([[-100]*len(p) for p in prompts], completions, -100)
