@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
-from .atlas.curate import curate, input_hashes
+from .atlas.curate import Choices, curate, input_hashes
 from .atlas.datasets import DATASETS
 from .atlas.mini import write_mini
 from .atlas.reading import SourceError
@@ -81,7 +81,7 @@ def make_atlas(
             shutil.rmtree(partial, ignore_errors=True)
             if not (out/'sources').exists(): write_mini(partial, config.seed) and partial.rename(out/'sources')
             sources = {p.name: p for p in sorted((out/'sources').iterdir())}
-        return curate(sources, out/'atlas', config.seed).folder
+        return curate(sources, out/'atlas', Choices(seed=config.seed)).folder
     except SourceError:
         if new: shutil.rmtree(out)
         raise

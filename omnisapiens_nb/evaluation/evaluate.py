@@ -17,6 +17,7 @@ from ..atlas.store import open_atlas
 from .metrics import metric_of
 from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
 from .scores import answers_by_dataset, compare_answers, constant_responses, majority_responses, read_predictions, score_answers, table_of, task_means
+from .shortcuts import shortcut_section
 from .similarity import minilm
 
 # %% ../../nbs/evaluation/06_evaluate.ipynb #f7125b5a
@@ -113,7 +114,7 @@ def score_sections(
     atlas:Path, # Atlas folder
     split:str, # Which split
 )->list[Section]:
-    "Scores, gains over the majority answer, readability of responses, examples."
+    "Scores, gains over a blind answer, what shortcuts score, readability of responses, examples."
     models = [n for n in e.scores if n not in (MAJORITY, CONSTANT)]
     table = to_table(score_table(e), f'{len(e.rows)} rows of the {split} split; 95 % intervals over groups (person, dialogue or video)')
     left_out = f' {e.missing} rows of the split were not answered by every model and are left out.' if e.missing else ''
@@ -122,6 +123,7 @@ def score_sections(
         Section('Scores', 'Each dataset by the metric of its task. Open answers are scored offline by embedding similarity: a stand-in for the papers’ judge, not comparable with their numbers.' + left_out,
                 table + figure + to_table(task_table(e), 'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment')),
         Section('Gain over a blind answer', 'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons.', to_table(gain_table(e), 'Score less that of the blind answer')),
+        shortcut_section(atlas, split, e.rows.id),
         Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),
         Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models))]
 
