@@ -67,7 +67,7 @@ class Adapter:
         try: row = self.row(record, dataset)
         except Reject as e: return reject(str(e))
         row.source_file, row.source_row = record.file, record.row
-        row.license, row.language, row.rule = dataset.license, dataset.language, self.rules.get(dataset.key, dataset.rule)
+        row.license, row.language, row.rule = dataset.license, row.language or dataset.language, self.rules.get(dataset.key, dataset.rule)
         row.question, row.options = row.question or dataset.question, list(dataset.options)
         return row
 

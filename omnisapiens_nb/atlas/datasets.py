@@ -26,11 +26,12 @@ class Dataset:
     rule:str = '' # Name of that mapping
     options:tuple = () # Labels in the order of the prompt
     separator:str = ', ' # Between the options in the prompt
-    language:str = 'en' # BCP 47 code
+    language:str = 'en' # BCP 47 code; `mul` for several, then the adapter says which for each row
     text_carries:bool = True # Whether a row without its medium is kept as a text row
     broken:dict = field(default_factory=dict) # Clip name to the fault its authors report
     wording:str = 'ours' # Whose the prompt's wording is: 'released', 'in part' (parts of the release were seen) or 'ours'
     held_out:bool = False # Not of the 16 keys: a set of the second paper to test on
+    languages:tuple = () # All of them, where `language` is `mul`
 
 # %% ../../nbs/atlas/04_datasets.ipynb #f143bad1
 _FRIENDS = 'GPL-3.0 on the annotations; dialogue © its owners'
@@ -92,7 +93,7 @@ DATASETS |= {d.key: d for d in (
     Dataset('mvsa', 'mvsa', 'MVSA-Multiple', 'sentiment_cls', 'What is the sentiment of this post?', 'Answer with one word from the following:',
             'a social-media post', 'not stated', _as_is('positive', 'neutral', 'negative'), 'at least five of six votes', ('positive', 'neutral', 'negative'), text_carries=False, held_out=True),
     Dataset('sarcnet', 'sarcnet', 'SarcNet', 'sarcasm_cls', 'Is this post sarcastic?', 'Answer with one phrase:',
-            'a social-media post', 'not stated', {'1': 'sarcasm', '0': 'no sarcasm'}, 'joint label; 1 is sarcasm', ('sarcasm', 'no sarcasm'), language='mul', text_carries=False, held_out=True))}
+            'a social-media post', 'not stated', {'1': 'sarcasm', '0': 'no sarcasm'}, 'joint label; 1 is sarcasm', ('sarcasm', 'no sarcasm'), language='mul', languages=('en', 'zh'), text_carries=False, held_out=True))}
 ATLAS_KEYS = tuple(d.key for d in DATASETS.values() if not d.held_out)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #d21da0fc

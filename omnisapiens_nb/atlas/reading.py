@@ -26,15 +26,27 @@ class Record:
     fault:str = '' # What is wrong with this row; empty if it is sound
 
 # %% ../../nbs/atlas/05_reading.ipynb #f76191f0
+def _is_utf8(line):
+    try: line.decode()
+    except UnicodeDecodeError: return False
+    return True
+
+def _decode(data, encoding):
+    lines = [line for line in data.split(b'\n') if not line.isascii()]
+    if 2*sum(map(_is_utf8, lines)) >= len(lines): encoding = 'utf-8-sig'
+    return data.decode(encoding, errors='surrogateescape')
+
+# %% ../../nbs/atlas/05_reading.ipynb #ad09df5c
 def read_text(
     folder:Path, # Source folder
     file:str, # Path inside it
-)->str: # Bytes that are not UTF-8 as lone surrogates
+    encoding:str = 'utf-8-sig', # Of the original, if it is not UTF-8; a file that is will do as well
+)->str: # Bytes that are neither as lone surrogates
     "A file as text; SourceError if it is missing or empty."
     path = Path(folder)/file
     if not Path(folder).is_dir(): raise SourceError(f'{folder}: no such folder; give the folder that holds {file}')
     if not path.is_file(): raise SourceError(f'{path}: no such file; the folder should hold it as its authors publish it')
-    text = path.read_bytes().decode('utf-8-sig', errors='surrogateescape')
+    text = _decode(path.read_bytes(), encoding)
     if not text.strip(): raise SourceError(f'{path}: the file is empty; copy it again from the source')
     return text
 
@@ -67,10 +79,12 @@ def read_csv(
     folder:Path, # Source folder
     file:str, # Path inside it
     columns:tuple[str, ...], # Columns that must be there, in any order
+    encoding:str = 'utf-8-sig', # As for `read_text`
+    aliases:dict[str, str] = {}, # Another name a column goes by → its name here
 )->Iterator[Record]: # One per data row
     "Rows of a CSV with a header; SourceError if it is missing, empty or lacks a column."
-    first, *lines = [line for line in read_text(folder, file).replace('\r\n', '\n').split('\n') if line.strip()]
-    header, fault = _fields(first)
+    first, *lines = [line for line in read_text(folder, file, encoding).replace('\r\n', '\n').split('\n') if line.strip()]
+    header = [aliases.get(name, name) for name in _fields(first)[0]]
     if missing := [c for c in columns if c not in header]: raise no_columns(Path(folder)/file, missing, header)
     for number, line in enumerate(lines, 1):
         values, fault = _fields(line)
