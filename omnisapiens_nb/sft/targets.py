@@ -21,7 +21,7 @@ def target_text(
 
 # %% ../../nbs/sft/02_targets.ipynb #3ad8b8ef
 ANSWER_WORDS = ({label for labels in DOMAINS.values() for label in labels} | {'angry', 'disgusted', 'afraid', 'scared', 'joy', 'joyful', 'sadness', 'surprised', 'sarcastic', 'humorous', 'funny', 'depressed', 'anxious'}
-                | {raw.lower() for d in DATASETS.values() for raw in d.labels}) - {'true', 'false'}
+                | {word.lower() for d in DATASETS.values() for pair in d.labels.items() for word in pair}) - {'true', 'false'}
 
 def leaked_words(
     trace:str, # Text between the think tags

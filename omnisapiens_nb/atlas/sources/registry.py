@@ -11,6 +11,7 @@ from .. import mini
 from ..adapters import Adapter, Cremad, Meld, Mustard, Siq2
 from ..datasets import DATASETS, Dataset
 from ..reading import SourceError
+from .avasd import AvAsd, write_avasd
 from .chsimsv2 import ChSimsV2, write_chsimsv2
 from .daicwoz import DaicWoz, write_daicwoz
 from .intentqa import IntentQA, write_intentqa
@@ -22,7 +23,8 @@ from .tess import Tess, write_tess
 from .urfunny import Urfunny, write_urfunny
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #d1a1ba6e
-ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard, MMPsy, IntentQA, MimeQA, DaicWoz, Mosei, Urfunny, ChSimsV2, Tess, PtsdInTheWild)}
+ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard, MMPsy, IntentQA, MimeQA, DaicWoz, Mosei, Urfunny, ChSimsV2, Tess, PtsdInTheWild,
+                                 AvAsd)}
 
 def adapter(
     source:str, # Name as in `--source NAME=FOLDER`
