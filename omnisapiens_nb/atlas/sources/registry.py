@@ -14,6 +14,8 @@ from ..reading import SourceError
 from .avasd import AvAsd, write_avasd
 from .chsimsv2 import ChSimsV2, write_chsimsv2
 from .daicwoz import DaicWoz, write_daicwoz
+from .eatd import Eatd, write_eatd
+from .iemocap import Iemocap, write_iemocap
 from .intentqa import IntentQA, write_intentqa
 from .mimeqa import MimeQA, write_mimeqa
 from .mmpsy import MMPsy, write_mmpsy
@@ -24,7 +26,7 @@ from .urfunny import Urfunny, write_urfunny
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #d1a1ba6e
 ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard, MMPsy, IntentQA, MimeQA, DaicWoz, Mosei, Urfunny, ChSimsV2, Tess, PtsdInTheWild,
-                                 AvAsd)}
+                                 AvAsd, Iemocap, Eatd)}
 
 def adapter(
     source:str, # Name as in `--source NAME=FOLDER`
