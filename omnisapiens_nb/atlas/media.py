@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LFS_MARK', 'RATE', 'MediaError', 'check_file', 'has_sound', 'duration', 'video_digest', 'array_digest',
-           'count_frames', 'read_audio', 'read_image', 'read_video', 'write_wav', 'write_mp4']
+           'count_frames', 'read_audio', 'read_image', 'read_video', 'write_wav', 'write_jpg', 'write_mp4']
 
 # %% ../../nbs/atlas/02_media.ipynb #19a60055
 import hashlib, io
@@ -151,6 +151,15 @@ def write_wav(
 def _mux(container, stream, frames):
     for frame in frames: container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+# %% ../../nbs/atlas/02_media.ipynb #627c481c
+def write_jpg(
+    picture:np.ndarray, # uint8, shape (height, width, 3)
+)->bytes: # A jpg file
+    "Encode a picture as JPEG."
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, 'JPEG', quality=85)
+    return buffer.getvalue()
 
 # %% ../../nbs/atlas/02_media.ipynb #b8df9094
 def write_mp4(
