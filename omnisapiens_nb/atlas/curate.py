@@ -210,7 +210,7 @@ def input_hashes(
 # %% ../../nbs/atlas/12_curate.ipynb #46b651a2
 def _write_reports(result, partial, sources, choices):
     if not sum(result.splits.values()): raise SourceError(f'not one of {sum(c["read"] for c in result.counts.values())} rows passed the gates; the first reason: ' + _first_reason(partial))
-    languages = {DATASETS[key].language for key, c in result.counts.items() if c['kept']}
+    languages = {code for key, c in result.counts.items() if c['kept'] for code in DATASETS[key].languages or [DATASETS[key].language]}
     (partial/'leakage.json').write_text(json.dumps(result.leakage, indent=1, ensure_ascii=False), encoding='utf-8')
     names = ((digest, name, path.relative_to(folder)) for path, digest in result.media.items() for name, folder in sources.items() if path.is_relative_to(folder))
     (partial/'media.sha256').write_text(''.join(f'{digest}  {name}/{path}\n' for digest, name, path in names), encoding='utf-8')

@@ -20,13 +20,15 @@ from .intentqa import IntentQA, write_intentqa
 from .mimeqa import MimeQA, write_mimeqa
 from .mmpsy import MMPsy, write_mmpsy
 from .mosei import Mosei, write_mosei
+from .mvsa import Mvsa, write_mvsa
 from .ptsd import PtsdInTheWild, write_ptsd
+from .sarcnet import SarcNet, write_sarcnet
 from .tess import Tess, write_tess
 from .urfunny import Urfunny, write_urfunny
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #d1a1ba6e
 ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard, MMPsy, IntentQA, MimeQA, DaicWoz, Mosei, Urfunny, ChSimsV2, Tess, PtsdInTheWild,
-                                 AvAsd, Iemocap, Eatd)}
+                                 AvAsd, Iemocap, Eatd, Mvsa, SarcNet)}
 
 def adapter(
     source:str, # Name as in `--source NAME=FOLDER`
