@@ -15,18 +15,23 @@ from tqdm.auto import tqdm
 from .datasets import DATASETS
 from .exchange import read_jsonl
 from .reading import SourceError
-from .schema import MEDIA, OURS, SPLITS, TAGS
+from .schema import MEDIA, OURS, SPLITS, TAGS, answer_labels, labels_in
 from .store import Atlas, open_atlas
 
 # %% ../../nbs/atlas/14_check.ipynb #8838b820
+def _asked(row):
+    problem, question = row['problem'] or '', row.get('question') or ''
+    return problem[max(0, problem.rfind(question)):] if question else problem
+
 def _label_problems(row):
     if row['task'].endswith('_qa'):
         if row['class_label']: yield 'an open answer with a class_label'
     elif row['task'].endswith('_cls'):
-        dataset = DATASETS.get(row['dataset'])
+        dataset, labels = DATASETS.get(row['dataset']), set(answer_labels(row['task'], row['answer'] or ''))
         if row['class_label'] != row['answer']: yield 'class_label is not the answer'
-        if dataset and row['answer'] not in dataset.options: yield 'the answer is no label of its dataset'
-        if row.get('options') and row['answer'] not in row['options']: yield 'the answer is not among the options'
+        if row.get('options') and not labels <= set(row['options']): yield 'the answer is not among the options'
+        if dataset and not labels <= set(dataset.options): yield 'the answer is no label of its dataset'
+        elif dataset and not labels <= labels_in(_asked(row), dataset.options): yield 'the answer does not stand in the prompt as a whole label'
     else: yield 'the task ends neither in _cls nor in _qa'
 
 # %% ../../nbs/atlas/14_check.ipynb #ad7d018b
