@@ -32,6 +32,13 @@ class Evaluation:
     answers:dict # Model → dataset key → `Answers`
     scores:dict # Model → dataset key → `Score`
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #ff7c7181
+def _blind_source(atlas, rows):
+    "Rows that blind answers may be made from: the training split, and labelled rows of datasets it lacks."
+    data = Path(atlas)/'data' if (Path(atlas)/'data').is_dir() else Path(atlas)
+    train = table_of(open_atlas(atlas, 'train')) if list(data.glob('train-*.parquet')) else rows.iloc[:0]
+    return pd.concat([train, rows[~rows.dataset.isin(train.dataset) & rows.task.str.endswith('_cls')]])
+
 # %% ../../nbs/evaluation/06_evaluate.ipynb #4afab95b
 def score_models(
     atlas:Path, # Atlas folder
@@ -45,7 +52,7 @@ def score_models(
     shared = rows[rows.id.map(lambda i: all(i in p for p in found.values()))]
     if shared.empty: raise SourceError('no row was answered by every model; check that the files belong to the same rows')
     if taken := {MAJORITY, CONSTANT} & found.keys(): raise SourceError(f'a model is called {taken.pop()!r}, the name of a baseline; rename its file')
-    train = table_of(open_atlas(atlas, 'train'))
+    train = _blind_source(atlas, shared)
     found |= {MAJORITY: dict(zip(shared.id, majority_responses(train, shared))), CONSTANT: dict(zip(shared.id, constant_responses(train, shared)))}
     embed = embed or (minilm() if shared.task.str.endswith('_qa').any() else None)
     answers = {name: answers_by_dataset(shared, p, embed) for name, p in tqdm(found.items(), 'reading answers', disable=None)}
@@ -53,7 +60,7 @@ def score_models(
     return Evaluation(shared, len(rows) - len(shared), found, answers, scores)
 
 # %% ../../nbs/evaluation/06_evaluate.ipynb #e807bf25
-METRIC_NAMES = dict(mean_weighted_accuracy='mean of ½(TP/P + TN/N), blind ≈ .5', weighted_f1='weighted F1', sentiment_binary_f1='binary weighted F1', similarity_accuracy='cosine ≥ 0.9 (offline)')
+METRIC_NAMES = dict(mean_weighted_accuracy='mean of ½(TP/P + TN/N), blind ≈ .5', weighted_f1='weighted F1', sentiment_binary_f1='binary weighted F1', mean_label_f1='mean F1 of the labels', similarity_accuracy='cosine ≥ 0.9 (offline)')
 
 def score_table(
     e:Evaluation, # From `score_models`
@@ -118,11 +125,12 @@ def score_sections(
     models = [n for n in e.scores if n not in (MAJORITY, CONSTANT)]
     table = to_table(score_table(e), f'{len(e.rows)} rows of the {split} split; 95 % intervals over groups (person, dialogue or video)')
     left_out = f' {e.missing} rows of the split were not answered by every model and are left out.' if e.missing else ''
+    if open_atlas(atlas, split).released: left_out += ' The Atlas has no groups (it is in the released form), so rows are taken as independent and the intervals are too narrow.'
     figure = to_svg(score_figure({n: list(s.values()) for n, s in e.scores.items()}), 'Score of each model on each dataset with 95 % intervals')
     return [
         Section('Scores', 'Each dataset by the metric of its task. Open answers are scored offline by embedding similarity: a stand-in for the papers’ judge, not comparable with their numbers.' + left_out,
                 table + figure + to_table(task_table(e), 'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment')),
-        Section('Gain over a blind answer', 'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons.', to_table(gain_table(e), 'Score less that of the blind answer')),
+        Section('Gain over a blind answer', 'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons. Where a dataset has no training rows, the constant is the best on the scored rows themselves.', to_table(gain_table(e), 'Score less that of the blind answer')),
         shortcut_section(atlas, split, e.rows.id),
         Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),
         Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models))]

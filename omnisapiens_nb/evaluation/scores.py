@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..atlas.reading import SourceError
+from ..atlas.schema import MULTI_LABEL, answer_labels
 from ..atlas.store import Atlas
-from .answers import Kind, classify, match_label, read_answer
+from .answers import Kind, classify, match_label, match_labels, read_answer
 from .metrics import metric_of, similarity_accuracy
 from .similarity import cosines
 from .uncertainty import Interval, bootstrap, bootstrap_difference
@@ -71,9 +72,10 @@ def answers_of(
     if first.task.endswith('_qa'):
         said, kinds, truth = list(cosines(answers, list(rows.answer), embed)), [], [1]*len(rows)
     else:
-        options = [list(o) or sorted(set(rows.answer)) for o in rows.options]
-        said, truth = [match_label(a, o) for a, o in zip(answers, options)], list(rows.answer)
-        kinds = [classify(a, o) for a, o in zip(answers, options)]
+        match, known = match_labels if first.task in MULTI_LABEL else match_label, sorted({l for a in rows.answer for l in answer_labels(first.task, a)})
+        options = [list(o) or known for o in rows.options]
+        said, truth = [match(a, o) for a, o in zip(answers, options)], list(rows.answer)
+        kinds = [classify(a, o, match) for a, o in zip(answers, options)]
     return Answers(first.dataset, first.task, truth, said, list(rows.group), kinds.count(Kind.OUTSIDE), sum(a is None for a in answers))
 
 # %% ../../nbs/evaluation/04_scores.ipynb #456982f2
@@ -128,8 +130,9 @@ def constant_responses(
     "The one label per dataset that scores best on the training split; the majority answer for open answers."
     best = {}
     for key, part in train[train.task.str.endswith('_cls')].groupby('dataset'):
-        metric, truth = metric_of(part.task.iloc[0]), list(part.answer)
-        best[key] = max(sorted(set(truth)), key=lambda label: metric(truth, [label]*len(truth)))
+        task, truth = part.task.iloc[0], list(part.answer)
+        everything = {', '.join(sorted({l for a in truth for l in answer_labels(task, a)}))} if task in MULTI_LABEL else set()
+        best[key] = max(sorted({*truth} | everything), key=lambda label: metric_of(task)(truth, [label]*len(truth)))
     return [f'\\boxed{{{best[d]}}}' if d in best else m for d, m in zip(rows.dataset, majority_responses(train, rows))]
 
 # %% ../../nbs/evaluation/04_scores.ipynb #0663ce56
