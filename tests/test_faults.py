@@ -7,25 +7,27 @@ from omnisapiens_nb.atlas.curate import ANNOTATIONS, finish_row
 from omnisapiens_nb.atlas.leakage import Leakage
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import SCHEMA, Reject, Rejected
-from omnisapiens_nb.atlas.sources.registry import adapter, write_all
+from omnisapiens_nb.atlas.sources.registry import adapter, write_all, write_held_out
 
 FILE_SYSTEM_ONLY = {"tess", "ptsd_in_the_wild"}   # no annotation file; their faults are files
+MOST = 6   # files that are damaged of a source with one for each row
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    "Annotation files only, small: rows become text rows, and no clip is decoded."
+    "Annotation files and pictures, small: other rows become text rows or rejections, and no clip is decoded."
     whole, small = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("small")
     found = {}
-    for name, folder in write_all(whole).items():
+    for name, folder in (write_all(whole / "atlas") | write_held_out(whole / "held_out")).items():
         if name in FILE_SYSTEM_ONLY: continue
-        for file in sorted(p for p in folder.rglob("*") if p.suffix in ANNOTATIONS and p.name != "cues.jsonl"):
+        for file in sorted(p for p in folder.rglob("*") if p.suffix in (*ANNOTATIONS, ".jpg") and p.name != "cues.jsonl"):
             target = small / name / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             data = file.read_bytes()
-            if file.suffix == ".csv" or name == "siq2" and file.parent.name == "qa": data = b"\n".join(data.split(b"\n")[:13]) + b"\n"
+            if file.suffix == ".csv" or file.name == "labelResultAll.txt" or name == "siq2" and file.parent.name == "qa": data = b"\n".join(data.split(b"\n")[:13]) + b"\n"
             target.write_bytes(data)
-            found.setdefault(name, []).append(target.relative_to(small / name))
+            if file.suffix in ANNOTATIONS: found.setdefault(name, []).append(target.relative_to(small / name))
+    for name in ("iemocap", "eatd", "mvsa"): found[name] = sorted(found[name], key=lambda f: (f.name not in ("labelResultAll.txt", "new_label.txt"), f))[:MOST]
     return small, found
 
 
@@ -90,4 +92,16 @@ def test_line_by_line_sources_lose_one_row_at_most(folders):
         for at in (5, 20, 40):
             file.write_bytes(b"\n".join([*lines[:4], lines[4][:at], *lines[5:]]))
             assert before - 2 <= count() <= before
+    finally: file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("source, name, line", [("av_asd", "dataset/csvs/val.csv", 2), ("iemocap", "Session3/dialog/EmoEvaluation/Ses03F_impro01.txt", 14), ("mvsa", "labelResultAll.txt", 10), ("sarcnet", "SarcNetVal.csv", 2)])
+def test_a_cut_line_of_a_held_out_set_is_one_rejection(folders, source, name, line):
+    file = folders[0] / source / name
+    whole, lines = file.read_bytes(), file.read_bytes().split(b"\n")
+    count = lambda: [isinstance(item, Rejected) for item in adapter(source, folders[0] / source)]
+    before = count()
+    try:
+        file.write_bytes(b"\n".join([*lines[:line], lines[line][:len(lines[line]) // 2], *lines[line + 1:]]))
+        assert (len(count()), sum(count())) == (len(before), sum(before) + 1)
     finally: file.write_bytes(whole)

@@ -4,7 +4,7 @@ from collections import Counter
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from omnisapiens_nb.atlas.datasets import DATASETS
+from omnisapiens_nb.atlas.datasets import ATLAS_KEYS
 
 RELEASED = dict(problem="string", answer="string", images="list<element: binary>", videos="list<element: binary>", audios="list<element: binary>", dataset="string",
                 modality_signature="string", ext_video_feats="list<element: binary>", ext_audio_feats="list<element: binary>", task="string", class_label="string")
@@ -26,7 +26,7 @@ def shards(atlas): return sorted((atlas / "data").glob("*.parquet"))
 
 def test_nothing_is_lost(atlas):
     counts = json.loads((atlas / "manifest.json").read_text())["counts"]
-    assert set(counts) == set(DATASETS) and len(counts) == 16
+    assert set(counts) == set(ATLAS_KEYS) and len(counts) == 16
     assert all(c["read"] == c["kept"] + c["rejected"] and c["kept"] > 0 for c in counts.values())
     rejected = Counter(json.loads(line)["dataset"] for line in (atlas / "rejected.jsonl").read_text(encoding="utf-8").splitlines())
     assert rejected == {k: c["rejected"] for k, c in counts.items() if c["rejected"]}
