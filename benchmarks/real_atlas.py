@@ -3,12 +3,13 @@ import json, sys, tempfile
 from collections import Counter
 from pathlib import Path
 import pandas as pd
-from omnisapiens_nb.atlas.adapters import MELD_FILES, Cremad, Meld, read_votes
+from omnisapiens_nb.atlas.adapters import MELD_FILES, Cremad, Meld, Mustard, read_votes
 from omnisapiens_nb.atlas.curate import Choices, curate
+from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.groups import match_key
 from omnisapiens_nb.atlas.near_text import near_pairs
 from omnisapiens_nb.atlas.reading import read_csv
-from omnisapiens_nb.atlas.schema import Row
+from omnisapiens_nb.atlas.schema import SPLITS, Row
 
 RESULTS = Path(__file__).parents[1]/'nbs'/'results'
 SOURCES = ('meld', 'mustard', 'siq2', 'cremad', 'mmpsy', 'intentqa')
@@ -35,6 +36,13 @@ def emorynlp(folder):
         data = json.loads((folder/'json'/f'emotion-detection-{part}.json').read_text(encoding='utf-8'))
         yield from ((u['utterance_id'], u['transcript']) for e in data['episodes'] for s in e['scenes'] for u in s['utterances'])
 
+def labels(folder):
+    "Rows of every key whose files are whole here, by split and label, before media are asked for."
+    rows = (r for kind, name in ((Meld, 'meld'), (Mustard, 'mustard'), (Cremad, 'cremad')) for r in kind(folder/name) if isinstance(r, Row))
+    counts = {}
+    for r in rows: counts.setdefault(r.dataset, {}).setdefault(r.answer, Counter())[r.split] += 1
+    return {key: {label: [found[label][s] for s in SPLITS] for label in DATASETS[key].options} for key, found in counts.items()}
+
 def near(folder):
     "How many of EmoryNLP's utterances have a match in MELD at each similarity, and the best match that is not exact of each."
     meld = {key: row.id for row in Meld(folder/'meld') if isinstance(row, Row) and row.dataset == 'meld_emotion' and (key := match_key(row.transcript))}
@@ -54,7 +62,7 @@ def main(folder):
     folder = Path(folder)
     result = curate({name: folder/name for name in SOURCES}, Path(tempfile.mkdtemp())/'atlas', Choices())
     of, exact, counts, close = near(folder)
-    facts = dict(command='python benchmarks/real_atlas.py FOLDER', counts=result.counts, cremad_votes=votes(folder/'cremad'), meld=emotion_and_sentiment(folder/'meld'), mmpsy_levels=levels(folder/'mmpsy'),
+    facts = dict(command='python benchmarks/real_atlas.py FOLDER', counts=result.counts, labels=labels(folder), cremad_votes=votes(folder/'cremad'), meld=emotion_and_sentiment(folder/'meld'), mmpsy_levels=levels(folder/'mmpsy'),
                  emorynlp=dict(utterances=of, exact=exact, at_least=counts), leakage=[{k: v for k, v in e.items() if k != 'examples'} for e in result.leakage])
     (RESULTS/'real_atlas.json').write_text(json.dumps(facts, indent=None, separators=(',', ':')).replace('},{', '},\n{') + '\n', encoding='utf-8')
     checked = RESULTS/'near_text_checked.csv'

@@ -106,12 +106,13 @@ def cards(out:Annotated[Path, typer.Option(help='Folder for one card per dataset
 
 # %% ../nbs/guides/02_command_line.ipynb #f8f37813
 @app.command()
-def mini(out:Annotated[Path, typer.Option(help='Folder that gets one folder per source.')], seed:Annotated[int, typer.Option(help='The same seed gives the same files.')] = 0):
+def mini(out:Annotated[Path, typer.Option(help='Folder that gets one folder per source.')], seed:Annotated[int, typer.Option(help='The same seed gives the same files.')] = 0,
+         held_out:Annotated[bool, typer.Option('--held-out', help='Of the five held-out sets in place of the thirteen sources.')] = False):
     "Write small synthetic folders of all sources in their original formats."
-    from omnisapiens_nb.atlas.sources.registry import write_all
+    from omnisapiens_nb.atlas.sources.registry import write_all, write_held_out
     from omnisapiens_nb.atlas.reading import SourceError
     if out.exists() and any(out.iterdir()): raise SourceError(f'{out}: is not empty; choose another folder')
-    for name, folder in write_all(out, seed).items(): typer.echo(f'{name}: {folder}')
+    for name, folder in (write_held_out if held_out else write_all)(out, seed).items(): typer.echo(f'{name}: {folder}')
 
 # %% ../nbs/guides/02_command_line.ipynb #2aaa9324
 Config = Annotated[Path, typer.Option(help='YAML recipe.')]

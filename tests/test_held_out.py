@@ -10,13 +10,16 @@ from omnisapiens_nb.atlas.leakage import Leakage
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import Reject, Rejected, row_faults
 from omnisapiens_nb.atlas.sources.avasd import AvAsd
-from omnisapiens_nb.atlas.sources.registry import HELD_OUT_WRITERS, WRITERS, adapter, write_held_out
+from omnisapiens_nb.atlas.sources.registry import HELD_OUT_WRITERS, WRITERS, adapter
 
 KEYS = {d.key for d in DATASETS.values() if d.held_out}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory): return write_held_out(tmp_path_factory.mktemp("held_out"))
+def folders(cli, tmp_path_factory):
+    out = tmp_path_factory.mktemp("held_out")
+    assert cli("mini", "--held-out", "--out", out).returncode == 0
+    return {folder.name: folder for folder in out.iterdir()}
 
 
 @pytest.fixture(scope="module")
