@@ -200,14 +200,14 @@ def _choices(d):
 WORDINGS = {'released': 'the released wording', 'in part': 'parts of the release were seen, the rest is ours', 'ours': 'ours, since the released wording was not seen'}
 
 _HEARD = ('cremad', 'tess', 'daicwoz', 'iemocap', 'eatd')   # Keys that take the sound alone
+_WORDLESS = ('siq2', 'intentqa', 'mimeqa', 'ptsd_in_the_wild', 'av_asd', 'eatd')   # Keys whose rows have no transcript
 
 def _prompt(d):
     has = FACTS[d.source].modalities
     media = ['audio'] if d.key in _HEARD else [m for m in ('video', 'audio', 'image') if m in has]
-    words = '…' if d.key in ('cremad', 'tess', 'mvsa', 'sarcnet') or 'text' in has and not d.key.endswith('qa') and d.key not in ('siq2', 'eatd') else ''
-    row = Row('', d.key, d.task, question=d.question or '(the question)', transcript=words, options=list(d.options), modality_signature='_'.join(['text', *media]))
+    row = Row('', d.key, d.task, question=d.question or '(the question)', transcript='' if d.key in _WORDLESS else '…', options=list(d.options), modality_signature='_'.join(['text', *media]))
     same = '' if d.task.endswith('_qa') else '\n\nWith `--prompts neutral` every dataset of the task is asked in the same words.'
-    return f'Style `atlas`, {WORDINGS[d.wording]}:\n\n> ' + ' '.join(build_prompt(row).split()) + same
+    return f'Style `atlas`, {WORDINGS[d.wording]}:\n\n> ' + build_prompt(row).replace('\n', ' ⏎ ') + same
 
 def _counted(d):
     rows = '\n'.join(f'| {label} | ' + ' | '.join(f'{n:,}' for n in numbers) + ' |' for label, numbers in COUNTS.get(d.key, {}).items())

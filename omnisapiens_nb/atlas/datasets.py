@@ -115,7 +115,7 @@ def setting_sentence(
 )->str: # Without its full stop; nothing for a bare question
     "Name the media at hand."
     if row.modality_signature == 'text' and not row.transcript: return ''
-    along = f' along with the {"text" if row.images else "transcript"}' if row.transcript and row.modality_signature != 'text' else ''
+    along = f' along with the {"text" if "image" in row.modality_signature else "transcript"}' if row.transcript and row.modality_signature != 'text' else ''
     return f'The above is {PHRASES[row.modality_signature]}{along}'
 
 # %% ../../nbs/atlas/04_datasets.ipynb #aa4680ee
