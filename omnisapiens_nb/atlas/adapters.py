@@ -10,6 +10,7 @@ __all__ = ['SIQ2_FILES', 'choose_rule', 'Adapter', 'labelled', 'whole_number', '
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from .datasets import DATASETS, Dataset, harmonise
 from .groups import connected_groups, match_key, split_of
@@ -81,6 +82,7 @@ def labelled(
     return dict(answer=label, class_label=label, raw_label=raw)
 
 # %% ../../nbs/atlas/07_adapters.ipynb #075e3779
+@lru_cache(1 << 10)
 def whole_number(
     text:str, # Field of a table
     name:str, # Its column, for the reason
@@ -90,6 +92,7 @@ def whole_number(
     return int(text)
 
 # %% ../../nbs/atlas/07_adapters.ipynb #3a013236
+@lru_cache(1 << 10)   # Both keys ask for the same fields
 def _seconds(text):
     if not (m := re.fullmatch(r'\s*(\d+):(\d\d):(\d\d)[,.](\d+)\s*', text)): raise Reject(f'time {text!r} is not HH:MM:SS,mmm')
     h, m, s, ms = m.groups()
@@ -108,7 +111,7 @@ class Meld(Adapter):
         dialogue, turn = whole_number(r['Dialogue_ID'], 'Dialogue_ID'), whole_number(r['Utterance_ID'], 'Utterance_ID')
         name = f'dia{dialogue}_utt{turn}'
         return Row(f'{dataset.key}/{split}/{name}', dataset.key, dataset.task, split=split, group=f'meld:{split}:dia{dialogue}',
-                   videos=[self.folder/MELD_FILES[split][1]/f'{name}.mp4'], transcript=r['Utterance'], transcript_origin='source',
+                   videos=[self.folder/f'{MELD_FILES[split][1]}/{name}.mp4'], transcript=r['Utterance'], transcript_origin='source',
                    source_medium=f'friends:s{r["Season"].strip()}e{r["Episode"].strip()}', person='friends:' + r['Speaker'].casefold(), start=_seconds(r['StartTime']), end=_seconds(r['EndTime']),
                    cues=self.cues.get(f'{split}/{name}'), **labelled(dataset, r['Emotion' if dataset.key == 'meld_emotion' else 'Sentiment']))
 

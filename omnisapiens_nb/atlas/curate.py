@@ -6,7 +6,7 @@
 __all__ = ['SHORTEST', 'MARKS', 'ANNOTATIONS', 'load_media', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
 
 # %% ../../nbs/atlas/12_curate.ipynb #bab36384
-import hashlib, json, re, shutil
+import hashlib, json, os, re, shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -33,11 +33,11 @@ def load_media(
 )->tuple[dict[Path, str], list[str]]: # sha256 of each source file, and of what each decodes to
     "Read and check a row's media in place; `Reject` if one is unusable, or absent where the words cannot carry the label."
     dataset, hashes, decoded = DATASETS[row.dataset], {}, []
-    files = {kind: getattr(row, kind) for kind in MEDIA}
-    row.absent_media = [p.name for paths in files.values() for p in paths if not p.is_file()]
+    files = [(kind, p, os.path.isfile(p)) for kind in _KEEP for p in getattr(row, kind)]
+    row.absent_media = [p.name for _, p, there in files if not there]
     if row.absent_media and not dataset.text_carries: raise Reject(f'{row.absent_media[0]} is not in the folder, and the words alone do not carry the label')
     row.images, row.videos, row.audios = [], [], []
-    for kind, path in ((kind, p) for kind in _KEEP for p in files[kind] if p.is_file()):
+    for kind, path in ((kind, p) for kind, p, there in files if there):
         data = _read(path, dataset)
         hashes[path] = hashlib.sha256(data).hexdigest()
         try: decoded += filter(None, _KEEP[kind](row, data))

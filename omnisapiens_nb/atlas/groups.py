@@ -8,10 +8,12 @@ __all__ = ['SHARES', 'match_key', 'connected_groups', 'split_of']
 # %% ../../nbs/atlas/06_groups.ipynb #48dd208f
 import hashlib, re, unicodedata
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 # %% ../../nbs/atlas/06_groups.ipynb #ec20af7b
+@lru_cache(1 << 10)   # Two keys of one source ask for the same words one after the other
 def match_key(
     text:str, # Any text
 )->str: # Key that equal texts share; empty when the text is too short to tell

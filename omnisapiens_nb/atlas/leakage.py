@@ -11,6 +11,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 import numpy as np
 from scipy.sparse import coo_array, csr_array, eye_array
@@ -126,6 +127,7 @@ def overlaps(
     return tuple(np.concatenate(x) for x in zip(*pairs))
 
 # %% ../../nbs/atlas/10_leakage.ipynb #5bcd34f0
+@lru_cache(1 << 14)   # Persons, episodes and the words of two keys come again and again
 def _hash(kind, key): return int.from_bytes(hashlib.blake2b(f'{kind} {key}'.encode(), digest_size=8).digest())
 
 class Leakage:
@@ -145,8 +147,9 @@ class Leakage:
         self.ids.append(row.id)
         self.place_of.append(self.places.setdefault((row.dataset, row.split), len(self.places)))
         for kind, key in leakage_keys(row, media_hashes):
-            hashed = _hash('text' if kind == 'context' else kind, key)
-            for values, x in zip(self.keys[kind], (number, hashed)): values.append(x)
+            rows, hashes = self.keys[kind]
+            rows.append(number)
+            hashes.append(hashed := _hash('text' if kind == 'context' else kind, key))
             if kind == 'text' and self.near: self.texts.setdefault(hashed, key)
         if row.source_medium and row.start is not None and row.end is not None:
             for values, x in zip(self.spans, (number, _hash('source_video', row.source_medium), row.start, row.end)): values.append(x)

@@ -126,6 +126,7 @@ def _any_of(labels): return re.compile(rf'(?<!\w)(?:{"|".join(map(re.escape, sor
 # %% ../../nbs/atlas/01_schema.ipynb #48c04918
 HELD_OUT_TASKS = ('behaviour_cls',)   # Tasks of held-out sets that the Atlas lacks
 MULTI_LABEL = ('behaviour_cls',)
+_ALL_TASKS = {*TASKS, *HELD_OUT_TASKS}
 
 def answer_labels(
     task:str, # Task name
@@ -148,7 +149,7 @@ def _answer_faults(row):
 # %% ../../nbs/atlas/01_schema.ipynb #a1669fbc
 def _place_faults(row):
     if not row.id: yield 'the id is empty'
-    if row.task not in (*TASKS, *HELD_OUT_TASKS): yield f'unknown task {row.task!r}'
+    if row.task not in _ALL_TASKS: yield f'unknown task {row.task!r}'
     if row.split not in SPLITS: yield f'unknown split {row.split!r}'
     if not row.group: yield 'the group is empty'
     if not row.question.strip(): yield 'the question is empty'

@@ -32,14 +32,14 @@ class _SplitWriter:
     def _clear(self): self.buffer, self.weight = [], 0
 
     def add(self, row):
-        self.buffer.append({name: getattr(row, name) for name in SCHEMA.names})
+        self.buffer.append(row)
         self.weight, self.count = self.weight + _weight(row), self.count + 1
         if self.weight >= GROUP_BYTES or len(self.buffer) == GROUP_ROWS: self.flush()
 
     def flush(self):
         if not self.buffer: return
         if self.writer is None: self._open()
-        self.writer.write_table(pa.Table.from_pylist(self.buffer, SCHEMA))
+        self.writer.write_table(pa.Table.from_arrays([pa.array([getattr(row, f.name) for row in self.buffer], f.type) for f in SCHEMA], schema=SCHEMA))
         self._clear()
         if self.shards[-1].stat().st_size >= SHARD_BYTES: self._close()
 
