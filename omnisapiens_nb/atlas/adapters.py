@@ -102,12 +102,13 @@ def _seconds(text):
 class Meld(Adapter):
     "MELD (Poria et al., ACL 2019): `{train,dev,test}_sent_emo.csv` and clips `dia{i}_utt{j}.mp4` in one folder per split."
     source = 'meld'
+    SPLIT_OF = {file: split for split, (file, _) in MELD_FILES.items()}
 
     def records(self):
         for file, _ in MELD_FILES.values(): yield from read_csv(self.folder, file, MELD_COLUMNS)
 
     def row(self, record, dataset):
-        r, split = record.data, next(s for s, (file, _) in MELD_FILES.items() if file == record.file)
+        r, split = record.data, self.SPLIT_OF[record.file]
         dialogue, turn = whole_number(r['Dialogue_ID'], 'Dialogue_ID'), whole_number(r['Utterance_ID'], 'Utterance_ID')
         name = f'dia{dialogue}_utt{turn}'
         return Row(f'{dataset.key}/{split}/{name}', dataset.key, dataset.task, split=split, group=f'meld:{split}:dia{dialogue}',

@@ -53,7 +53,7 @@ SCHEMA = pa.schema([*RELEASED, *OURS])
 MEDIA = ('images', 'videos', 'audios')
 
 # %% ../../nbs/atlas/01_schema.ipynb #3b9afcc3
-@dataclass
+@dataclass(slots=True)
 class Row:
     "One sample of the Atlas; field names are column names of `SCHEMA`."
     id:str # Unique over the whole Atlas: `dataset/…`

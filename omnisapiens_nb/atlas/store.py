@@ -9,6 +9,7 @@ __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'StoreWriter', 'dataset_c
 import bisect
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,9 @@ from .reading import SourceError
 from .schema import MEDIA, OURS, RELEASED, SCHEMA, SPLITS, Row
 
 # %% ../../nbs/atlas/11_store.ipynb #fa8a4a32
-GROUP_BYTES, GROUP_ROWS, SHARD_BYTES = 1 << 22, 256, 1 << 28
+GROUP_BYTES, GROUP_ROWS, SHARD_BYTES = 1 << 22, 512, 1 << 28
+
+_VALUES = attrgetter(*SCHEMA.names)
 
 def _weight(row): return sum(len(m) for kind in MEDIA for m in getattr(row, kind))
 
@@ -39,7 +42,7 @@ class _SplitWriter:
     def flush(self):
         if not self.buffer: return
         if self.writer is None: self._open()
-        self.writer.write_table(pa.Table.from_arrays([pa.array([getattr(row, f.name) for row in self.buffer], f.type) for f in SCHEMA], schema=SCHEMA))
+        self.writer.write_table(pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(zip(*map(_VALUES, self.buffer)), SCHEMA)], schema=SCHEMA))
         self._clear()
         if self.shards[-1].stat().st_size >= SHARD_BYTES: self._close()
 
