@@ -29,8 +29,8 @@ def _label_problems(row):
     elif row['task'].endswith('_cls'):
         dataset, labels = DATASETS.get(row['dataset']), set(answer_labels(row['task'], row['answer'] or ''))
         if row['class_label'] != row['answer']: yield 'class_label is not the answer'
-        if row.get('options') and not labels <= set(row['options']): yield 'the answer is not among the options'
         if dataset and not labels <= set(dataset.options): yield 'the answer is no label of its dataset'
+        elif row.get('options') and not labels <= set(row['options']): yield 'the answer is not among the options'
         elif dataset and not labels <= labels_in(_asked(row), dataset.options): yield 'the answer does not stand in the prompt as a whole label'
     else: yield 'the task ends neither in _cls nor in _qa'
 
