@@ -23,6 +23,10 @@ install: .venv/installed ## Make .venv with the tested versions
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	@touch $@
 
+.venv/features: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[features]"
+	@touch $@
+
 tutorial: .venv/installed ## From source files to a report, in OUT (default runs/tutorial)
 	$(BIN)/omnisapiens-nb tutorial --out $(OUT)
 
