@@ -32,7 +32,7 @@ tutorial: .venv/installed ## From source files to a report, in OUT (default runs
 
 test: .venv/installed ## Every notebook as a test, then tests/
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 docs: .venv/docs ## Build the site into _site (needs npm)
 	$(BIN)/python docs/build.py
