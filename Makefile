@@ -5,11 +5,11 @@ OUT ?= runs/tutorial
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install tutorial test docs lab export clean
+.PHONY: help install landmarks-env tutorial test docs lab export clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: .venv/installed ## Make .venv with the tested versions
 
@@ -25,6 +25,13 @@ install: .venv/installed ## Make .venv with the tested versions
 
 .venv/features: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[features]"
+	@touch $@
+
+landmarks-env: .venv-landmarks/installed ## Make .venv-landmarks: MediaPipe, which wants another numpy
+
+.venv-landmarks/installed:
+	$(PYTHON) -m venv .venv-landmarks
+	.venv-landmarks/bin/python -m pip install --quiet mediapipe==0.10.21 av
 	@touch $@
 
 tutorial: .venv/installed ## From source files to a report, in OUT (default runs/tutorial)
