@@ -181,6 +181,7 @@ def _quiet():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
+# %% ../nbs/guides/02_command_line.ipynb #55e296a9
 @app.callback(invoke_without_command=True)
 def _version(version:Annotated[bool, typer.Option('--version', help='Show the version and exit.')] = False):
     if version:

@@ -128,6 +128,7 @@ def _examples(recipe, processor):
     if not (rows := choose_rows(store, recipe.share, recipe.rows)): raise SourceError(f'{recipe.atlas}: no training row in share {recipe.share}; widen it')
     return Examples(store, processor, rows)
 
+# %% ../nbs/guides/00_steps.ipynb #51362e94
 def _open_step(recipe, resume):
     "Model, processor, rows and partial folder of a training step, everything checked before anything is written."
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
@@ -149,6 +150,7 @@ def run_sft(
     "Supervised warm start of a model on an Atlas."
     return _train(recipe, resume, warm_start)
 
+# %% ../nbs/guides/00_steps.ipynb #693fab4e
 def run_rl(
     recipe:RLRecipe, # What to train on what
     resume:bool = False, # Go on with an interrupted run

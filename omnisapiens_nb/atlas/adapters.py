@@ -163,6 +163,7 @@ SIQ2_FILES = dict(train='qa/qa_train.json', val='qa/qa_val.json', test='qa/qa_te
 # %% ../../nbs/atlas/07_adapters.ipynb #0ea0149e
 def _is_number(x): return isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x < 10**6
 
+# %% ../../nbs/atlas/07_adapters.ipynb #def90eca
 def siq2_span(
     ts, # Field `ts`, such as `0.00-60.019000`
     trim:float|None, # Where the cut starts in its video, in seconds; None if it is not known

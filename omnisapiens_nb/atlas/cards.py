@@ -151,6 +151,7 @@ def _front_matter(d, f):
                 license_name=d.license, task_categories=[CATEGORIES[d.task.rsplit("_", 1)[1]]], size_categories=[f.category], modalities=list(f.modalities), tags=['held-out' if d.held_out else 'human-behavior-atlas', d.task])
     return yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)
 
+# %% ../../nbs/atlas/15_cards.ipynb #f8e69b9b
 def _held_out(d):
     "Paragraph of a held-out set; nothing for a key of the Atlas."
     if not d.held_out: return ''

@@ -23,6 +23,7 @@ def _asked(row):
     problem, question = row['problem'] or '', row.get('question') or ''
     return problem[max(0, problem.rfind(question)):] if question else problem
 
+# %% ../../nbs/atlas/14_check.ipynb #e5e27131
 def _label_problems(row):
     if row['task'].endswith('_qa'):
         if row['class_label']: yield 'an open answer with a class_label'

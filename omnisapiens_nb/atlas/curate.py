@@ -53,6 +53,7 @@ def _keep_video(row, data):
     row.audios.append(write_wav(sound := _sound(data)))
     return [seen, array_digest(sound)]
 
+# %% ../../nbs/atlas/12_curate.ipynb #b29dd7d7
 def _keep_audio(row, data):
     sound = _sound(data)
     row.audios.append(data)
@@ -105,6 +106,7 @@ class Curation:
     media:dict = field(default_factory=dict) # Source file → sha256
     rules:dict = field(default_factory=dict) # Dataset key → rules its labels were made by
 
+# %% ../../nbs/atlas/12_curate.ipynb #213aabdc
 @dataclass(frozen=True)
 class Choices:
     "What a curation can be told; all of it goes into the manifest."
@@ -178,6 +180,7 @@ def _run(adapters, partial, choices):
     result.leakage = report(leakage)
     return result
 
+# %% ../../nbs/atlas/12_curate.ipynb #dd183814
 def _line(rejected): return json.dumps(asdict(rejected), ensure_ascii=False) + '\n'
 
 # %% ../../nbs/atlas/12_curate.ipynb #755d5bf0

@@ -110,6 +110,7 @@ def harmonise(
 PHRASES = dict(text='a transcript', text_audio='a speech recording', text_video='a video', text_video_audio='a video and audio recording',
                text_image='an image')
 
+# %% ../../nbs/atlas/04_datasets.ipynb #04899bef
 def setting_sentence(
     row:Row, # Row whose signature and transcript are known
 )->str: # Without its full stop; nothing for a bare question
@@ -126,6 +127,7 @@ NEUTRAL = dict(
     anxiety_cls='Does a screening of the speaker indicate anxiety?', depression_cls='Does a screening of the speaker indicate depression?',
     ptsd_cls='Does the speaker report PTSD?', behaviour_cls='Which of these behaviours can be seen or heard?')
 
+# %% ../../nbs/atlas/04_datasets.ipynb #c6eaa3ba
 def neutral_order(
     row:Row, # Row with options
 )->list[str]: # The same options

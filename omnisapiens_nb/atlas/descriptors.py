@@ -42,6 +42,7 @@ def frames_of(
 # %% ../../nbs/atlas/16_descriptors.ipynb #bb7fc681
 LOWEST, HIGHEST, VOICED, QUIET = 60, 500, .6, 1e-3   # Hz, Hz, least r, least root mean square
 
+# %% ../../nbs/atlas/16_descriptors.ipynb #ad00ed8f
 def autocorrelation(
     frames:np.ndarray, # Shape (frames, n)
     lags:int, # How many
@@ -61,6 +62,7 @@ def _first_peak(r):
     peaks, _ = find_peaks(r[RATE//HIGHEST:], height=max(VOICED, .9*r[RATE//HIGHEST:].max()))
     return int(peaks[0]) + RATE//HIGHEST if len(peaks) else 0
 
+# %% ../../nbs/atlas/16_descriptors.ipynb #a8a8f1ef
 def pitch_track(
     sound:np.ndarray, # float32, shape (samples,), 16 kHz
 )->np.ndarray: # Hz, shape (frames,); NaN where unvoiced
@@ -79,6 +81,7 @@ PROSODY = ('pitch_mean', 'pitch_deviation', 'pitch_range', 'voiced_share', 'loud
            'centroid_mean', 'centroid_deviation', 'seconds')
 _FLOOR = 1e-5   # Root mean square that counts as silence
 
+# %% ../../nbs/atlas/16_descriptors.ipynb #852f7612
 def loudness_track(
     sound:np.ndarray, # float32, shape (samples,), 16 kHz
 )->np.ndarray: # Decibels relative to full scale, shape (frames,)
@@ -92,6 +95,7 @@ def _centroids(sound):
 # %% ../../nbs/atlas/16_descriptors.ipynb #dc9772b6
 def _spread(x): return float(np.subtract(*np.percentile(x, (90, 10))))
 
+# %% ../../nbs/atlas/16_descriptors.ipynb #1023fa64
 def prosody(
     sound:np.ndarray, # float32, shape (samples,), 16 kHz
 )->np.ndarray: # float32, shape (11,), in the order of `PROSODY`; pitch in semitones above 27.5 Hz, loudness in decibels, tempo in peaks per second, centroid in Hz
@@ -107,6 +111,7 @@ def prosody(
 # %% ../../nbs/atlas/16_descriptors.ipynb #e1c4593b
 MOTION = ('brightness_mean', 'brightness_deviation', 'change_mean', 'change_deviation', 'change_upper', 'change_lower', 'change_x', 'change_y')
 
+# %% ../../nbs/atlas/16_descriptors.ipynb #43e4a43f
 def motion(
     pictures:np.ndarray, # uint8, shape (frames, height, width, 3)
 )->np.ndarray: # float32, shape (8,), in the order of `MOTION`; brightness and change from 0 to 1, places as a share of width and height

@@ -22,6 +22,7 @@ def _suffix(data):
     if data[4:8] == b'ftyp': return '.mp4'
     return next((suffix for mark, suffix in SUFFIXES if data.startswith(mark)), '.bin')
 
+# %% ../../nbs/atlas/13_exchange.ipynb #8b25bda7
 def _save(folder, data):
     path = Path('media')/f'{hashlib.sha256(data).hexdigest()[:32]}{_suffix(data)}'
     (folder/'media').mkdir(exist_ok=True)

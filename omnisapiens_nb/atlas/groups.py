@@ -36,6 +36,7 @@ def connected_groups(
 # %% ../../nbs/atlas/06_groups.ipynb #4664cc78
 SHARES = dict(train=.7, validation=.1, test=.2)
 
+# %% ../../nbs/atlas/06_groups.ipynb #692d096b
 def split_of(
     group:str, # Group id
     seed:int = 0, # Another seed, another split

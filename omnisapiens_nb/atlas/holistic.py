@@ -15,6 +15,7 @@ import numpy as np
 PARTS = dict(pose=33, face=478, left_hand=21, right_hand=21)
 POINTS = sum(PARTS.values())
 
+# %% ../../nbs/atlas/17_holistic.ipynb #1d5691c7
 def points_of(
     found, # What MediaPipe's holistic model found in a picture
 )->np.ndarray: # float32, shape (553, 3): x, y, confidence

@@ -29,6 +29,7 @@ def pool_landmarks(
 # %% ../../nbs/atlas/18_landmarks.ipynb #124c4d8c
 PYTHON = Path('.venv-landmarks/bin/python')   # Made by `make landmarks-env`
 
+# %% ../../nbs/atlas/18_landmarks.ipynb #1ab03f9c
 def landmarks(
     films:Sequence[bytes], # Films, mp4
     python:Path = PYTHON, # Python of the environment that has mediapipe

@@ -84,6 +84,7 @@ def _symmetric(i, j, n, diagonal=True):
     at = np.concatenate([i, j, d]), np.concatenate([j, i, d])
     return coo_array((np.ones(len(at[0]), np.int32), at), shape=(n, n)).tocsr()
 
+# %% ../../nbs/atlas/10_leakage.ipynb #4535c106
 def near_ties(
     held:csr_array, # Rows and texts
     texts:list[str], # The texts, in the order of the columns
@@ -130,6 +131,7 @@ def overlaps(
 @lru_cache(1 << 14)   # Persons, episodes and the words of two keys come again and again
 def _hash(kind, key): return int.from_bytes(hashlib.blake2b(f'{kind} {key}'.encode(), digest_size=8).digest())
 
+# %% ../../nbs/atlas/10_leakage.ipynb #060fd6de
 class Leakage:
     "Collects what ties rows together and reports what places share."
     def __init__(self,
@@ -157,6 +159,7 @@ class Leakage:
 # %% ../../nbs/atlas/10_leakage.ipynb #eb362d19
 def _arrays(columns): return tuple(np.array(c) for c in columns)
 
+# %% ../../nbs/atlas/10_leakage.ipynb #62c16282
 def all_ties(
     found:Leakage, # After all rows have passed
 )->Iterator[tuple[str, Ties]]: # Kind and relation

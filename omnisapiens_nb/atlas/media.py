@@ -29,6 +29,7 @@ def _promised(data):
         at += int.from_bytes(data[at+8:at+16]) if size == 1 else max(size, 8)
     return at
 
+# %% ../../nbs/atlas/02_media.ipynb #68836643
 LFS_MARK = b'version https://git-lfs.github.com/spec/v1'
 
 # %% ../../nbs/atlas/02_media.ipynb #57cf8d23

@@ -234,6 +234,7 @@ CREMAD_SENTENCES = dict(
     ITH="I think I have a doctor's appointment", DFA="Don't forget a jacket", ITS="I think I've seen this before",
     TSI='The surface is slick', WSI="We'll stop in a couple of minutes")
 
+# %% ../../nbs/atlas/03_mini.ipynb #65a425cd
 def _vote(code, rng):
     other = rng.choice('ADFHNS')
     return code[0] if rng.random() < .5 else 'N' if rng.random() < .6 else ':'.join(sorted({code[0], other}))

@@ -19,6 +19,7 @@ def shingles(
     "The shingles of a text."
     return {text[i:i+SIZE] for i in range(max(1, len(text) - SIZE + 1))}
 
+# %% ../../nbs/atlas/09_near_text.ipynb #b3d71987
 def jaccard(
     a:set, # Shingles
     b:set, # Shingles
@@ -29,6 +30,7 @@ def jaccard(
 # %% ../../nbs/atlas/09_near_text.ipynb #1f2a2108
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
 
+# %% ../../nbs/atlas/09_near_text.ipynb #cdea072d
 def shingle_table(
     texts:list[str], # Texts, normalised, none empty
 )->csr_array: # uint8, shape (texts, different shingles); 1 where a text holds a shingle

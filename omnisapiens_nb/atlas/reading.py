@@ -17,6 +17,7 @@ from .schema import Reject
 class SourceError(ValueError):
     "A source cannot be read as a whole; the message names the file, what is wrong and how to mend it."
 
+# %% ../../nbs/atlas/05_reading.ipynb #a263df52
 @dataclass(frozen=True)
 class Record:
     "One row of a source file."

@@ -100,6 +100,7 @@ class Rejected:
     reason:str # What is wrong and how to mend it
     id:str = '' # Row id, where it got that far
 
+# %% ../../nbs/atlas/01_schema.ipynb #23927ef4
 class Reject(ValueError):
     "Raised while a row is made: its message is the reason in `rejected.jsonl`."
 
@@ -128,6 +129,7 @@ HELD_OUT_TASKS = ('behaviour_cls',)   # Tasks of held-out sets that the Atlas la
 MULTI_LABEL = ('behaviour_cls',)
 _ALL_TASKS = {*TASKS, *HELD_OUT_TASKS}
 
+# %% ../../nbs/atlas/01_schema.ipynb #69cb5588
 def answer_labels(
     task:str, # Task name
     answer:str, # As in the column

@@ -23,6 +23,7 @@ from .similarity import minilm
 # %% ../../nbs/evaluation/06_evaluate.ipynb #f7125b5a
 MAJORITY, CONSTANT = 'majority', 'best constant'
 
+# %% ../../nbs/evaluation/06_evaluate.ipynb #b6c434bf
 @dataclass
 class Evaluation:
     "Models scored on the rows they share."

@@ -112,6 +112,7 @@ def compare_answers(
 # %% ../../nbs/evaluation/04_scores.ipynb #1c386e23
 def _most_frequent(answers): return min((-n, a) for a, n in Counter(answers).items())[1]
 
+# %% ../../nbs/evaluation/04_scores.ipynb #ca95838d
 def majority_responses(
     train:pd.DataFrame, # Columns dataset, question, answer
     rows:pd.DataFrame, # Rows to answer

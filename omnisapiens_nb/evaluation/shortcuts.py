@@ -93,6 +93,7 @@ def by_value(
 # %% ../../nbs/evaluation/07_shortcuts.ipynb #2ed02c25
 def _texts(values): return [v if isinstance(v, str) else None for v in values]
 
+# %% ../../nbs/evaluation/07_shortcuts.ipynb #716bc27e
 def speaker(
     train:pd.DataFrame, # Training rows of one key
     rows:pd.DataFrame, # Rows to answer
@@ -105,6 +106,7 @@ def speaker(
 # %% ../../nbs/evaluation/07_shortcuts.ipynb #268fe608
 def _shows(persons): return [p.partition(':')[0] if p and ':' in p else None for p in _texts(persons)]
 
+# %% ../../nbs/evaluation/07_shortcuts.ipynb #1e077717
 def show(
     train:pd.DataFrame, # Training rows of one key
     rows:pd.DataFrame, # Rows to answer

@@ -72,6 +72,7 @@ def stack_descriptors(
 # %% ../../nbs/sft/08_bam.ipynb #6263c5ce
 def _final_norm(model): return next(m for name, m in model.named_modules() if name.endswith('language_model.norm'))
 
+# %% ../../nbs/sft/08_bam.ipynb #ae0ed345
 @contextmanager
 def added_to_answers(
     model:nn.Module, # Thinker, plain or wrapped by PEFT

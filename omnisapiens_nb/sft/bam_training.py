@@ -32,6 +32,7 @@ def row_descriptors(
         if found: out[kind] = torch.stack(found).mean(0)
     return out
 
+# %% ../../nbs/sft/09_bam_training.ipynb #103d8e04
 def _finite(data, width):
     try: return read_descriptors(data, width)
     except MediaError as e:
@@ -67,6 +68,7 @@ class BAMConfig(FitConfig):
     norm:bool = False # LayerNorm on the descriptors
     dropout:float = Field(.2, ge=0, lt=1) # Share of rows whose descriptors are dropped
 
+# %% ../../nbs/sft/09_bam_training.ipynb #0d89c48e
 def delta_of(
     bam:nn.Module, # `Scaled`
     examples:Sequence[Example], # Rows of a batch

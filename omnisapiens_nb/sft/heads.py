@@ -85,6 +85,7 @@ def _label_map(path):
     with open(path, 'rb') as f: header = json.loads(f.read(int.from_bytes(f.read(8), 'little')))
     return [tuple(c) for c in json.loads(header.get('__metadata__', {}).get('classes', '[]'))]
 
+# %% ../../nbs/sft/06_heads.ipynb #6dedb8cf
 def load_heads(
     path:Path, # `.safetensors` file
     hidden:int, # Width of the pooled state they are meant for

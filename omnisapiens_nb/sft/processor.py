@@ -46,6 +46,7 @@ def train_tokenizer(
 PATCH, MERGE, TEMPORAL = 14, 2, 2
 MEAN, STD = (.48145466, .4578275, .40821073), (.26862954, .26130258, .27577711)   # CLIP's, as in Qwen2-VL
 
+# %% ../../nbs/sft/00_processor.ipynb #c794fc8b
 def normalise_frames(
     frames:np.ndarray, # uint8, shape (T, H, W, 3)
     size:int, # Side in pixels, a multiple of 28
@@ -84,6 +85,7 @@ class Example:
     seconds:list[float] # Seconds per temporal patch of each film
     pictures:list[tuple[Tensor, list[int]]] # Patches and grid of each still, a film of one patch in time
 
+# %% ../../nbs/sft/00_processor.ipynb #47e2ae94
 BLANKS = ('text', 'audio', 'video')
 
 # %% ../../nbs/sft/00_processor.ipynb #7fa0bdd5

@@ -35,6 +35,7 @@ class ClassifyConfig(FitConfig):
     alpha:float = Field(64, gt=0) # α
     dropout:float = Field(.05, ge=0, lt=1) # On the input of the adapters
 
+# %% ../../nbs/sft/07_stages.ipynb #93b033e8
 def add_lora(
     model:Qwen2_5OmniThinkerForConditionalGeneration, # Its own weights are frozen
     config:ClassifyConfig, # Rank, α, dropout
@@ -49,6 +50,7 @@ def has_head(
     "Whether the label of a row is one of the 25 classes."
     return (row['task'].removesuffix('_cls'), row['class_label']) in CLASSES
 
+# %% ../../nbs/sft/07_stages.ipynb #61d1aca1
 def class_targets(
     examples:Sequence[Example], # Rows whose labels have a head
     device, # Where the tensors are wanted

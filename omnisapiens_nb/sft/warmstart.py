@@ -26,6 +26,7 @@ from .targets import target_text
 # %% ../../nbs/sft/04_warmstart.ipynb #5ed3dd45
 TOWERS = dict(audio='audio_tower', video='visual')
 
+# %% ../../nbs/sft/04_warmstart.ipynb #c547a940
 @contextmanager
 def tower_outputs(model:Qwen2_5OmniThinkerForConditionalGeneration)->Iterator[dict[str, Tensor]]:
     "Within the block, the last output of each tower, shape (tokens, hidden), by modality."
@@ -58,6 +59,7 @@ class FitConfig(BaseModel):
     seed:int = 0 # Of batches and dropout
     save_every:int = Field(100, gt=0) # Steps between checkpoints
 
+# %% ../../nbs/sft/04_warmstart.ipynb #ee0c660a
 class SFTConfig(FitConfig):
     "Settings of the warm start."
     tower_weight:float = Field(.5, ge=0) # Weight of the tower classifiers
@@ -137,6 +139,7 @@ def _classes(examples):
     pairs = ((e.row['task'].removesuffix('_cls'), e.row['class_label']) for e in examples)
     return [CLASSES.index(pair) if pair in CLASSES else -100 for pair in pairs]
 
+# %% ../../nbs/sft/04_warmstart.ipynb #080b2277
 def _tower_losses(heads, seen, examples):
     counts = dict(audio=lambda e: [audio_tokens(m.shape[1]) for m in e.mels], video=lambda e: [len(p)//MERGE**2 for p in e.patches])
     for modality, head in heads.items():

@@ -44,6 +44,7 @@ class Eatd(Adapter):
         return Row(f'eatd/{name}', 'eatd', dataset.task, answer=label, class_label=label, raw_label=score, split='test', group=group, person=group,
                    audios=[_recording(home, mood) for mood in EATD_MOODS], cues=self.cues.get(name))
 
+# %% ../../../nbs/atlas/sources/13_eatd.ipynb #58083bff
 def _recording(home, mood): return out if (out := home/f'{mood}_out.wav').is_file() or not (home/f'{mood}.wav').is_file() else home/f'{mood}.wav'
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #afb300c3

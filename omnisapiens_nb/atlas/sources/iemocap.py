@@ -76,6 +76,7 @@ class Iemocap(Adapter):
 IEMOCAP_CODES = dict(ang='anger', hap='happy', exc='happy', neu='neutral', sad='sad', sur='surprise', dis='disgust')
 _RATINGS = 'C-E2:\tNeutral;\t()\nC-E3:\tOther;\t()\nA-E2:\tval 3; act 2; dom  2;\t()\nA-E3:\tval 2; act 3; dom  3;\t()\n'
 
+# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #58034b3a
 def _dialogue(session, dialogue, turns, rng):
     "Lines of the label and words files of a dialogue, and what each utterance sounds like."
     labels, words, sounds = ['% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n'], [], {}

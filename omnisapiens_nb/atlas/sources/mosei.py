@@ -165,6 +165,7 @@ def _span(r):
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end): raise Reject(f'the interval {start:.6g} to {end:.6g} s does not run forward from 0')
     return start, end
 
+# %% ../../../nbs/atlas/sources/05_mosei.ipynb #a990f379
 def _fold(splits, video):
     if not re.fullmatch(r'[\w-]{1,64}', video): raise Reject(f'{video!r} is not a video id')
     found = splits.get(video, [])
@@ -233,6 +234,7 @@ class Mosei(Adapter):
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #4add90c2
 _SCORES = dict(anger=-8, disgust=-6, fear=-3, happy=7, neutral=0, sad=-4, surprise=2)   # Thirds
 
+# %% ../../../nbs/atlas/sources/05_mosei.ipynb #fe037cf0
 def _mosei_labels(emotion, rng):
     values = [0]*7
     if emotion == 'neutral': return values

@@ -39,6 +39,7 @@ def read_posts(
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #ec724856
 AGREE = 5
 
+# %% ../../../nbs/atlas/sources/14_mvsa.ipynb #6b5c6139
 def agreed(
     votes:list[str], # Six votes
 )->str: # The label most of them name

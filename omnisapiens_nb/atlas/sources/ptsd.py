@@ -66,6 +66,7 @@ def reject_twins(
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #49fc36d0
 def _stem(record): return PurePosixPath(record.file).stem.casefold()
 
+# %% ../../../nbs/atlas/sources/09_ptsd.ipynb #74eb16d3
 def shared_names(
     records:Iterable[Record], # Of this source
 )->dict[str, list[str]]: # File name without suffix → the files

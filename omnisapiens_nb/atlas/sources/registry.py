@@ -30,6 +30,7 @@ from .urfunny import Urfunny, write_urfunny
 ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard, MMPsy, IntentQA, MimeQA, DaicWoz, Mosei, Urfunny, ChSimsV2, Tess, PtsdInTheWild,
                                  AvAsd, Iemocap, Eatd, Mvsa, SarcNet)}
 
+# %% ../../../nbs/atlas/sources/16_registry.ipynb #4f8e895a
 def adapter(
     source:str, # Name as in `--source NAME=FOLDER`
     folder:Path, # Its folder
@@ -74,6 +75,7 @@ def write_all(
     "Write the mini folders of all thirteen sources of the Atlas."
     return mini.write_mini(folder, seed, WRITERS)
 
+# %% ../../../nbs/atlas/sources/16_registry.ipynb #c920670a
 def write_held_out(
     folder:Path, # Gets one folder per source
     seed:int = 0, # The same seed gives the same files

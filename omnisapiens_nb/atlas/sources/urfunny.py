@@ -70,6 +70,7 @@ def _id(x):
     text = x if type(x) is str else str(x) if type(x) is int and abs(x) < 10**18 else ''
     return text if re.fullmatch(r'[\w-]{1,64}', text) else ''
 
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #c0418114
 def _key(x): return _id(x) or f'?{id(x)}'   # Anything may stand in a damaged list, and need not be hashable
 
 def _by_id(folder, file):
