@@ -99,13 +99,12 @@ def score_figure(
 )->Figure:
     "Each dataset's score per model with its 95 % interval."
     names = sorted({s.dataset for ss in scores.values() for s in ss})
-    fig, (ax,) = figure(height=.9 + .16*len(names)*len(scores))
+    fig, (ax,) = figure(height=1.3 + .16*len(names)*len(scores))
     for k, ((model, ss), colour, marker) in enumerate(zip(scores.items(), cycle(COLOURS), cycle(MARKERS))):
         y = [names.index(s.dataset) + .8*(k/max(1, len(scores) - 1) - .5) for s in ss]
         error = np.array([(max(0, s.value - s.low), max(0, s.high - s.value)) for s in ss]).T
         ax.errorbar([s.value for s in ss], y, xerr=np.nan_to_num(error), fmt=marker, color=colour, ms=4, lw=1.2, label=model)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.02), xlabel='score')
-    ax.invert_yaxis()
+    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(-.02, 1.02), ylim=(len(names) - .4, -.6), xlabel='score')
     fig.legend(loc='outside upper center', ncols=3, frameon=False)
     return fig
 
