@@ -30,6 +30,7 @@ class Dataset:
     text_carries:bool = True # Whether a row without its medium is kept as a text row
     broken:dict = field(default_factory=dict) # Clip name to the fault its authors report
     wording:str = 'ours' # Whose the prompt's wording is: 'released', 'in part' (parts of the release were seen) or 'ours'
+    scripted:bool = False # Every speaker says the same given words, whatever the label
     held_out:bool = False # Not of the 16 keys: a set of the second paper to test on
     languages:tuple = () # All of them, where `language` is `mul`
 
@@ -41,7 +42,7 @@ _CREMAD_BROKEN = {'1076_MTI_NEU_XX': 'no sound', '1076_MTI_SAD_XX': 'no sound', 
 DATASETS = {d.key: d for d in (
     Dataset('cremad', 'cremad', 'CREMA-D', 'emotion_cls', 'What emotion is the speaker expressing?', 'Answer with one word from the following:',
             'a clinical context', 'ODbL-1.0', _CREMAD_EMOTIONS, 'intended emotion, from the file name',
-            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad'), text_carries=False, broken=_CREMAD_BROKEN, wording='released'),
+            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad'), text_carries=False, broken=_CREMAD_BROKEN, wording='released', scripted=True),
     Dataset('meld_emotion', 'meld', 'MELD', 'emotion_cls', 'How would you describe the emotional state of the speaker?', 'Choose the most appropriate emotion from:\n',
             'a conversation', _FRIENDS, _MELD_EMOTIONS, 'joy is happy, sadness is sad',
             ('anger', 'disgust', 'fear', 'happy', 'surprise', 'neutral', 'sad'), '\n', wording='in part'),
@@ -63,7 +64,7 @@ DATASETS |= {d.key: d for d in (
             'a video blog', 'annotations under the SDK’s terms; videos © their owners', _as_is(*DOMAINS['sentiment']), 'seven bands of the SDK', DOMAINS['sentiment'], wording='in part'),
     Dataset('tess', 'tess', 'Toronto Emotional Speech Set', 'emotion_cls', 'What emotion is the speaker expressing?', 'Answer with one word from the following:',
             'a clinical context', 'CC-BY-NC-ND-4.0 (not verified)', _TESS_EMOTIONS, 'file name; pleasant surprise is surprise',
-            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'), text_carries=False, wording='in part'),
+            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'), text_carries=False, wording='in part', scripted=True),
     Dataset('chsimsv2', 'chsimsv2', 'CH-SIMS v2.0', 'sentiment_cls', 'What is the sentiment of the speaker in this video?', 'Answer with one phrase:',
             'a segmented video clip', 'none stated', _as_is(*_CHSIMS_LABELS), 'five bands of the joint score', _CHSIMS_LABELS, language='zh', wording='in part'),
     Dataset('urfunny', 'urfunny', 'UR-FUNNY V2', 'humour_cls', 'Does this video segment contain a humorous punchline?', 'Answer with one phrase:',

@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import combinations
 import numpy as np
 from scipy.sparse import coo_array, csr_array, eye_array
+from .datasets import DATASETS
 from .groups import match_key
 from .near_text import near_pairs
 from .schema import SPLITS, Row
@@ -216,9 +217,11 @@ def rows_to_drop(
     of = np.array(found.place_of)
     rank = np.array([SPLITS.index(split) for _, split in found.places])
     names, reasons = list(found.places), {}
+    scripted = np.array([d in DATASETS and DATASETS[d].scripted for d, _ in names])
     for kind, ties in all_ties(found):
         if kind not in kinds: continue
         later = ties.matches(of, len(names)) & (rank[None] > rank[of][:, None])
+        if kind in ('text', 'near_text'): later &= ~scripted[of][:, None]
         for row in np.flatnonzero(later.any(1)).tolist():
             dataset, split = names[int(later[row].argmax())]
             reasons.setdefault(found.ids[row], f'dropped: tied by {kind} to {split} rows of {dataset}, and training must not hold what is tested')
