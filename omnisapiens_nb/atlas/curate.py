@@ -74,7 +74,7 @@ _KEEP = dict(videos=_keep_video, audios=_keep_audio, images=_keep_image)
 # %% ../../nbs/atlas/12_curate.ipynb #02bee006
 def _sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
-MARKS = re.compile(r'<(?:video|audio|image)>|<\|(?!endoftext)\w+\|>')   # Tags of the Atlas and tokens of Qwen2.5-Omni
+MARKS = re.compile(r'<(?:video|audio|image)>|<\|\w+\|>')   # Tags of the Atlas and tokens of Qwen2.5-Omni
 
 # %% ../../nbs/atlas/12_curate.ipynb #c72e1d4d
 def finish_row(

@@ -78,7 +78,9 @@ class MediaFiles:
         if path.is_file(): return path.read_bytes()
         if (inside := path.relative_to(self.folder).as_posix()) not in self.inside: raise Reject(f'no file {name!r}, neither in the folder nor in a tar of it; put the media beside the JSON Lines')
         tar, offset, size = self.inside[inside]
-        with tar.open('rb') as f: return f.seek(offset) and f.read(size) if size else b''
+        with tar.open('rb') as f:
+            f.seek(offset)
+            return f.read(size)
 
 # %% ../../nbs/atlas/13_exchange.ipynb #33688726
 def _media(files, data):
