@@ -4,27 +4,28 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'ClassifyConfig', 'add_lora', 'has_head', 'class_targets', 'pooled_states', 'train_classifier',
-           'answer_loss', 'train_lm_head', 'save_stages', 'load_stages', 'merge']
+           'answer_loss', 'train_lm_head', 'save_stages', 'is_staged', 'load_stages', 'merge', 'classify', 'routed',
+           'staged']
 
 # %% ../../nbs/sft/07_stages.ipynb #aee3db95
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from pydantic import Field
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples
-from .heads import Heads, domain_of, heads_loss, load_heads, penultimate, save_heads
+from .generate import Responder, writing
+from .heads import Heads, choose_labels, domain_of, heads_loss, load_heads, penultimate, save_heads
 from .model import load_model, save_model
 from .processor import Example, OmniProcessor
-from .targets import target_text
-from .warmstart import FitConfig, fit
+from .warmstart import FitConfig, fit, target_batch
 
 # %% ../../nbs/sft/07_stages.ipynb #1a357137
 PROJECTIONS = r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj'   # The seven of every decoder layer
@@ -34,6 +35,7 @@ class ClassifyConfig(FitConfig):
     rank:int = Field(32, gt=0) # r
     alpha:float = Field(64, gt=0) # α
     dropout:float = Field(.05, ge=0, lt=1) # On the input of the adapters
+    gradient_checkpointing:bool = False # Compute activations twice and keep few of them: slower, but large batches fit
 
 # %% ../../nbs/sft/07_stages.ipynb #93b033e8
 def add_lora(
@@ -45,10 +47,10 @@ def add_lora(
 
 # %% ../../nbs/sft/07_stages.ipynb #19358398
 def has_head(
-    row:dict, # With `task` and `class_label`
+    row:dict, # With `task` and `options`
 )->bool:
-    "Whether the label of a row is one of the 25 classes."
-    return (row['task'].removesuffix('_cls'), row['class_label']) in CLASSES
+    "Whether a row asks for labels that are among the 25 classes."
+    return bool(row['options']) and all((row['task'].removesuffix('_cls'), option) in CLASSES for option in row['options'])
 
 # %% ../../nbs/sft/07_stages.ipynb #61d1aca1
 def class_targets(
@@ -56,8 +58,8 @@ def class_targets(
     device, # Where the tensors are wanted
 )->tuple[torch.Tensor, torch.Tensor]: # Domain and class of each row, shape (B,)
     "Domain and class numbers of a batch; SourceError names a row without a head."
-    if wrong := [e.row for e in examples if not has_head(e.row)]: raise SourceError(f'{wrong[0]["id"]}: label {wrong[0]["class_label"]!r} of task {wrong[0]["task"]!r} has no head; train on the rows `has_head` keeps')
     pairs = [(e.row['task'].removesuffix('_cls'), e.row['class_label']) for e in examples]
+    if wrong := [e.row for e, pair in zip(examples, pairs) if pair not in CLASSES]: raise SourceError(f'{wrong[0]["id"]}: label {wrong[0]["class_label"]!r} of task {wrong[0]["task"]!r} has no head; train on the rows `has_head` keeps')
     return torch.tensor([domain_of(e.row['task']) for e in examples], device=device), torch.tensor([CLASSES.index(p) for p in pairs], device=device)
 
 # %% ../../nbs/sft/07_stages.ipynb #ee0840ce
@@ -80,8 +82,9 @@ def train_classifier(
 )->tuple[PeftModel, Heads, list[dict]]: # The wrapped model, the heads, one entry per step
     "Stage 1 of OmniSapiens SFT: LoRA and heads on the tasks with labels."
     torch.manual_seed(config.seed)
-    heads = Heads(model.config.text_config.hidden_size).to(model.device, model.dtype)
+    heads = Heads(model.config.text_config.hidden_size).to(model.device)
     wrapped = add_lora(model, config)
+    if config.gradient_checkpointing: wrapped.gradient_checkpointing_enable(dict(use_reentrant=False))
     def loss_of(batch):
         domains, classes = class_targets(batch, model.device)
         logits = heads(pooled_states(wrapped, processor, batch), domains)
@@ -95,8 +98,7 @@ def answer_loss(
     examples:Sequence[Example], # Of one modality signature
 )->torch.Tensor: # Scalar
     "Cross-entropy of the target's tokens, given the prompt and the tokens before (teacher forcing)."
-    tokenizer = processor.tokenizer
-    batch, labels = processor.collate(examples, [tokenizer(target_text(e.row)).input_ids + [tokenizer.eos_token_id] for e in examples])
+    batch, labels = target_batch(processor, examples)
     logits = model(**{k: v.to(model.device) for k, v in batch.items()}, use_cache=False).logits[:, :-1]
     y = labels[:, 1:].to(model.device)
     return F.cross_entropy(logits[y >= 0].float(), y[y >= 0])
@@ -150,30 +152,83 @@ def save_stages(
     (folder/'README.md').write_text(_CARD.format(base=lora.base_model_name_or_path or 'a model of its own', rank=lora.r, version=version('omnisapiens_nb'), lm_head=', `lm_head` trained on open answers' * lm_head), encoding='utf-8')
 
 # %% ../../nbs/sft/07_stages.ipynb #d4214acc
+def is_staged(
+    folder:str|Path, # Folder or hub name of a model
+)->bool:
+    "Whether a model has heads: the folder of a stage, or a merged one."
+    return (Path(folder)/'heads.safetensors').is_file()
+
+def _with_adapter(folder, device, kwargs):
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    try: model, _ = load_model(base, device, **kwargs)
+    except SourceError as e: raise SourceError(f'{folder}/adapter_config.json: names {base} as its base, which is no complete checkpoint; write the base\'s place into base_model_name_or_path') from e
+    try: return PeftModel.from_pretrained(model, folder)
+    except (RuntimeError, ValueError) as e: raise SourceError(f'{folder}: the adapter does not fit {base} ({str(e).splitlines()[0][:120]}); write the base it was trained on into adapter_config.json') from e
+
+# %% ../../nbs/sft/07_stages.ipynb #533b7b24
 def load_stages(
-    base:str|Path, # Folder or hub name of the model the adapter was trained on
-    folder:Path, # From `save_stages`
+    folder:str|Path, # From `save_stages` or `merge`
     device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
     **kwargs, # For `from_pretrained`, such as `dtype`
-)->tuple[PeftModel, Heads, OmniProcessor]:
-    "Load what `save_stages` wrote; SourceError if something is missing or does not fit."
+)->tuple[nn.Module, Heads, OmniProcessor]:
+    "Load a model with its heads, the base by the name that the adapter keeps; SourceError if something is missing or does not fit."
     folder = Path(folder)
-    if not (folder/'adapter_config.json').is_file(): raise SourceError(f'{folder}: no adapter_config.json; give the folder of a trained stage')
-    model, processor = load_model(base, device, **kwargs)
-    try: wrapped = PeftModel.from_pretrained(model, folder)
-    except (RuntimeError, ValueError) as e: raise SourceError(f'{folder}: the adapter does not fit {base} ({str(e).splitlines()[0][:120]}); name the base it was trained on') from e
+    if not is_staged(folder): raise SourceError(f'{folder}: no heads.safetensors; give the folder that the stage `classify` made, or one made of it')
+    adapter = (folder/'adapter_config.json').is_file()
+    model = _with_adapter(folder, device, kwargs) if adapter else load_model(folder, device, **kwargs)[0]
     if (folder/'lm_head.safetensors').is_file():
-        with torch.no_grad(): wrapped.get_output_embeddings().weight.copy_(load_file(folder/'lm_head.safetensors')['weight'])
-    return wrapped, load_heads(folder/'heads.safetensors', model.config.text_config.hidden_size).to(model.device, model.dtype), processor
+        with torch.no_grad(): model.get_output_embeddings().weight.copy_(load_file(folder/'lm_head.safetensors')['weight'])
+    heads = load_heads(folder/'heads.safetensors', model.config.get_text_config().hidden_size)
+    return model, heads.to(model.device), OmniProcessor.from_pretrained(folder)
 
 # %% ../../nbs/sft/07_stages.ipynb #8b38d112
 def merge(
-    base:str|Path, # Folder or hub name of the base
     folder:Path, # From `save_stages`
     out:Path, # New folder
 )->Path: # `out`
-    "Fold adapter and `lm_head` into the base and save a plain checkpoint, the heads beside it."
-    model, heads, processor = load_stages(base, folder, device='cpu')
-    save_model(model.merge_and_unload(), processor, out)
-    save_heads(heads, Path(out)/'heads.safetensors')
-    return Path(out)
+    "Fold adapter and `lm_head` into the base and save a plain checkpoint, the heads beside it; SourceError if there is nothing to fold or the folder is taken."
+    out, partial = Path(out), Path(f'{out}.partial')
+    if out.exists(): raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
+    model, heads, processor = load_stages(folder, device='cpu', dtype='auto')
+    if not isinstance(model, PeftModel): raise SourceError(f'{folder}: has no adapter to fold in; it is a plain checkpoint already')
+    save_model(model.merge_and_unload(), processor, partial)
+    save_heads(heads, partial/'heads.safetensors')
+    return partial.rename(out)
+
+# %% ../../nbs/sft/07_stages.ipynb #37c9637b
+@torch.no_grad()
+def classify(
+    model:nn.Module, # Thinker, plain or wrapped
+    heads:Heads, # Its heads
+    processor:OmniProcessor, # Its processor
+    examples:Sequence[Example], # Rows with a head, of one modality signature
+    delta:Tensor|float = 0., # What is added to the pooled states, shape (B, H)
+)->list[str]: # Each `\boxed{label}`
+    "Likeliest of each row's options by the heads."
+    model.eval()
+    states = pooled_states(model, processor, examples) + delta
+    logits = heads(states, torch.tensor([domain_of(e.row['task']) for e in examples], device=model.device))
+    return [f'\\boxed{{{label}}}' for label in choose_labels(logits, [e.row for e in examples])]
+
+# %% ../../nbs/sft/07_stages.ipynb #88b5eb02
+def routed(
+    examples:list[Example], # Rows of one modality signature
+    by_label:Responder, # Answers those that have a head
+    by_word:Responder, # Answers the others
+)->list[str]: # Responses in the order of the rows
+    "Send each row to the one who can answer it."
+    out = [''] * len(examples)
+    for labelled, respond in ((True, by_label), (False, by_word)):
+        at = [i for i, e in enumerate(examples) if has_head(e.row) == labelled]
+        if at:
+            for i, response in zip(at, respond([examples[i] for i in at]), strict=True): out[i] = response
+    return out
+
+def staged(
+    model:nn.Module, # Thinker, plain or wrapped
+    heads:Heads, # Its heads
+    processor:OmniProcessor, # Its processor
+    max_new_tokens:int, # Longest open answer
+)->Responder:
+    "A responder of OmniSapiens SFT: labels by the heads, open answers in writing."
+    return lambda examples: routed(examples, lambda rows: classify(model, heads, processor, rows), writing(model, processor, max_new_tokens))

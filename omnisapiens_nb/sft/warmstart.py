@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'tower_outputs', 'tower_loss', 'FitConfig', 'SFTConfig', 'cosine', 'save_checkpoint', 'load_checkpoint',
-           'fit', 'sft_loss', 'warm_start']
+           'Trained', 'fit', 'target_batch', 'sft_loss', 'warm_start']
 
 # %% ../../nbs/sft/04_warmstart.ipynb #00870587
 import math, os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import trange
@@ -20,7 +20,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, draw_batch, stable_hash
-from .processor import MERGE, OmniProcessor, audio_tokens
+from .processor import MERGE, Example, OmniProcessor, audio_tokens
 from .targets import target_text
 
 # %% ../../nbs/sft/04_warmstart.ipynb #5ed3dd45
@@ -52,12 +52,26 @@ class FitConfig(BaseModel):
     "Settings of a training loop; other stages build on it."
     model_config = ConfigDict(extra='forbid', frozen=True)
     steps:int = Field(320, gt=0) # Optimizer steps
+    epochs:float|None = Field(None, gt=0) # In place of steps: so many times the rows there are
     batch:int = Field(32, gt=0) # Rows per step
+    accumulate:int = Field(1, gt=0) # Parts in which a batch is run, one after the other, to save memory
     lr:float = Field(2e-3, gt=0) # Peak learning rate
     warmup:float = Field(.05, ge=0, lt=1) # Share of the steps over which it rises
     clip:float = Field(1., gt=0) # Largest gradient norm
     seed:int = 0 # Of batches and dropout
     save_every:int = Field(100, gt=0) # Steps between checkpoints
+
+    @model_validator(mode='after')
+    def _one_length(self):
+        if self.epochs and 'steps' in self.model_fields_set: raise ValueError('give steps or epochs, not both')
+        if self.batch % self.accumulate: raise ValueError(f'a batch of {self.batch} cannot be run in {self.accumulate} equal parts')
+        return self
+
+    def steps_for(self,
+        rows:int, # Training rows
+    )->int: # Optimizer steps
+        "Length of a run."
+        return math.ceil(self.epochs*rows/self.batch) if self.epochs else self.steps
 
 # %% ../../nbs/sft/04_warmstart.ipynb #ee0c660a
 class SFTConfig(FitConfig):
@@ -93,13 +107,32 @@ def load_checkpoint(
     return torch.load(path, weights_only=True, map_location='cpu') if path and Path(path).is_file() else {}
 
 # %% ../../nbs/sft/04_warmstart.ipynb #c7e34081
-def _trained(parts): return {name: p for name, p in parts.named_parameters() if p.requires_grad}
+class Trained:
+    "The weights of a module that have a gradient, with float32 copies of those that are coarser."
+    def __init__(self,
+        parts:nn.Module, # Whatever of it requires a gradient
+    ):
+        self.weights = {name: p for name, p in parts.named_parameters() if p.requires_grad}
+        self.masters = {name: p if p.dtype == torch.float32 else p.detach().float() for name, p in self.weights.items()}
+        self.coarse = [(p, self.masters[name]) for name, p in self.weights.items() if p is not self.masters[name]]
 
-def _resume(state, trained, optimizer):
-    if state['weights'].keys() != trained.keys(): raise SourceError('the checkpoint is of other weights than those to be trained; remove it to begin again')
-    with torch.no_grad():
-        for name, p in trained.items(): p.copy_(state['weights'][name])
-    optimizer.load_state_dict(state['optimizer'])
+    def take_gradients(self):
+        "Move gradients from the model to the copies."
+        for p, master in self.coarse: master.grad, p.grad = None if p.grad is None else p.grad.float(), None
+
+    @torch.no_grad()
+    def give_back(self):
+        "Round the copies into the model."
+        for p, master in self.coarse: p.copy_(master)
+
+    @torch.no_grad()
+    def load(self,
+        weights:dict[str, Tensor], # From a checkpoint
+    ):
+        "Take over saved weights; SourceError if they are of something else."
+        if weights.keys() != self.masters.keys(): raise SourceError('the checkpoint is of other weights than those to be trained; remove it to begin again')
+        for name, master in self.masters.items(): master.copy_(weights[name])
+        self.give_back()
 
 # %% ../../nbs/sft/04_warmstart.ipynb #8832033b
 def fit(
@@ -111,28 +144,40 @@ def fit(
     checkpoint:Path|None = None, # Resume from and save to this file
 )->list[dict]: # One entry per step: what the loss logs, and the learning rate
     "Train for a number of steps; the same whether it was interrupted or not."
-    trained = _trained(parts)
-    optimizer = torch.optim.AdamW(trained.values(), lr=config.lr, betas=(.9, .98), weight_decay=.01)
-    if state := load_checkpoint(checkpoint): _resume(state, trained, optimizer)
-    log = state.get('log', [])
+    trained, steps = Trained(parts), config.steps_for(len(examples))
+    optimizer = torch.optim.AdamW(trained.masters.values(), lr=config.lr, betas=(.9, .98), weight_decay=.01)
+    log, settings = [], dict(name=name, rows=len(examples), **config.model_dump())
+    if state := load_checkpoint(checkpoint): log = _resume(state, trained, optimizer, settings)
     parts.train()
-    for step in trange(len(log), config.steps, desc=name, initial=len(log), total=config.steps, disable=None):
-        log.append(_step(loss_of, trained, optimizer, examples, config, name, step))
-        if checkpoint and (step + 1) % config.save_every == 0: save_checkpoint(checkpoint, weights={n: p.detach() for n, p in trained.items()}, optimizer=optimizer.state_dict(), log=log)
+    for step in trange(len(log), steps, desc=name, initial=len(log), total=steps, disable=None):
+        rate = config.lr * cosine(step, steps, config.warmup)
+        log.append(dict(step=step) | _step(loss_of, trained, optimizer, examples, config, name, step, rate) | dict(lr=rate))
+        if checkpoint and (step + 1) % config.save_every == 0:
+            save_checkpoint(checkpoint, weights={n: p.detach() for n, p in trained.masters.items()}, optimizer=optimizer.state_dict(), log=log, settings=settings)
     parts.eval()
     return log
 
 # %% ../../nbs/sft/04_warmstart.ipynb #b0696dc3
-def _step(loss_of, trained, optimizer, examples, config, name, step):
-    rate = config.lr * cosine(step, config.steps, config.warmup)
+def _resume(state, trained, optimizer, settings):
+    if changed := sorted(k for k in settings if state['settings'].get(k) != settings[k]): raise SourceError(f'the checkpoint was made with another {", ".join(changed)}; go on with the same settings, or remove it')
+    trained.load(state['weights'])
+    optimizer.load_state_dict(state['optimizer'])
+    return state['log']
+
+def _step(loss_of, trained, optimizer, examples, config, name, step, rate):
     for group in optimizer.param_groups: group['lr'] = rate
     torch.manual_seed(stable_hash(name, 'dropout', config.seed, step) >> 1)
-    loss, logged = loss_of([examples[i] for i in draw_batch(examples, config.batch, name, config.seed, step)])
+    rows, total = draw_batch(examples, config.batch, name, config.seed, step), {}
     optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(trained.values(), config.clip)
+    for part in range(config.accumulate):
+        loss, logged = loss_of([examples[i] for i in rows[part::config.accumulate]])
+        (loss/config.accumulate).backward()
+        for k, v in logged.items(): total[k] = total.get(k, 0) + v.item()/config.accumulate
+    trained.take_gradients()
+    nn.utils.clip_grad_norm_(trained.masters.values(), config.clip)
     optimizer.step()
-    return dict(step=step) | {k: v.item() for k, v in logged.items()} | dict(lr=rate)
+    trained.give_back()
+    return total
 
 # %% ../../nbs/sft/04_warmstart.ipynb #b0922ac7
 def _classes(examples):
@@ -147,6 +192,15 @@ def _tower_losses(heads, seen, examples):
         classes = [c for c, n in zip(_classes(examples), per_row) if n]
         if any(c >= 0 for c in classes): yield tower_loss(head, seen[modality], [n for n in per_row if n], classes)
 
+# %% ../../nbs/sft/04_warmstart.ipynb #00d2f38a
+def target_batch(
+    processor:OmniProcessor, # Its tokenizer
+    examples:Sequence[Example], # Encoded rows
+)->tuple[dict, Tensor]: # Model inputs, and labels (B, L) with -100 outside the targets
+    "A batch with each row's target and an end token after its prompt."
+    tokenizer = processor.tokenizer
+    return processor.collate(examples, [tokenizer(target_text(e.row)).input_ids + [tokenizer.eos_token_id] for e in examples])
+
 # %% ../../nbs/sft/04_warmstart.ipynb #73a772a1
 def sft_loss(
     model:Qwen2_5OmniThinkerForConditionalGeneration, # In training mode
@@ -155,8 +209,7 @@ def sft_loss(
     examples:list, # Encoded rows
 )->tuple[Tensor, Tensor]: # Language-model loss, sum of tower losses
     "Both losses of one batch."
-    tokenizer = processor.tokenizer
-    batch, labels = processor.collate(examples, [tokenizer(target_text(e.row)).input_ids + [tokenizer.eos_token_id] for e in examples])
+    batch, labels = target_batch(processor, examples)
     with tower_outputs(model) as seen:
         logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, :-1]
     y = labels[:, 1:].to(model.device)
