@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Source', 'Config', 'Resume', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'cards',
-           'mini', 'start', 'sft', 'rl', 'predict', 'evaluate', 'main']
+           'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate', 'main']
 
 # %% ../nbs/guides/02_command_line.ipynb #4471a472
+import warnings
 from pathlib import Path
 from typing import Annotated
 import typer
@@ -128,10 +129,27 @@ def start(atlas:Annotated[Path, typer.Option(help='Atlas folder.')], out:Annotat
 # %% ../nbs/guides/02_command_line.ipynb #93bf1935
 @app.command()
 def sft(config:Config, resume:Resume = False):
-    "Warm start: supervised fine-tuning on boxed answers."
-    from omnisapiens_nb.steps import SFTRecipe, read_recipe, run_sft
+    "Supervised fine-tuning; `stage` in the recipe is warm_start (if absent), classify or lm_head."
+    from omnisapiens_nb.supervised import run_stage
     _quiet()
-    typer.echo(f'Model: {run_sft(read_recipe(config, SFTRecipe), resume)}')
+    typer.echo(f'Model: {run_stage(config, resume)}')
+
+# %% ../nbs/guides/02_command_line.ipynb #98ad122d
+@app.command()
+def bam(config:Config, resume:Resume = False):
+    "Behavioural adapters on the descriptors of an Atlas, above a model with heads."
+    from omnisapiens_nb.steps import read_recipe
+    from omnisapiens_nb.supervised import BAMRecipe, run_bam
+    _quiet()
+    typer.echo(f'Adapters: {run_bam(read_recipe(config, BAMRecipe), resume)}')
+
+# %% ../nbs/guides/02_command_line.ipynb #4f128b35
+@app.command()
+def merge(model:Annotated[Path, typer.Option(help='Folder of the stage classify or lm_head.')], out:Annotated[Path, typer.Option(help='Folder of the plain checkpoint.')]):
+    "Fold adapter and lm_head into the base: a checkpoint that from_pretrained opens, heads beside it."
+    from omnisapiens_nb.sft.stages import merge as run
+    _quiet()
+    typer.echo(f'Model: {run(model, out)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #8c0d7d7d
 @app.command()
@@ -180,6 +198,7 @@ def _quiet():
     from transformers.utils import logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.filterwarnings('ignore', '.*is_gradient_checkpointing', FutureWarning)   # PEFT asks for a name that transformers is giving up
 
 # %% ../nbs/guides/02_command_line.ipynb #55e296a9
 @app.callback(invoke_without_command=True)

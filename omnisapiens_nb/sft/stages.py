@@ -111,9 +111,9 @@ def train_lm_head(
     config:FitConfig = FitConfig(), # Settings
     checkpoint:Path|None = None, # Resume from and save to this file
 )->list[dict]: # One entry per step
-    "Stage 2 of OmniSapiens SFT: `lm_head` alone; ValueError where it is tied to the embeddings."
+    "Stage 2 of OmniSapiens SFT: `lm_head` alone; SourceError where it is tied to the embeddings."
     head = model.get_output_embeddings()
-    if head.weight is model.get_input_embeddings().weight: raise ValueError('lm_head is tied to the embeddings and cannot be trained alone; untie it')
+    if head.weight is model.get_input_embeddings().weight: raise SourceError('lm_head is tied to the embeddings and cannot be trained alone; save the base with tie_word_embeddings=False, then run stage 1 on that')
     model.requires_grad_(False)
     head.requires_grad_(True)
     def loss_of(batch):
