@@ -49,7 +49,7 @@ class SignatureBatches(Sampler[list[int]]):
     "Epochs in which every row comes once, in batches of one modality signature."
     def __init__(self,
         signatures:Sequence[str], # Of every row
-        size:int, # Rows per batch; not called `batch_size`, by which accelerate would know and drop short batches
+        size:int, # Rows per batch
         processes:int = 1, # Among which the batches are dealt
         seed:int = 0, # Of the order
     ): self.signatures, self.size, self.processes, self.seed, self.epoch = signatures, size, processes, seed, 0
@@ -74,6 +74,7 @@ def _settings(args, examples):
     dealt = args.accelerator_config
     wrong = dict(packing=args.packing, padding_free=args.padding_free, dataloader_drop_last=args.dataloader_drop_last,
                  train_sampling_strategy=args.train_sampling_strategy != 'random', completion_only_loss=args.completion_only_loss is False,
+                 auto_find_batch_size=args.auto_find_batch_size,
                  dataset_kwargs=not (args.dataset_kwargs or {}).get('skip_prepare_dataset', True),
                  accelerator_config=dealt.split_batches or dealt.dispatch_batches)
     if named := [k for k, v in wrong.items() if v]: raise ValueError(f'{", ".join(named)}: contradicts batches of one signature, every row once, loss on the response; leave it at its default')
