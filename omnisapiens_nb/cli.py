@@ -129,7 +129,7 @@ def start(atlas:Annotated[Path, typer.Option(help='Atlas folder.')], out:Annotat
 # %% ../nbs/guides/02_command_line.ipynb #93bf1935
 @app.command()
 def sft(config:Config, resume:Resume = False):
-    "Supervised fine-tuning; `stage` in the recipe is warm_start (if absent), classify or lm_head."
+    "Supervised fine-tuning; `stage` in the recipe is warm_start (if absent), classify, lm_head or answers (by TRL)."
     from omnisapiens_nb.supervised import run_stage
     _quiet()
     typer.echo(f'Model: {run_stage(config, resume)}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'tower_outputs', 'tower_loss', 'FitConfig', 'SFTConfig', 'cosine', 'save_checkpoint', 'load_checkpoint',
-           'Trained', 'fit', 'target_batch', 'sft_loss', 'warm_start']
+           'Trained', 'fit', 'target_ids', 'target_batch', 'sft_loss', 'warm_start']
 
 # %% ../../nbs/sft/04_warmstart.ipynb #00870587
 import math, os
@@ -192,14 +192,21 @@ def _tower_losses(heads, seen, examples):
         classes = [c for c, n in zip(_classes(examples), per_row) if n]
         if any(c >= 0 for c in classes): yield tower_loss(head, seen[modality], [n for n in per_row if n], classes)
 
-# %% ../../nbs/sft/04_warmstart.ipynb #00d2f38a
+# %% ../../nbs/sft/04_warmstart.ipynb #f24e3455
+def target_ids(
+    processor:OmniProcessor, # Its tokenizer
+    examples:Sequence[Example], # Encoded rows
+)->list[list[int]]: # Token ids per row
+    "What is to be written after each prompt: the target text, and the token that ends it."
+    tokenizer = processor.tokenizer
+    return [tokenizer(target_text(e.row)).input_ids + [tokenizer.eos_token_id] for e in examples]
+
 def target_batch(
     processor:OmniProcessor, # Its tokenizer
     examples:Sequence[Example], # Encoded rows
 )->tuple[dict, Tensor]: # Model inputs, and labels (B, L) with -100 outside the targets
-    "A batch with each row's target and an end token after its prompt."
-    tokenizer = processor.tokenizer
-    return processor.collate(examples, [tokenizer(target_text(e.row)).input_ids + [tokenizer.eos_token_id] for e in examples])
+    "A batch with each row's target after its prompt."
+    return processor.collate(examples, target_ids(processor, examples))
 
 # %% ../../nbs/sft/04_warmstart.ipynb #73a772a1
 def sft_loss(
