@@ -11,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 import pandas as pd
 import yaml
-from omnisapiens_nb.atlas.schema import SCHEMA, SPLITS, Row
-from omnisapiens_nb.atlas.store import StoreWriter, open_atlas
+from omnisapiens_nb.atlas.store import open_atlas, open_splits, rewrite_atlas
 from omnisapiens_nb.evaluation.scores import answers_by_dataset, read_predictions, table_of
 from omnisapiens_nb.evaluation.similarity import minilm
 
@@ -37,18 +36,14 @@ def atlas(out, name, seed):
 def shuffled(described, out, seed=0):
     "The same Atlas with the descriptors of a dataset dealt out anew among its rows of a split."
     if out.exists(): return out
-    partial = out.with_name(out.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(described, partial, ignore=shutil.ignore_patterns('data'))
-    writer, rng = StoreWriter(partial), random.Random(seed)
-    for split in SPLITS:
-        rows, alike = list(open_atlas(described, split)), defaultdict(list)
-        for i, row in enumerate(rows): alike[row['dataset'], *(len(row[f] or ()) for f in FEATURES)].append(i)
+    partial, rng, dealt = out.with_name(out.name + '.partial'), random.Random(seed), {}
+    for store in open_splits(described).values():
+        columns, alike = store.columns('id', 'dataset', *FEATURES), defaultdict(list)
+        for i, key in enumerate(columns['dataset']): alike[key, *(len(columns[f][i] or ()) for f in FEATURES)].append(i)
         for at in alike.values():
-            dealt = [{f: rows[i][f] for f in FEATURES} for i in rng.sample(at, len(at))]
-            for i, features in zip(at, dealt): rows[i] = rows[i] | features
-        for row in rows: writer.add(Row(**{n: row[n] for n in SCHEMA.names}))
-    writer.finish()
+            for i, other in zip(at, rng.sample(at, len(at))): dealt[columns['id'][i]] = {f: columns[f][other] for f in FEATURES}
+    shutil.rmtree(partial, ignore_errors=True)
+    rewrite_atlas(described, partial, lambda row: row | dealt[row['id']], {})
     return partial.rename(out)
 
 def stage(out, command, name, changes):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Source', 'Config', 'Resume', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert',
-           'describe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate', 'main']
+           'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate',
+           'main']
 
 # %% ../nbs/guides/02_command_line.ipynb #4471a472
 import warnings
@@ -98,7 +99,7 @@ def convert(
     from omnisapiens_nb.atlas.exchange import convert as run
     for path in run(folder, out, tar): typer.echo(path)
 
-# %% ../nbs/guides/02_command_line.ipynb #b3102cf4
+# %% ../nbs/guides/02_command_line.ipynb #a8d86581
 @app.command()
 def describe(
     atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
@@ -107,8 +108,20 @@ def describe(
     workers:Annotated[int, typer.Option(min=1, help='Processes.')] = 1,
 ):
     "Write an Atlas with behavioural descriptors of its media."
-    from omnisapiens_nb.atlas.descriptors import describe_atlas
+    from omnisapiens_nb.atlas.extract import describe_atlas
     typer.echo(f'Atlas: {describe_atlas(atlas, out, extractor, workers)}')
+
+# %% ../nbs/guides/02_command_line.ipynb #914ca9ce
+@app.command()
+def transcribe(
+    atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
+    out:Annotated[Path, typer.Option(help='Atlas folder to make; gone on with if it was interrupted.')],
+    model:Annotated[str, typer.Option(help='Speech recogniser: folder, or hub name such as openai/whisper-large-v3.')],
+):
+    "Write an Atlas with transcripts for rows that have sound and no words."
+    from omnisapiens_nb.atlas.transcripts import transcribe_atlas
+    _quiet()
+    typer.echo(f'Atlas: {transcribe_atlas(atlas, out, model)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #2ce858a2
 @app.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from pydantic import Field
 from .atlas.datasets import DATASETS
-from .atlas.descriptors import EXTRACTORS
+from .atlas.extract import EXTRACTORS
 from .atlas.reading import SourceError
 from .sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam
 from .sft.batches import Examples

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from ..atlas.descriptors import COLUMNS, EXTRACTORS, read_descriptors
+from ..atlas.descriptors import read_descriptors
+from ..atlas.extract import COLUMNS, EXTRACTORS
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
 from .bam import BAM, added_to_answers, final_norm, stack_descriptors
