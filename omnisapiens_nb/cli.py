@@ -153,11 +153,12 @@ def start(atlas:Annotated[Path, typer.Option(help='Atlas folder.')], out:Annotat
 
 # %% ../nbs/guides/02_command_line.ipynb #93bf1935
 @app.command()
-def sft(config:Config, resume:Resume = False):
+def sft(config:Config, resume:Resume = False, plan:Annotated[bool, typer.Option('--plan', help='Only say how many weights would be trained.')] = False):
     "Supervised fine-tuning; `stage` in the recipe is warm_start (if absent), classify, lm_head or answers (by TRL)."
-    from omnisapiens_nb.supervised import run_stage
+    from omnisapiens_nb.supervised import plan_stage, read_stage, run_stage
     _quiet()
-    typer.echo(f'Model: {run_stage(config, resume)}')
+    recipe = read_stage(config)
+    typer.echo(plan_stage(recipe) if plan else f'Model: {run_stage(recipe, resume)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #98ad122d
 @app.command()

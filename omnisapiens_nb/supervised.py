@@ -4,19 +4,23 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'ClassifyRecipe', 'LMHeadRecipe', 'AnswersRecipe', 'BAMRecipe', 'run_classify', 'run_lm_head', 'run_answers',
-           'run_bam', 'run_stage']
+           'run_bam', 'read_stage', 'run_stage', 'plan_stage']
 
 # %% ../nbs/guides/04_supervised_stages.ipynb #a6d9297d
 import json, shutil
 from pathlib import Path
 from typing import Literal
+import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
 from pydantic import Field
 from .atlas.datasets import DATASETS
 from .atlas.extract import EXTRACTORS
 from .atlas.reading import SourceError
 from .sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam
 from .sft.batches import Examples
+from .sft.heads import Heads
 from .sft.model import load_model, save_model
+from .sft.sizes import GIB, meta_model, parameters
 from .sft.stages import PROJECTIONS, ClassifyConfig, has_head, load_stages, save_stages, train_classifier, train_lm_head
 from .sft.warmstart import FitConfig
 from .steps import Recipe, SFTRecipe, begin_step, finish, read_log, read_recipe, read_yaml, run_sft, training_rows
@@ -71,7 +75,6 @@ def run_lm_head(
 
 # %% ../nbs/guides/04_supervised_stages.ipynb #9c1f89dd
 def _trl_settings(recipe, partial, device):
-    from peft import LoraConfig
     from trl import SFTConfig
     if taken := {'output_dir', 'use_cpu'} & recipe.train.keys(): raise SourceError(f'train.{taken.pop()} follows from the recipe itself; leave it out')
     try:
@@ -140,13 +143,41 @@ def run_bam(
 # %% ../nbs/guides/04_supervised_stages.ipynb #ccf900d7
 STAGES = dict(warm_start=(SFTRecipe, run_sft), classify=(ClassifyRecipe, run_classify), lm_head=(LMHeadRecipe, run_lm_head), answers=(AnswersRecipe, run_answers))
 
-def run_stage(
+def read_stage(
     path:Path, # YAML recipe
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # What the stage made
-    "Run the stage a recipe names; SourceError if there is no such stage."
+)->Recipe: # Of the stage it names
+    "Read the recipe of a stage; SourceError if there is no such stage."
     found = read_yaml(path)
     stage = found.get('stage', 'warm_start') if isinstance(found, dict) else 'warm_start'
     if stage not in STAGES: raise SourceError(f'{path}: no stage is called {stage!r}; choose from {", ".join(STAGES)}' + '; adapters are trained by `omnisapiens-nb bam`' * (stage == 'bam'))
-    recipe, run = STAGES[stage]
-    return run(read_recipe(path, recipe), resume)
+    return read_recipe(path, STAGES[stage][0])
+
+def run_stage(
+    recipe:Recipe, # From `read_stage`
+    resume:bool = False, # Go on with an interrupted run
+)->Path: # What the stage made
+    "Run the stage a recipe describes."
+    return STAGES[recipe.stage][1](recipe, resume)
+
+# %% ../nbs/guides/04_supervised_stages.ipynb #0a4ba12c
+def _planned(recipe):
+    "Base, weights beside it, weights trained."
+    if isinstance(recipe, LMHeadRecipe):
+        if not (Path(recipe.model)/'adapter_config.json').is_file(): raise SourceError(f'{recipe.model}: no adapter_config.json; the plan of this stage needs the folder that stage 1 made')
+        base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
+        return base, 0, parameters(meta_model(base).lm_head)
+    net = meta_model(recipe.model)
+    hidden = net.config.text_config.hidden_size
+    if isinstance(recipe, SFTRecipe): return recipe.model, 0, parameters(net)
+    lora, added = (recipe.lora, 0) if isinstance(recipe, AnswersRecipe) else (recipe.train.lora(), parameters(Heads(hidden)))
+    if lora is None: return recipe.model, 0, parameters(net)
+    with torch.device('meta'): trained = parameters(get_peft_model(net, LoraConfig(target_modules=PROJECTIONS, **lora)), trained=True)
+    return recipe.model, trained + added, trained + added
+
+def plan_stage(
+    recipe:Recipe, # From `read_stage`
+)->str: # One sentence
+    "How many weights a stage trains, and what that takes before activations; SourceError if the model's configuration is not to be had."
+    base, added, trained = _planned(recipe)
+    total = parameters(meta_model(base)) + added
+    return f'{recipe.stage} on {base}: {trained:,} of {total:,} weights are trained ({trained/total:.2%}); {(2*(total - added) + 16*trained)/GIB:.1f} GiB in bfloat16 before activations'

@@ -37,13 +37,17 @@ class ClassifyConfig(FitConfig):
     dropout:float = Field(.05, ge=0, lt=1) # On the input of the adapters
     gradient_checkpointing:bool = False # Compute activations twice and keep few of them: slower, but large batches fit
 
+    def lora(self)->dict:
+        "Settings of LoRA by PEFT's names."
+        return dict(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)
+
 # %% ../../nbs/sft/07_stages.ipynb #93b033e8
 def add_lora(
     model:Qwen2_5OmniThinkerForConditionalGeneration, # Its own weights are frozen
     config:ClassifyConfig, # Rank, α, dropout
 )->PeftModel:
     "Wrap a Thinker with LoRA on the decoder (arXiv 2510.04899, training details)."
-    return get_peft_model(model, LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=PROJECTIONS))
+    return get_peft_model(model, LoraConfig(target_modules=PROJECTIONS, **config.lora()))
 
 # %% ../../nbs/sft/07_stages.ipynb #19358398
 def has_head(
