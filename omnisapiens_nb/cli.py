@@ -224,7 +224,7 @@ def _quiet():
     from transformers.utils import logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    warnings.filterwarnings('ignore', '.*is_gradient_checkpointing', FutureWarning)   # PEFT asks for a name that transformers is giving up
+    warnings.filterwarnings('ignore', '.*gradient_checkpointing', FutureWarning)   # PEFT and TRL use a name that transformers is giving up
 
 # %% ../nbs/guides/02_command_line.ipynb #55e296a9
 @app.callback(invoke_without_command=True)
