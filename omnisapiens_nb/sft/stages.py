@@ -118,12 +118,12 @@ def train_lm_head(
     "Stage 2 of OmniSapiens SFT: `lm_head` alone; SourceError where it is tied to the embeddings."
     head = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight: raise SourceError('lm_head is tied to the embeddings and cannot be trained alone; save the base with tie_word_embeddings=False, then run stage 1 on that')
-    model.requires_grad_(False)
+    model.requires_grad_(False).eval()
     head.requires_grad_(True)
     def loss_of(batch):
         loss = answer_loss(model, processor, batch)
         return loss, dict(loss=loss)
-    return fit(model, loss_of, examples, config, 'lm_head', checkpoint)
+    return fit(head, loss_of, examples, config, 'lm_head', checkpoint)
 
 # %% ../../nbs/sft/07_stages.ipynb #b25f7561
 _CARD = """---
