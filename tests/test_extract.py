@@ -40,7 +40,7 @@ def test_killed_at_a_random_moment(atlas, whole, seed):
     while run.poll() is None and len(list(partial.glob("blocks/*.parquet"))) < target and time.monotonic() < limit: time.sleep(.002)
     time.sleep(draw.random() * .05)
     run.send_signal(signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
+    assert run.wait() in (-signal.SIGKILL, 0)   # 0: it was faster than we
     if not out.exists():
         assert len(list(partial.glob("blocks/*.parquet"))) >= target
         describe_atlas(atlas, out)
