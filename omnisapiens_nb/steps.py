@@ -60,7 +60,7 @@ def read_yaml(
     "Read a recipe without checking it; SourceError if it is not there or not YAML."
     if not Path(path).is_file(): raise SourceError(f'{path}: no such file; give a YAML recipe')
     try: return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except yaml.YAMLError as e: raise SourceError(f'{path}: not YAML ({str(e).splitlines()[0]})') from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise SourceError(f'{path}: not YAML in UTF-8 ({str(e).splitlines()[0]})') from e
 
 def read_recipe(
     path:Path, # YAML file

@@ -149,7 +149,7 @@ def read_stage(
     "Read the recipe of a stage; SourceError if there is no such stage."
     found = read_yaml(path)
     stage = found.get('stage', 'warm_start') if isinstance(found, dict) else 'warm_start'
-    if stage not in STAGES: raise SourceError(f'{path}: no stage is called {stage!r}; choose from {", ".join(STAGES)}' + '; adapters are trained by `omnisapiens-nb bam`' * (stage == 'bam'))
+    if str(stage) not in STAGES: raise SourceError(f'{path}: no stage is called {stage!r}; choose from {", ".join(STAGES)}' + '; adapters are trained by `omnisapiens-nb bam`' * (stage == 'bam'))
     return read_recipe(path, STAGES[stage][0])
 
 def run_stage(
