@@ -5,7 +5,7 @@ OUT ?= runs/tutorial
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env tutorial test docs lab export clean
+.PHONY: help install landmarks-env tutorial test testbed docs lab export clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -40,6 +40,9 @@ tutorial: .venv/installed ## From source files to a report, in OUT (default runs
 test: .venv/installed ## Every notebook as a test, then tests/
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+testbed: .venv/installed ## Every estimator in the testbed again, into nbs/results (a quarter of an hour on two cores)
+	$(BIN)/python benchmarks/testbed.py
 
 docs: .venv/docs ## Build the site into _site (needs npm)
 	$(BIN)/python docs/build.py

@@ -40,11 +40,30 @@ class Groups:
         "Standard deviation of each group: population for `ddof` 0, sample for 1."
         return (self.sum(self.centred(x)**2) / (self.count(x) - ddof).clamp(min=1)).sqrt()
 
+    def extremes(self, x:Tensor)->tuple[Tensor, Tensor]: # Least and greatest, infinite the wrong way round where all is missing
+        "Least and greatest value of each group."
+        missing, ends = x.isnan(), x.new_full((2, len(self.keys)), math.inf)
+        low = ends[0].scatter_reduce_(0, self.index, x.masked_fill(missing, math.inf), "amin")
+        return low, (-ends[1]).scatter_reduce_(0, self.index, x.masked_fill(missing, -math.inf), "amax")
+
     def spread(self, x:Tensor)->Tensor: # One range per group, 0 where all is missing
         "Largest less smallest value of each group."
-        none, known = x.new_full((len(self.keys),), math.inf), ~x.isnan()
-        high = (-none).scatter_reduce_(0, self.index[known], x[known], "amax")
-        return (high - none.scatter_reduce_(0, self.index[known], x[known], "amin")).clamp(min=0)
+        low, high = self.extremes(x)
+        return (high - low).clamp(min=0)
+
+# %% ../../nbs/rl/02_groups.ipynb #5079dcb4
+def _group_numbers(
+    ids:Tensor, # (rows,)
+)->Groups: # Keys in their order
+    "Groups of ids that are numbers."
+    whole = len(ids) and not ids.is_floating_point() and ids.dtype != torch.bool
+    least, span = (int(ids.min()), int(ids.max()) - int(ids.min()) + 1) if whole else (0, math.inf)
+    if span > 4 * len(ids):
+        keys, index = torch.unique(ids, return_inverse=True)
+        return Groups(keys.tolist(), index)
+    there = torch.zeros(span, dtype=torch.bool, device=ids.device) # Numbers that lie close need no sorting
+    there[ids - least] = True
+    return Groups((there.nonzero()[:, 0] + least).tolist(), (there.cumsum(0) - 1)[ids - least])
 
 # %% ../../nbs/rl/02_groups.ipynb #95f62b1b
 def group_by(
@@ -54,9 +73,7 @@ def group_by(
     "Groups of rows that have the same id."
     if isinstance(ids, (list, tuple)) and ids and isinstance(ids[0], Tensor): ids = torch.stack(list(ids))
     if isinstance(ids, np.ndarray): ids = torch.as_tensor(ids) if ids.dtype.kind in "iu" else ids.tolist()
-    if isinstance(ids, Tensor):
-        keys, index = torch.unique(ids.to(device), return_inverse=True)
-        return Groups(keys.tolist(), index)
+    if isinstance(ids, Tensor): return _group_numbers(ids.to(device))
     number = {k: i for i, k in enumerate(dict.fromkeys(ids))}
     return Groups(list(number), torch.tensor(list(map(number.__getitem__, ids)), dtype=torch.long, device=device))
 
@@ -122,10 +139,10 @@ def live_prompts(
     tolerance:float=1e-6, # Range of a dead group, relative to its task's
 )->Tensor: # Whether each prompt's rewards differ, (prompts,)
     "Prompts whose rewards differ by more than rounding."
-    r, ulp = batch.rewards, min(torch.finfo(batch.dtype).eps, 2**-23)
-    spread = batch.tasks.spread(r)
-    size = torch.zeros_like(spread).scatter_reduce_(0, batch.tasks.index, r.abs().nan_to_num(nan=0.), "amax")
-    return batch.prompts.spread(r) > torch.maximum(tolerance * spread, 4 * ulp * size)[batch.task_of.index]
+    low, high = batch.prompts.extremes(batch.rewards)
+    least, most = batch.task_of.extremes(low)[0], batch.task_of.extremes(high)[1]
+    rounding = 4 * min(torch.finfo(batch.dtype).eps, 2**-23) * torch.maximum(least.abs(), most.abs())
+    return high - low > torch.maximum(tolerance * (most - least), rounding)[batch.task_of.index]
 
 # %% ../../nbs/rl/02_groups.ipynb #65e90ad2
 def live_rows(

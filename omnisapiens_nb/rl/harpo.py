@@ -96,10 +96,12 @@ def normalised(
 )->Tensor: # (rows,), NaN where the reward is missing
     "Group-normalised advantages in the conventions of a form."
     r, index = batch.rewards, batch.prompts.index
-    if c.minmax and (span := batch.whole.spread(r).item()) > 0: r = (r - r[~r.isnan()].min()) / span
-    elif c.minmax: r = 0. * r
-    sd = batch.prompts.std(r) if c.live_only else batch.prompts.std(r).clamp(min=c.eps)
-    z = batch.prompts.centred(r) / sd[index]
+    if c.minmax:
+        low, high = batch.whole.extremes(r)
+        r = (r - low) / (high - low) if high > low else 0. * r
+    z = batch.prompts.centred(r)
+    sd = batch.prompts.mean(z**2).sqrt() # Population deviation
+    z = z / (sd if c.live_only else sd.clamp(min=c.eps))[index]
     if c.live_only: return torch.where(live[index] | r.isnan(), z, 0.)
     return torch.where(batch.prompts.count(r)[index] == 1, r, z) if c.minmax else z
 
