@@ -34,7 +34,7 @@ def test_bad_input_is_named_by_its_row(name, batch, data):
     est, row = ESTIMATORS[name](), data.draw(st.integers(0, len(r) - 1))
     put = lambda column, x: [*column[:row], x, *column[row + 1:]]
     for call in ((put(r.tolist(), math.inf), q, m), (r, q, put(m, None)), (r, put(q, None), m)):
-        with pytest.raises(ValueError, match=f"row {row}"): est(*call)
+        with pytest.raises(ValueError, match=rf"row {row}\b"): est(*call)
     for call in ((r, q[:-1], m), (r, q, m + ["a"])):
         with pytest.raises(ValueError, match="row"): est(*call)
     with pytest.raises(ValueError, match="row .*another task"): est([*r.tolist(), 1.], q + [q[row]], m + ["other"])

@@ -51,12 +51,14 @@ class Groups:
         low, high = self.extremes(x)
         return (high - low).clamp(min=0)
 
-# %% ../../nbs/rl/02_groups.ipynb #5079dcb4
+# %% ../../nbs/rl/02_groups.ipynb #7cefeb1e
 def _group_numbers(
     ids:Tensor, # (rows,)
 )->Groups: # Keys in their order
     "Groups of ids that are numbers."
+    if ids.ndim != 1: raise ValueError(f"ids have shape {tuple(ids.shape)}, row 0 is not a number; give one id per row")
     whole = len(ids) and not ids.is_floating_point() and ids.dtype != torch.bool
+    if whole: ids = ids.long()
     least, span = (int(ids.min()), int(ids.max()) - int(ids.min()) + 1) if whole else (0, math.inf)
     if span > 4 * len(ids):
         keys, index = torch.unique(ids, return_inverse=True)
@@ -72,8 +74,9 @@ def group_by(
 )->Groups: # Keys and the group of each row
     "Groups of rows that have the same id."
     if isinstance(ids, (list, tuple)) and ids and isinstance(ids[0], Tensor): ids = torch.stack(list(ids))
-    if isinstance(ids, np.ndarray): ids = torch.as_tensor(ids) if ids.dtype.kind in "iu" else ids.tolist()
+    if isinstance(ids, np.ndarray): ids = torch.as_tensor(ids.astype(np.int64)) if ids.dtype.kind in "iu" else ids.tolist()
     if isinstance(ids, Tensor): return _group_numbers(ids.to(device))
+    ids = [k.item() if isinstance(k, np.generic) else k for k in ids] # Keys that JSON can hold
     number = {k: i for i, k in enumerate(dict.fromkeys(ids))}
     return Groups(list(number), torch.tensor(list(map(number.__getitem__, ids)), dtype=torch.long, device=device))
 
@@ -86,6 +89,7 @@ class Batch:
     tasks: Groups # Rows by task
     task_of: Groups # Prompts by task
     dtype: torch.dtype # Of the rewards as they came
+    unit: float = 2**-23 # Rounding of the rewards, relative: float32's unless they came as a float64 tensor
 
     def finish(self, a:Tensor)->Tensor: # (rows,)
         "Advantages in the type of the rewards, 0 for rows without reward."
@@ -131,7 +135,8 @@ def as_batch(
     first = torch.zeros(len(prompts.keys), dtype=torch.long, device=r.device)
     first[prompts.index] = by_task.index
     _first(first[prompts.index] != by_task.index, "{row}: its prompt has rows of another task; give prompts of two tasks two ids")
-    return Batch(r.double(), prompts, by_task, Groups(by_task.keys, first), r.dtype)
+    exact = isinstance(rewards, Tensor) and rewards.dtype == torch.float64
+    return Batch(r.double(), prompts, by_task, Groups(by_task.keys, first), r.dtype, torch.finfo(torch.float64).eps if exact else 2**-23)
 
 # %% ../../nbs/rl/02_groups.ipynb #4159373e
 def live_prompts(
@@ -141,7 +146,7 @@ def live_prompts(
     "Prompts whose rewards differ by more than rounding."
     low, high = batch.prompts.extremes(batch.rewards)
     least, most = batch.task_of.extremes(low)[0], batch.task_of.extremes(high)[1]
-    rounding = 4 * min(torch.finfo(batch.dtype).eps, 2**-23) * torch.maximum(least.abs(), most.abs())
+    rounding = 4 * batch.unit * torch.maximum(least.abs(), most.abs())
     return high - low > torch.maximum(tolerance * (most - least), rounding)[batch.task_of.index]
 
 # %% ../../nbs/rl/02_groups.ipynb #65e90ad2

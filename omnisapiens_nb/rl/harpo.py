@@ -73,6 +73,10 @@ class HarpoConfig:
     sample_clamp: tuple[float, float] = (.5, 3.) # Least and greatest sample factor
     eps: float = 1e-6 # Range of a dead group relative to its task's; released: floor of deviations and contributions
 
+    def __post_init__(self):
+        for name, known in dict(reference=("geometric", "arithmetic", "unit"), inertia=("level", "factor"), start=("zero", "first", "corrected")).items():
+            if getattr(self, name) not in known: raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+
     @classmethod
     def released(cls)->"HarpoConfig": # Reproduces the recorded numbers
         "The code that the authors of arXiv 2602.10635 released."
