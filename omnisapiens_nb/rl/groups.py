@@ -76,9 +76,9 @@ def group_by(
     if isinstance(ids, (list, tuple)) and ids and isinstance(ids[0], Tensor): ids = torch.stack(list(ids))
     if isinstance(ids, np.ndarray): ids = torch.as_tensor(ids.astype(np.int64)) if ids.dtype.kind in "iu" else ids.tolist()
     if isinstance(ids, Tensor): return _group_numbers(ids.to(device))
-    ids = [k.item() if isinstance(k, np.generic) else k for k in ids] # Keys that JSON can hold
     number = {k: i for i, k in enumerate(dict.fromkeys(ids))}
-    return Groups(list(number), torch.tensor(list(map(number.__getitem__, ids)), dtype=torch.long, device=device))
+    keys = [k.item() if isinstance(k, np.generic) else k for k in number] # As JSON can hold them
+    return Groups(keys, torch.tensor(list(map(number.__getitem__, ids)), dtype=torch.long, device=device))
 
 # %% ../../nbs/rl/02_groups.ipynb #ed927c8a
 @dataclass(frozen=True)
