@@ -1,5 +1,5 @@
 "The house is in order: exports, README and notebooks in step, cells as long as agreed, pins in one place."
-import json, re, statistics, subprocess, sys
+import json, re, statistics, subprocess, sys, tempfile
 from configparser import ConfigParser
 import pytest
 from conftest import ROOT
@@ -31,6 +31,13 @@ def test_imports_stand_alone(path):
         lines = [l for l in code_lines(cell) if not l.startswith((" ", ")"))]
         imports = [l for l in lines if re.match(r"(import|from) ", l) and "nbdev.nbdev_export" not in l]
         if imports: assert all(re.match(r"(import|from) |disable_progress_bar|with warnings", l) for l in lines), "".join(cell["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_folder_of_one_machine(path):
+    "Temporary folders have another name each time."
+    for cell in cells(path, "code"):
+        for output in cell["outputs"]: assert tempfile.gettempdir() + "/" not in "".join((output | output.get("data", {})).get("text/plain", output.get("text", []))), cell["id"]
 
 
 def test_code_cells_are_short():
