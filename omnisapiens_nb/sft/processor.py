@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'CHAT_TEMPLATE', 'PATCH', 'MERGE', 'TEMPORAL', 'MEAN', 'STD', 'BLANKS', 'train_tokenizer',
-           'normalise_frames', 'video_patches', 'audio_tokens', 'Example', 'OmniProcessor']
+           'normalise_frames', 'video_patches', 'audio_tokens', 'Example', 'OmniProcessor', 'as_messages']
 
 # %% ../../nbs/sft/00_processor.ipynb #46922fd9
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenizerFast, WhisperFeatureExtractor
-from ..atlas.media import RATE, duration, read_audio, read_image, read_video
+from ..atlas.media import RATE, MediaError, duration, read_audio, read_image, read_video
 from ..atlas.schema import TAGS
 
 # %% ../../nbs/sft/00_processor.ipynb #b1172f28
@@ -118,19 +119,48 @@ class OmniProcessor:
         return cls(AutoTokenizer.from_pretrained(name, padding_side='left'), AutoFeatureExtractor.from_pretrained(name), **settings)
 
 # %% ../../nbs/sft/00_processor.ipynb #72053302
-def _content(row, blank):
+def as_messages(
+    row:dict, # A row of the store
+    blank:str = '', # `text` leaves the transcript out
+)->list[dict]: # One message of the user
+    "A row as a conversation; ValueError where tags and media do not match."
     problem = row['problem']
     if blank == 'text' and row.get('transcript'): problem = problem.replace(row['transcript'] + '\n', '', 1)
-    lines = problem.splitlines()
-    media = []
-    while lines and lines[0] in TAGS.values(): media.append(dict(type=lines.pop(0)[1:-1]))
-    return [*media, dict(type='text', text='\n'.join(lines))]
+    tags = list(takewhile(lambda line: line in TAGS.values(), problem.splitlines()))
+    for kind, tag in TAGS.items():
+        if tags.count(tag) != len(row[kind]): raise ValueError(f'{tags.count(tag)} {tag} in the prompt but {len(row[kind])} media; check the row with `row_faults`')
+    media = {tag: iter(row[kind]) for kind, tag in TAGS.items()}
+    content = [{'type': tag[1:-1], tag[1:-1]: next(media[tag])} for tag in tags]
+    return [dict(role='user', content=[*content, dict(type='text', text='\n'.join(problem.splitlines()[len(tags):]))])]
 
 # %% ../../nbs/sft/00_processor.ipynb #918daf23
 def _expand(text, placeholder, counts):
     parts = text.split(placeholder)
-    if len(parts) != len(counts) + 1: raise ValueError(f'{len(parts) - 1} {placeholder} in the prompt but {len(counts)} media; check the row with `row_faults`')
+    if len(parts) != len(counts) + 1: raise ValueError(f'{len(parts) - 1} {placeholder} in the prompt but {len(counts)} media; leave {placeholder} out of the text')
     return parts[0] + ''.join(placeholder*n + rest for n, rest in zip(counts, parts[1:]))
+
+def _load(medium):
+    if not isinstance(medium, (str, Path)): return medium
+    if not Path(medium).is_file(): raise MediaError(f'{medium}: no such file')
+    return Path(medium).read_bytes()
+
+# %% ../../nbs/sft/00_processor.ipynb #c6efd2cd
+@patch
+def encode_messages(self:OmniProcessor,
+    messages:list[dict], # Each with `role` and `content`, text or a list of parts
+)->Example: # Without a row
+    "Encode a conversation."
+    parts = [part for m in messages if not isinstance(m['content'], str) for part in m['content']]
+    audio, video, image = ([_load(p[kind]) for p in parts if p['type'] == kind] for kind in ('audio', 'video', 'image'))
+    mels = [self._mel(sound) for sound in audio]
+    films = [self._cut(read_video(film, self.frames)) for film in video]
+    pictures = [self._cut(np.stack([read_image(picture)]*TEMPORAL)) for picture in image]
+    text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = _expand(text, '<|AUDIO|>', [audio_tokens(m.shape[1]) for m in mels])
+    text = _expand(text, '<|VIDEO|>', [t*h*w//MERGE**2 for _, (t, h, w) in films])
+    text = _expand(text, '<|IMAGE|>', [t*h*w//MERGE**2 for _, (t, h, w) in pictures])
+    seconds = [TEMPORAL * duration(film) / self.frames for film in video]
+    return Example({}, self.tokenizer(text).input_ids, mels, [p for p, _ in films], [g for _, g in films], seconds, pictures)
 
 # %% ../../nbs/sft/00_processor.ipynb #1ed0de65
 @patch
@@ -139,29 +169,21 @@ def encode(self:OmniProcessor,
     blank:str = '', # Take away `text`, `audio` or `video`
 )->Example:
     "Encode one row."
-    mels = [self._mel(data) for data in row['audios']]
-    films = [self._cut(read_video(data, self.frames)) for data in row['videos']]
-    patches, grids = [p for p, _ in films], [g for _, g in films]
-    pictures = [self._cut(np.stack([read_image(data)]*TEMPORAL)) for data in row['images']]
-    if blank == 'audio': mels = [torch.zeros_like(m) for m in mels]
-    if blank == 'video': patches = [torch.zeros_like(p) for p in patches]
-    text = self.tokenizer.apply_chat_template([dict(role='user', content=_content(row, blank))], tokenize=False, add_generation_prompt=True)
-    text = _expand(text, '<|AUDIO|>', [audio_tokens(m.shape[1]) for m in mels])
-    text = _expand(text, '<|VIDEO|>', [t*h*w//MERGE**2 for t, h, w in grids])
-    text = _expand(text, '<|IMAGE|>', [t*h*w//MERGE**2 for _, (t, h, w) in pictures])
-    light = {k: v for k, v in row.items() if k not in ('audios', 'videos', 'images')}
-    seconds = [TEMPORAL * duration(data) / self.frames for data in row['videos']]
-    return Example(light, self.tokenizer(text).input_ids, mels, patches, grids, seconds, pictures)
+    example = self.encode_messages(as_messages(row, blank))
+    if blank == 'audio': example.mels = [torch.zeros_like(m) for m in example.mels]
+    if blank == 'video': example.patches = [torch.zeros_like(p) for p in example.patches]
+    example.row = {k: v for k, v in row.items() if k not in TAGS}
+    return example
 
 # %% ../../nbs/sft/00_processor.ipynb #3ab7d4f3
 @patch
 def _cut(self:OmniProcessor, frames): return video_patches(normalise_frames(frames, self.size))
 
 @patch
-def _mel(self:OmniProcessor, data):
+def _mel(self:OmniProcessor, sound):
     "Log-mel features of one sound, cut at the extractor's length."
-    sound = read_audio(data, RATE)[:self.extractor.chunk_length * RATE]
-    return self.extractor(sound, sampling_rate=RATE, padding='longest', return_tensors='pt').input_features[0]
+    if isinstance(sound, bytes): sound = read_audio(sound, RATE)
+    return self.extractor(sound[:self.extractor.chunk_length * RATE], sampling_rate=RATE, padding='longest', return_tensors='pt').input_features[0]
 
 # %% ../../nbs/sft/00_processor.ipynb #bc937e0d
 def _side_by_side(lefts, rights, fill):
