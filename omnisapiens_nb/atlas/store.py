@@ -136,6 +136,8 @@ class Atlas(Sequence):
         self._groups, sizes = groups, [self.files[f].metadata.row_group(g).num_rows for f, g in groups]
         self._starts, self._at, self._cached = [0, *accumulate(sizes)], None, None
 
+    def __reduce__(self): return Atlas, (self.paths,)   # Another process opens the files itself
+
     def __len__(self): return self._starts[-1]
 
     def __getitem__(self,

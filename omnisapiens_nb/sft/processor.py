@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
@@ -144,7 +145,9 @@ def _load(medium):
     if not Path(medium).is_file(): raise MediaError(f'{medium}: no such file')
     return Path(medium).read_bytes()
 
-# %% ../../nbs/sft/00_processor.ipynb #c6efd2cd
+def _still(picture): return np.asarray(picture.convert('RGB')) if isinstance(picture, Image.Image) else read_image(picture)
+
+# %% ../../nbs/sft/00_processor.ipynb #951cc557
 @patch
 def encode_messages(self:OmniProcessor,
     messages:list[dict], # Each with `role` and `content`, text or a list of parts
@@ -154,7 +157,7 @@ def encode_messages(self:OmniProcessor,
     audio, video, image = ([_load(p[kind]) for p in parts if p['type'] == kind] for kind in ('audio', 'video', 'image'))
     mels = [self._mel(sound) for sound in audio]
     films = [self._cut(read_video(film, self.frames)) for film in video]
-    pictures = [self._cut(np.stack([read_image(picture)]*TEMPORAL)) for picture in image]
+    pictures = [self._cut(np.stack([_still(picture)]*TEMPORAL)) for picture in image]
     text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     text = _expand(text, '<|AUDIO|>', [audio_tokens(m.shape[1]) for m in mels])
     text = _expand(text, '<|VIDEO|>', [t*h*w//MERGE**2 for _, (t, h, w) in films])
