@@ -208,7 +208,7 @@ def join_media(
     padded = {k: [F.pad(x, (0, longest - x.shape[-1])) for x in parts[k]] for k in SOUND}
     return {k: torch.cat(x) for k, x in (parts | padded).items() if x}
 
-# %% ../../nbs/rl/12_trl.ipynb #08571879
+# %% ../../nbs/rl/12_trl.ipynb #8f72118d
 _logger = logging.get_logger(__name__)
 
 class OmniHarpoTrainer(OmniCheckpoints, HarpoTrainer):
@@ -226,6 +226,7 @@ class OmniHarpoTrainer(OmniCheckpoints, HarpoTrainer):
         media = processor.tokenizer.convert_tokens_to_ids([t for t in SPECIAL if t not in (processor.tokenizer.eos_token, processor.tokenizer.pad_token)])
         args = copy.copy(args)
         args.generation_kwargs = dict(suppress_tokens=media) | (args.generation_kwargs or {})
+        if args.ddp_find_unused_parameters is None: args.ddp_find_unused_parameters = True   # A batch of words leaves the towers unused
         super().__init__(model, reward_funcs, args, train_dataset, processing_class=processor.tokenizer, **kwargs)
         self.processor, self.skipped, self._spare = processor, {}, None
 
