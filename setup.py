@@ -16,4 +16,4 @@ setup(
     classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research'],
     packages=find_packages(include=[name, name + '.*']), include_package_data=True,
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
-    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{name}={name}._modidx:d']})
+    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{name}={name}._modidx:d'], 'verl.plugins': cfg['verl_plugins'].split()})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ESTIMATORS', 'Step', 'Estimator', 'Reinforce', 'DrGRPO', 'RLOO', 'GRPO', 'whitened', 'ReinforcePlusPlus',
            'ReinforcePlusPlusBaseline', 'alpha', 'GPG', 'DropDead', 'FilteredStep', 'DAPO', 'GDPO', 'EMAGRPO',
-           'EqualShare']
+           'EqualShare', 'estimator_state', 'restore_estimator']
 
 # %% ../../nbs/rl/03_advantages.ipynb #d0b40c1e
 from collections.abc import Callable, Hashable, Sequence
@@ -213,3 +213,23 @@ ESTIMATORS = dict(
     reinforce=Reinforce, rloo=RLOO, grpo=GRPO, dr_grpo=DrGRPO, reinforce_pp=ReinforcePlusPlus, reinforce_pp_baseline=ReinforcePlusPlusBaseline,
     gpg=GPG, dapo=DAPO, gdpo=GDPO, ema_grpo=EMAGRPO, equal_share=EqualShare, drop_dead=DropDead,
     harpo=partial(_harpo, "mended"), harpo_paper=partial(_harpo, "paper"), harpo_released=partial(_harpo, "released"))
+
+# %% ../../nbs/rl/03_advantages.ipynb #12046a55
+def _kind(estimator): return repr(estimator) if hasattr(estimator, "__dataclass_fields__") else type(estimator).__name__
+
+def estimator_state(
+    estimator, # With `state_dict`
+    tasks:Sequence[str], # Of the data
+)->dict: # For JSON
+    "What a checkpoint keeps of an estimator."
+    return dict(kind=_kind(estimator), tasks=sorted(tasks), state=estimator.state_dict())
+
+def restore_estimator(
+    estimator, # Takes the memory over
+    tasks:Sequence[str], # Of the data
+    saved:dict, # From `estimator_state`
+):
+    "Go on from a checkpoint; ValueError if it is of another estimator, configuration or other tasks."
+    if saved["kind"] != _kind(estimator): raise ValueError(f"the state is of {saved['kind']}, and this run has {_kind(estimator)}; go on with the same estimator, or begin a new run")
+    if odd := sorted(set(saved["tasks"]) ^ set(tasks)): raise ValueError(f"the state is of other tasks, they differ in {', '.join(odd)}; go on with the same data, or begin a new run")
+    estimator.load_state_dict(saved["state"])
