@@ -179,11 +179,14 @@ def merge(model:Annotated[Path, typer.Option(help='Folder of the stage classify 
 
 # %% ../nbs/guides/02_command_line.ipynb #8c0d7d7d
 @app.command()
-def rl(config:Config, resume:Resume = False):
-    "Reinforcement learning with GRPO, HARPO or another estimator."
-    from omnisapiens_nb.steps import RLRecipe, read_recipe, run_rl
+def rl(config:Config, resume:Resume = False, plan:Annotated[bool, typer.Option('--plan', help='Only say what a `trainer: trl` recipe needs of each card, in GiB.')] = False,
+       prompt:Annotated[int, typer.Option(min=506, help='For --plan: tokens of the longest prompt; 506 are a film and ten seconds of sound.')] = 656,
+       cards:Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')] = 1):
+    "Reinforcement learning with GRPO, HARPO or another estimator; `trainer: trl` in the recipe for models of full size."
+    from omnisapiens_nb.reinforcement import plan_rl, read_rl, run_recipe
     _quiet()
-    typer.echo(f'Model: {run_rl(read_recipe(config, RLRecipe), resume)}')
+    recipe = read_rl(config)
+    typer.echo(plan_rl(recipe, prompt, processes=cards)[1].round(1).to_string() if plan else f'Model: {run_recipe(recipe, resume)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #0d01d115
 @app.command()

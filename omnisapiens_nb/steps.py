@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from .atlas.reading import SourceError
 from .atlas.store import atlas_id, open_atlas
-from .rl.loop import RLConfig, train_rl
+from .rl.loop import Ranks, RLConfig, join_ranks, train_rl
 from .sft.batches import Examples, choose_rows
 from .sft.bam_training import adapted, check_described, is_bam, load_bam
 from .sft.generate import Responder, predict, writing
@@ -145,10 +145,13 @@ def training_rows(
     return Examples(store, processor, rows)
 
 # %% ../nbs/guides/00_steps.ipynb #050d5944
-def _train(recipe, resume, train):
+def _train(recipe, resume, train, ranks=Ranks()):
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
-    examples, partial = training_rows(recipe, processor), begin_step(recipe, resume)
+    examples, partial = training_rows(recipe, processor), Path(f'{recipe.out}.partial')
+    if ranks.rank == 0: begin_step(recipe, resume)
+    ranks.gather([None])   # The others wait until it is there
     log = train(model, processor, examples, recipe.train, partial/'state.pt')
+    if ranks.rank: return recipe.out
     save_model(model, processor, partial)
     return finish(partial, recipe.out, log)
 
@@ -164,8 +167,8 @@ def run_rl(
     recipe:RLRecipe, # What to train on what
     resume:bool = False, # Go on with an interrupted run
 )->Path: # The trained model's folder
-    "Reinforcement learning of a model on an Atlas."
-    return _train(recipe, resume, train_rl)
+    "Reinforcement learning of a model on an Atlas; under `torchrun`, on all its processes."
+    return _train(recipe, resume, train_rl, join_ranks())
 
 # %% ../nbs/guides/00_steps.ipynb #b32f06cf
 def open_responder(

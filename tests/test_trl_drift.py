@@ -12,6 +12,7 @@ SIGNATURES = {
     "_calculate_rewards": (["inputs", "prompts", "completions", "completion_ids_list"], "rewards of skipped rows would not be marked, and the estimator would not see any"),
     "_generate_and_score_completions": (["inputs"], "advantages would stay TRL's own"),
     "_tokenize_prompts": (["prompts"], "sound and film would not reach sampling"),
+    "_generate_single_turn": (["prompt_ids", "images", "multimodal_fields", "num_generations"], "sound and film would not reach sampling"),
     "_compute_loss": (["model", "inputs"], "media of another batch would reach the loss"),
     "_get_per_token_logps_and_entropies": (["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"], "media would not reach the loss"),
     "_get_train_sampler": (["dataset"], "a resumed run would see other prompts"),

@@ -61,6 +61,7 @@ def plan_recipe(
     rows = train.get('per_device_train_batch_size', 8)   # TRL's and PEFT's defaults, here and below
     steps = train.get('steps_per_generation') or train.get('gradient_accumulation_steps', 1)
     generated = train['generation_batch_size']//processes if 'generation_batch_size' in train else rows*steps
+    generated = min(generated, recipe.get('sampled_rows') or generated)
     return Plan(model=recipe['model'], rows=rows, generated=generated, prompt=prompt, completion=train.get('max_completion_length', 512), sound=sound, film=film, rank=0 if lora is None else lora.get('r', 8),
                 four_bit=recipe.get('four_bit', False), checkpointing=train.get('gradient_checkpointing', True), reference=lora is None and train.get('beta', 0) > 0)
 

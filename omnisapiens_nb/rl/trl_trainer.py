@@ -206,10 +206,15 @@ def join_media(
     padded = {k: [F.pad(x, (0, longest - x.shape[-1])) for x in parts[k]] for k in SOUND}
     return {k: torch.cat(x) for k, x in (parts | padded).items() if x}
 
-# %% ../../nbs/rl/12_trl.ipynb #4f3a795e
+# %% ../../nbs/rl/12_trl.ipynb #eac3aaf0
 class MediaTrainer(HarpoTrainer):
     "`HarpoTrainer` that carries `_media`, one entry per rollout, from sampling to old log-probabilities and loss."
     def _generate_and_score_completions(self, inputs): return super()._generate_and_score_completions(inputs) | dict(media=self._media)
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
+        size, of = self.sampled_rows or len(prompt_ids), super()._generate_single_turn
+        parts = [of(prompt_ids[at:at + size], None, join_media(self._media[at:at + size]), num_generations, **kwargs) for at in range(0, len(prompt_ids), size)]
+        return [ids for part, _ in parts for ids in part], None
 
     def _compute_loss(self, model, inputs):
         self._media = inputs['media']
@@ -262,7 +267,7 @@ class PromptReader:
         if name not in self.skipped: _logger.warning(f'{name} is skipped: {error}')
         self.skipped[name] = str(error)
 
-# %% ../../nbs/rl/12_trl.ipynb #18444175
+# %% ../../nbs/rl/12_trl.ipynb #ee2e228a
 class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
     "`HarpoTrainer` whose policy hears and sees: media in the prompt reach sampling, old log-probabilities and loss."
     def __init__(self,
@@ -271,12 +276,13 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
         args:trl.GRPOConfig, # TRL's settings
         train_dataset:Dataset, # Conversations in `prompt` with media in their content, and the task column
         processor:OmniProcessor|ProcessorMixin, # Ours, or that of transformers
+        sampled_rows:int|None = None, # Rollouts sampled at a time, to save memory; all of a generation where None
         **kwargs, # As for `HarpoTrainer`
     ):
         args = omni_settings(args, processor.tokenizer)
         if named := [k for k in ('image', 'images') if column_of(train_dataset, k)]: raise ValueError(f'column {named[0]!r}: put pictures into the content of `prompt`, as {{"type": "image", "image": …}}, where sound and film are')
         super().__init__(model, reward_funcs, args, train_dataset, processing_class=processor.tokenizer, **kwargs)
-        self.processor, self.reader = processor, PromptReader(processor)
+        self.processor, self.reader, self.sampled_rows = processor, PromptReader(processor), sampled_rows
 
     def _generate_and_score_completions(self, inputs):
         self._names = [x.get('id') for x in inputs]
@@ -286,7 +292,7 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
         if isinstance(prompts[0], str): raise ValueError('the prompt is plain text; give a conversation, [{"role": "user", "content": [… media and text]}]')
         rows, self._unread = self.reader.read(prompts, self._names)
         self._media = [media for _, media in rows]
-        return [ids for ids, _ in rows], None, join_media(self._media)
+        return [ids for ids, _ in rows], None, {}   # Media are joined where they are needed
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

@@ -6,6 +6,7 @@
 __all__ = ['tiny_config', 'tiny_model', 'load_model', 'save_model']
 
 # %% ../../nbs/sft/01_model.ipynb #a4aef99c
+import os
 from pathlib import Path
 import torch
 from safetensors import SafetensorError
@@ -45,11 +46,11 @@ def tiny_model(
 # %% ../../nbs/sft/01_model.ipynb #693767d7
 def load_model(
     name:str|Path, # Folder, or hub name such as `Qwen/Qwen2.5-Omni-7B`
-    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
+    device:str|None = None, # Such as `cpu`; where None this process's GPU, if there is one
     **kwargs, # For `from_pretrained`, such as `dtype`
 )->tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
     "Load a Thinker and its processor, ours or a released one; SourceError if there is none."
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = device or (f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if torch.cuda.is_available() else 'cpu')
     try: return Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **kwargs).to(device), OmniProcessor.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as e: raise SourceError(f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub') from e
 
