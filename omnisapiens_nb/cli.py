@@ -211,15 +211,21 @@ def evaluate(
     out:Annotated[Path, typer.Option(help='Folder for scores.csv and report.html.')],
     more:Annotated[list[Path], typer.Argument(metavar='[FILE]...', help='More of them.')] = [],
     split:Annotated[str, typer.Option(help='The split that was answered.')] = 'test',
+    missing_as_wrong:Annotated[bool, typer.Option('--missing-as-wrong', help='Score rows without a prediction as wrong, instead of leaving them out.')] = False,
+    judge:Annotated[str, typer.Option(help='Who grades open answers: openai (any endpoint of that form), anthropic, local, offline; embedding similarity where absent.')] = '',
+    judge_model:Annotated[str, typer.Option(help='Name of the judge at its endpoint, or its folder or hub name.')] = '',
+    judge_url:Annotated[str, typer.Option(help='Address of an endpoint, such as http://localhost:8000/v1.')] = '',
+    strictness:Annotated[str, typer.Option(help='common, or published: that of each set.')] = 'common',
 ):
-    "Score predictions of any model: tables, intervals, a report."
-    from omnisapiens_nb.evaluation.evaluate import evaluate as run
+    "Score predictions of any model: tables, intervals, a report. A judge's key is read from OPENAI_API_KEY or ANTHROPIC_API_KEY; its verdicts are kept in OUT/judge."
+    from omnisapiens_nb.evaluation.evaluate import evaluate as run, grader_of
     _quiet()
     from omnisapiens_nb.atlas.reading import SourceError
     predictions = [*predictions, *more]
     names = [p.stem for p in predictions]
     if twice := {n for n in names if names.count(n) > 1}: raise SourceError(f'two files are called {twice.pop()!r}; a model is named by its file, so rename one')
-    report, scored, of = run(atlas, dict(zip(names, predictions)), out, split)
+    grader = grader_of(judge, judge_model, judge_url, strictness, out/'judge') if judge else None
+    report, scored, of = run(atlas, dict(zip(names, predictions)), out, split, grader=grader, missing_as_wrong=missing_as_wrong)
     typer.echo(f'{scored} of {of} rows of the {split} split scored\nReport: {report}')
 
 # %% ../nbs/guides/02_command_line.ipynb #3cd66840

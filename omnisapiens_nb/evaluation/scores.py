@@ -65,12 +65,14 @@ def metric_fn(
 def answers_of(
     rows:pd.DataFrame, # Columns dataset, task, answer, options, group; one dataset
     responses:Sequence[str], # One per row
-    embed:Callable, # Texts to vectors
+    embed:Callable|None, # Texts to vectors; not used where there are verdicts
+    verdicts:Sequence[bool]|None = None, # A judge's, for open answers
 )->Answers:
     "Read one model's responses to one dataset."
     first, answers = rows.iloc[0], [read_answer(r) for r in responses]
     if first.task.endswith('_qa'):
-        said, kinds, truth = list(cosines(answers, list(rows.answer), embed)), [], [1]*len(rows)
+        said = list(cosines(answers, list(rows.answer), embed)) if verdicts is None else list(map(float, verdicts))
+        kinds, truth = [], [1]*len(rows)
     else:
         match, known = match_labels if first.task in MULTI_LABEL else match_label, sorted({l for a in rows.answer for l in answer_labels(first.task, a)})
         options = [list(o) or known for o in rows.options]
@@ -149,11 +151,13 @@ def table_of(
 def answers_by_dataset(
     rows:pd.DataFrame, # From `table_of`
     predictions:dict[str, str], # Row id to response
-    embed:Callable, # Texts to vectors
+    embed:Callable|None, # Texts to vectors
+    verdicts:dict[str, bool]|None = None, # Row id to a judge's verdict, for open answers
 )->dict[str, Answers]: # By dataset key; rows without a prediction are left out
     "Read a model's predictions, dataset by dataset."
     covered = rows[rows.id.isin(predictions.keys())]
-    return {key: answers_of(part, [predictions[i] for i in part.id], embed) for key, part in covered.groupby('dataset')}
+    judged = lambda part: [verdicts[i] for i in part.id] if verdicts is not None and part.task.iloc[0].endswith('_qa') else None
+    return {key: answers_of(part, [predictions[i] for i in part.id], embed, judged(part)) for key, part in covered.groupby('dataset')}
 
 # %% ../../nbs/evaluation/04_scores.ipynb #65fa4a6d
 def task_means(
