@@ -50,6 +50,7 @@ def read_answer(
     boxed = [a for *_, c in boxes(response) if (a := unwrap(c))]
     tagged = [a for m in re.findall(r"<answer>(.*?)</answer>", response, re.S) if (a := m.strip())]
     if boxed or tagged: return (boxed or tagged)[-1]
+    if boxes(response): return None   # Its box is empty
     _, closed, after = response.rpartition("</think>")
     if not closed and "<think>" in response: return None
     return after.strip() or None
