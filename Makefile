@@ -58,9 +58,10 @@ docs: .venv/docs ## Build the site into _site (needs npm)
 lab: .venv/installed ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
 
-export: .venv/installed ## Notebooks to package, clean notebooks, README from nbs/index.ipynb
+export: .venv/installed ## Notebooks to package, clean notebooks, their cells for Colab, README from nbs/index.ipynb
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python docs/colab.py
 	$(BIN)/python docs/readme.py
 
 clean: ## Remove what can be made again

@@ -23,11 +23,12 @@ def measure(name):
     return dict(seconds=round(time.monotonic() - start), peak_megabytes=round(usage.ru_maxrss/1024))
 
 def main(environment, *names):
-    log = json.loads(LOG.read_text(encoding='utf-8')) if LOG.exists() else {}
-    found = log.get(environment, {}).get('notebooks', {})
-    for name in names or NOTEBOOKS: found[name] = measure(name)
     about = dict(command=f'python benchmarks/notebooks.py {environment}', cores=os.cpu_count(), threads=1, machine=platform.machine(), python=platform.python_version())
-    log[environment] = about | {p: version(p) for p in SHOWN} | dict(notebooks=dict(sorted(found.items())))
-    LOG.write_text(json.dumps(log, indent=1) + '\n', encoding='utf-8')
+    for name in names or NOTEBOOKS:
+        found = measure(name)
+        log = json.loads(LOG.read_text(encoding='utf-8')) if LOG.exists() else {}
+        earlier = log.get(environment, {}).get('notebooks', {})
+        log[environment] = about | {p: version(p) for p in SHOWN} | dict(notebooks=dict(sorted((earlier | {name: found}).items())))
+        LOG.write_text(json.dumps(log, indent=1) + '\n', encoding='utf-8')
 
 if __name__ == '__main__': main(*sys.argv[1:])
