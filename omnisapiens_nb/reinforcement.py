@@ -121,6 +121,7 @@ def run_trl(
     trainer.accelerator.wait_for_everyone()
     if not first: return recipe.out
     if recipe.lora is not None: _merge(recipe, trainer.processor, partial)
+    for file in partial.rglob('training_args.bin'): file.unlink()   # A pickle with this machine's paths
     shutil.rmtree(partial/'trl')
     return finish(partial, recipe.out, [e for e in trainer.state.log_history if 'reward' in e])
 

@@ -49,10 +49,13 @@ def load_model(
     device:str|None = None, # Such as `cpu`; where None this process's GPU, if there is one
     **kwargs, # For `from_pretrained`, such as `dtype`
 )->tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
-    "Load a Thinker and its processor, ours or a released one; SourceError if there is none."
+    "Load a Thinker and its processor, ours or a released one; SourceError if there is none, or weights are missing."
     device = device or (f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if torch.cuda.is_available() else 'cpu')
-    try: return Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, **kwargs).to(device), OmniProcessor.from_pretrained(name)
+    try: model, info = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, output_loading_info=True, **kwargs)
     except (OSError, ValueError, SafetensorError) as e: raise SourceError(f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub') from e
+    if lost := sorted(info['missing_keys']): raise SourceError(f'{name}: {len(lost)} weights of a Thinker are missing, {lost[0]} first; they would be random numbers. Take a whole checkpoint')
+    try: return model.to(device), OmniProcessor.from_pretrained(name)
+    except (OSError, ValueError) as e: raise SourceError(f'{name}: the model is there, its tokenizer or feature extractor is not; copy their files beside it') from e
 
 # %% ../../nbs/sft/01_model.ipynb #445c8f2a
 def save_model(

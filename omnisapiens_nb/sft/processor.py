@@ -117,7 +117,9 @@ class OmniProcessor:
         "Load from a folder of ours, or from any Qwen2.5-Omni checkpoint."
         film = Path(name)/'film.json'
         settings = json.loads(film.read_text()) if film.is_file() else {}
-        return cls(AutoTokenizer.from_pretrained(name, padding_side='left'), AutoFeatureExtractor.from_pretrained(name), **settings)
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side='left')
+        if tokenizer.chat_template is None: tokenizer.chat_template = CHAT_TEMPLATE   # Qwen2.5-Omni's turns; some checkpoints keep theirs where tokenizers do not read it
+        return cls(tokenizer, AutoFeatureExtractor.from_pretrained(name), **settings)
 
 # %% ../../nbs/sft/00_processor.ipynb #72053302
 def as_messages(
