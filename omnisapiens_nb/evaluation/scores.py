@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'read_predictions', 'Answers', 'metric_fn', 'answers_of', 'Score', 'score_answers', 'compare_answers',
-           'majority_responses', 'constant_responses', 'table_of', 'answers_by_dataset', 'task_means']
+           'majority_responses', 'constant_responses', 'table_of', 'answers_by_dataset', 'task_means', 'atlas_mean',
+           'root_rows_mean']
 
 # %% ../../nbs/evaluation/04_scores.ipynb #522d6b79
 import json
@@ -18,7 +19,7 @@ from ..atlas.reading import SourceError
 from ..atlas.schema import MULTI_LABEL, answer_labels
 from ..atlas.store import Atlas
 from .answers import Kind, classify, match_label, match_labels, read_answer
-from .metrics import metric_of, similarity_accuracy
+from .metrics import metric_of, similar_share
 from .similarity import cosines
 from .uncertainty import Interval, bootstrap, bootstrap_difference
 
@@ -59,7 +60,7 @@ def metric_fn(
     task:str, # Task of the Atlas
 )->Callable: # Of references and answers
     "The metric of a task as a function of `Answers.truth` and `Answers.said`."
-    return (lambda truth, said: similarity_accuracy(said)) if task.endswith('_qa') else metric_of(task)
+    return similar_share if task.endswith('_qa') else metric_of(task)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2d22f40c
 def answers_of(
@@ -167,3 +168,16 @@ def task_means(
     by_task = defaultdict(list)
     for s in scores: by_task[s.task].append(s.value)
     return {task: float(np.mean(values)) for task, values in sorted(by_task.items())}
+
+# %% ../../nbs/evaluation/04_scores.ipynb #fd217786
+def atlas_mean(
+    scores:Sequence[Score], # Of one model, one per dataset
+)->float: # NaN where a score is not defined
+    "Plain mean over tasks of the plain means over their datasets, as in the papers."
+    return float(np.mean([*task_means(scores).values()]))
+
+def root_rows_mean(
+    scores:Sequence[Score], # Of one model, one per dataset
+)->float: # NaN where a score is not defined
+    "Mean over datasets weighted by the square root of their rows: no test set rules its noise or its value."
+    return float(np.average([s.value for s in scores], weights=[s.rows**.5 for s in scores]))
