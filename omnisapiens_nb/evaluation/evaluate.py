@@ -21,7 +21,7 @@ from ..atlas.store import open_atlas
 from .judge import Anthropic, Offline, OpenAICompatible, Verdict, grade, local_judge
 from .metrics import metric_of
 from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
-from .scores import answers_by_dataset, compare_answers, constant_responses, majority_responses, read_predictions, score_answers, table_of, task_means
+from .scores import answers_by_dataset, compare_answers, constant_responses, majority_responses, read_predictions, root_rows_mean, score_answers, table_of, task_means
 from .shortcuts import shortcut_section
 from .similarity import minilm
 from .tables import BEST, CLOSE, NOT_COMPARABLE, leader_marks, papers_table, task_columns, write_tables
@@ -130,9 +130,10 @@ def marked_table(
 def task_table(
     e:Evaluation, # From `score_models`
 )->pd.DataFrame: # One row per task, and their mean
-    "Plain mean over the datasets of each task, as in the papers."
+    "Plain mean over the datasets of each task, as in the papers; below them the plain mean of tasks, and one that no small test set rules."
     means = pd.DataFrame({name: task_means(list(s.values())) for name, s in e.scores.items()})
     means.loc['mean of tasks'] = means.mean()
+    means.loc['mean of datasets by √rows'] = {name: root_rows_mean(list(s.values())) for name, s in e.scores.items()}
     return means.round(3).rename_axis('task').reset_index()
 
 # %% ../../nbs/evaluation/06_evaluate.ipynb #2a0161ab
@@ -198,7 +199,7 @@ def score_sections(
     figure = to_svg(score_figure({n: list(s.values()) for n, s in e.scores.items()}), 'Score of each model on each dataset with 95 % intervals')
     return [
         Section('Scores', 'Each dataset by the metric of its task. ' + reservations(e, open_atlas(atlas, split).released),
-                table + figure + to_table(task_table(e), 'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment')),
+                table + figure + to_table(task_table(e), 'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment. The last line weighs datasets by the square root of their rows, so that a small test set does not rule it')),
         Section('Gain over a blind answer', 'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons. Where a dataset has no training rows, the constant is the best on the scored rows themselves.', to_table(gain_table(e), 'Score less that of the blind answer')),
         shortcut_section(atlas, split, e.rows.id),
         Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),

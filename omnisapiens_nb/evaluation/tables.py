@@ -98,7 +98,7 @@ def to_latex(
     "A table for LaTeX with booktabs."
     plain = table.rename(columns=str).map(lambda x: '–' if x is None or x != x else x)
     text = plain.style.hide(axis='index').format(lambda x: f'{x:.3f}' if isinstance(x, float) else x, escape='latex').format_index(escape='latex', axis=1).to_latex(hrules=True)
-    return text.replace(BEST, r'$\blacktriangle$').replace(CLOSE, r'$\approx$').replace('–', '--').replace('−', '$-$')
+    return text.replace(BEST, r'$\blacktriangle$').replace(CLOSE, r'$\approx$').replace('–', '--').replace('−', '$-$').replace('√', r'$\surd$')
 
 def write_tables(
     tables:Mapping[str, pd.DataFrame], # File name without ending to table
