@@ -122,8 +122,9 @@ def run_trl(
     if not first: return recipe.out
     if recipe.lora is not None: _merge(recipe, trainer.processor, partial)
     for file in partial.rglob('training_args.bin'): file.unlink()   # A pickle with this machine's paths
-    shutil.rmtree(partial/'trl')
-    return finish(partial, recipe.out, [e for e in trainer.state.log_history if 'reward' in e])
+    done = finish(partial, recipe.out, [e for e in trainer.state.log_history if 'reward' in e])
+    shutil.rmtree(done/'trl')   # Last: a run stopped before this has all it needs
+    return done
 
 def run_recipe(
     recipe:RLRecipe|TRLRecipe, # From `read_rl`

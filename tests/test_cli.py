@@ -1,7 +1,8 @@
 "Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
 import json, os, shutil, subprocess, sys
 import pytest
-from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard
+from omnisapiens_nb.atlas.curate import curate
+from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard, write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 
 
@@ -94,6 +95,27 @@ def test_models_are_named_by_their_files(cli, tmp_path):
         (tmp_path / name / "p.jsonl").write_text("")
     result = cli("evaluate", "--atlas", tmp_path, "--predictions", tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", "--out", tmp_path / "out")
     assert result.returncode == 1 and "two files are called 'p'" in result.stderr
+
+
+@pytest.mark.parametrize("options, said", [
+    (("--judge", "friend"), "choose openai, anthropic, local or offline"), (("--judge", "openai"), "needs the name of a model"),
+    (("--judge", "openai", "--judge-model", "m", "--judge-url", "localhost"), "no address"), (("--judge", "offline", "--strictness", "published"), "one strictness"),
+    (("--judge", "openai", "--judge-model", "m", "--judge-url", "http://127.0.0.1:9/v1", "--strictness", "lax"), "no rules 'lax'")])
+def test_a_judge_that_is_not_to_be_had(cli, tmp_path, options, said):
+    write_siq2(tmp_path / "siq2", videos=(2, 1, 2))
+    curate(dict(siq2=tmp_path / "siq2"), tmp_path / "atlas")
+    rows = open_atlas(tmp_path / "atlas", "test")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(dict(id=r["id"], response=r["answer"])) + "\n" for r in rows))
+    result = cli("evaluate", "--atlas", tmp_path / "atlas", "--predictions", tmp_path / "a.jsonl", "--out", tmp_path / "out", *options)
+    assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("recipe, said", [("trainer: verl", "trainer"), ("trainer: trl\nestimator: hapro", "no estimator is called"), ("atlas: [", "not YAML"), ("trainer: trl\nfour_bit: true", "model: Field required")])
+def test_wrong_rl_recipe(cli, tmp_path, recipe, said):
+    (tmp_path / "rl.yaml").write_text(recipe)
+    for more in ((), ("--plan",)):
+        result = cli("rl", "--config", tmp_path / "rl.yaml", *more)
+        assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr
 
 
 BAD_ROWS = [dict(utterance=None), dict(utterance=7), dict(utterance=""), dict(context=None), dict(context=[1]), dict(speaker=None), dict(sarcasm="perhaps"), dict(utterance="\ud800 x")]

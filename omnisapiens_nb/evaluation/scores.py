@@ -67,12 +67,12 @@ def answers_of(
     rows:pd.DataFrame, # Columns dataset, task, answer, options, group; one dataset
     responses:Sequence[str], # One per row
     embed:Callable|None, # Texts to vectors; not used where there are verdicts
-    verdicts:Sequence[bool]|None = None, # A judge's, for open answers
+    verdicts:dict[str, bool]|None = None, # Row id to a judge's verdict, for open answers
 )->Answers:
     "Read one model's responses to one dataset."
     first, answers = rows.iloc[0], [read_answer(r) for r in responses]
     if first.task.endswith('_qa'):
-        said = list(cosines(answers, list(rows.answer), embed)) if verdicts is None else list(map(float, verdicts))
+        said = list(cosines(answers, list(rows.answer), embed)) if verdicts is None else [float(verdicts[i]) for i in rows.id]
         kinds, truth = [], [1]*len(rows)
     else:
         match, known = match_labels if first.task in MULTI_LABEL else match_label, sorted({l for a in rows.answer for l in answer_labels(first.task, a)})
@@ -157,8 +157,7 @@ def answers_by_dataset(
 )->dict[str, Answers]: # By dataset key; rows without a prediction are left out
     "Read a model's predictions, dataset by dataset."
     covered = rows[rows.id.isin(predictions.keys())]
-    judged = lambda part: [verdicts[i] for i in part.id] if verdicts is not None and part.task.iloc[0].endswith('_qa') else None
-    return {key: answers_of(part, [predictions[i] for i in part.id], embed, judged(part)) for key, part in covered.groupby('dataset')}
+    return {key: answers_of(part, [predictions[i] for i in part.id], embed, verdicts) for key, part in covered.groupby('dataset')}
 
 # %% ../../nbs/evaluation/04_scores.ipynb #65fa4a6d
 def task_means(

@@ -87,7 +87,7 @@ def check_settings(
     micro, steps = args.steps_per_generation*args.num_iterations, args.gradient_accumulation_steps
     if micro % steps and steps % micro: raise ValueError(f'a generation is used in {micro} forward passes and a step of the optimizer takes {steps}; make one a multiple of the other')
     if args.save_strategy == 'steps' and args.save_steps*steps % micro:
-        raise ValueError(f'save_steps={args.save_steps} falls into the middle of a generation, where a run cannot be resumed exactly; make it a multiple of {max(1, micro//steps)}')
+        raise ValueError(f'save_steps={args.save_steps} falls into the middle of a generation, where a run cannot be resumed exactly; make it a whole multiple of {max(1, micro//steps)}')
 
 # %% ../../nbs/rl/12_trl.ipynb #288d2377
 def column_of(
@@ -157,6 +157,7 @@ class HarpoTrainer(EstimatorCheckpoints, trl.GRPOTrainer):
         self.estimator, self.task_column = ESTIMATORS[estimator]() if isinstance(estimator, str) else estimator, task_column
         tasks = known_tasks(self.train_dataset, task_column)
         self.tasks = sorted(set(tasks))
+        if isinstance(self.eval_dataset, Dataset): known_tasks(self.eval_dataset, task_column)
         signatures = column_of(self.train_dataset, 'modality_signature') or ['']*len(tasks)
         self.batches = PromptBatches(signatures, self.args.generation_batch_size//self.num_generations, self.num_generations, self.num_iterations*self.args.steps_per_generation, self.args.seed)
         self.add_callback(EpochCallback(self.batches))
