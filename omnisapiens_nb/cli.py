@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Source', 'Config', 'Resume', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert',
            'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate',
-           'main']
+           'study', 'main']
 
 # %% ../nbs/guides/02_command_line.ipynb #4471a472
 import warnings
@@ -227,6 +227,21 @@ def evaluate(
     grader = grader_of(judge, judge_model, judge_url, strictness, out/'judge') if judge else None
     report, scored, of = run(atlas, dict(zip(names, predictions)), out, split, grader=grader, missing_as_wrong=missing_as_wrong)
     typer.echo(f'{scored} of {of} rows of the {split} split scored\nReport: {report}')
+
+# %% ../nbs/guides/02_command_line.ipynb #fa2421f8
+@app.command()
+def study(
+    which:Annotated[str, typer.Argument(metavar='A|B', help='A: ten estimators; B: HARPO with one piece taken out at a time.')],
+    out:Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')] = Path('runs/study'),
+    seeds:Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 5,
+    workers:Annotated[int, typer.Option(min=1, help='Processes, one thread each.')] = 2,
+    quick:Annotated[bool, typer.Option('--quick', help='A few steps of everything, to see that it runs.')] = False,
+):
+    "Compare methods on the mini-Atlas of all thirteen sources, with paired seeds."
+    from omnisapiens_nb.study import QUICK, STUDIES, StudyConfig, run_study
+    if which not in STUDIES: raise typer.BadParameter(f'no study is called {which!r}; choose from {", ".join(STUDIES)}', param_hint='A|B')
+    _quiet()
+    typer.echo(f'Tables: {run_study(which, out, seeds, workers, QUICK if quick else StudyConfig())}')
 
 # %% ../nbs/guides/02_command_line.ipynb #3cd66840
 def _quiet():

@@ -8,7 +8,7 @@ __all__ = ['token_logps', 'surrogate', 'kl_estimate', 'RLConfig', 'Ranks', 'join
 
 # %% ../../nbs/rl/11_loop.ipynb #f7f75aa7
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 import copy, math, os
 from pathlib import Path
 from typing import Literal
@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 from tqdm.auto import trange
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from ..atlas.media import MediaError
 from ..evaluation.answers import parse_response
 from .advantages import ESTIMATORS
+from .harpo import Harpo
 from .rewards import score
 from ..sft.batches import Examples, draw_batch, stable_hash
 from ..sft.generate import generate, to_text
@@ -74,6 +75,7 @@ class RLConfig(BaseModel):
     "Settings of the RL loop."
     model_config = ConfigDict(extra='forbid', frozen=True)
     estimator:str = 'harpo_released' # A key of `ESTIMATORS`
+    harpo:dict = {} # Fields of `HarpoConfig` to set otherwise than the estimator's form has them, for ablations
     steps:int = Field(100, gt=0) # Batches of rollouts
     prompts:int = Field(16, gt=0) # Prompts per step
     rollouts:int = Field(5, gt=1) # Completions per prompt
@@ -95,6 +97,19 @@ class RLConfig(BaseModel):
     def _known(cls, name):
         if name not in ESTIMATORS: raise ValueError(f'no estimator is called {name!r}; choose from {", ".join(ESTIMATORS)}')
         return name
+
+    @model_validator(mode='after')
+    def _makes(self):
+        self.make_estimator()
+        return self
+
+    def make_estimator(self): # See `ESTIMATORS`
+        "The estimator with an empty memory; ValueError if it has no field that is to be set."
+        made = ESTIMATORS[self.estimator]()
+        if not self.harpo: return made
+        known = [f.name for f in fields(made.config)] if isinstance(made, Harpo) else []
+        if odd := self.harpo.keys() - known: raise ValueError(f'{self.estimator} has no {", ".join(sorted(odd))} to set; its fields are {", ".join(known) or "none"}')
+        return Harpo(replace(made.config, **self.harpo))
 
 # %% ../../nbs/rl/11_loop.ipynb #9d8bd8de
 @dataclass(frozen=True)
@@ -294,7 +309,7 @@ def train_rl(
     embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
 )->list[dict]: # One entry per step, see `step_log`
     "Reinforcement learning with any estimator of `ESTIMATORS`, in one process or under `torchrun`."
-    estimator, optimizer = ESTIMATORS[config.estimator](), torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.)
+    estimator, optimizer = config.make_estimator(), torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.)
     ranks, reference = join_ranks(), copy.deepcopy(model).eval() if config.beta else None
     log = _restore(load_checkpoint(checkpoint), model, optimizer, estimator)
     for step in (bar := trange(len(log), config.steps, desc=config.estimator, initial=len(log), total=config.steps, disable=None)):
