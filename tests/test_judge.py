@@ -271,7 +271,7 @@ else: asyncio.new_event_loop().run_until_complete(inside())
 
 @pytest.mark.parametrize("where, how", [("plain", signal.SIGKILL), ("plain", signal.SIGINT), ("loop", signal.SIGINT)])
 def test_a_killed_run_goes_on(served, tmp_path, where, how):
-    served.behave = lambda answer, n: dict(sleep=.05)
+    served.behave = lambda answer, n: dict(sleep=.3)   # Long enough that a busy machine has not answered all before the signal
     child = subprocess.Popen([sys.executable, "-c", KILLED, served.url, tmp_path, where], stderr=subprocess.DEVNULL)
     while len(served.answers) < 10: time.sleep(.01); assert child.poll() is None
     child.send_signal(how)
