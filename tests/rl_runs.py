@@ -93,6 +93,12 @@ class Full(TrainerCallback):
         if state.global_step == 5: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 
 
+class Ended(TrainerCallback):
+    "Killed between the last checkpoint and the saving of the model."
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == state.max_steps: os.kill(os.getpid(), signal.SIGKILL)
+
+
 def forked(run, *args, seconds=None):
     "Run in a child of this process, killed after so many seconds; its exit code, and how long it took."
     child, start = multiprocessing.get_context("fork").Process(target=run, args=args), time.monotonic()
@@ -104,9 +110,9 @@ def forked(run, *args, seconds=None):
 
 
 def killed(folder, name):
-    "A run left alone, ten killed at random and taken up again, and one that met a full disk."
+    "A run left alone, ten killed at random and one at its very end and taken up again, and one that met a full disk."
     code, seconds = forked(resumable, folder, "whole")
-    facts = dict(whole=[code])
+    facts = dict(whole=[code], ended=[forked(resumable, folder, "ended", Ended())[0], Path(last_checkpoint(folder/"ended")).name, forked(resumable, folder, "ended")[0]])
     for i in range(10):
         after = random.uniform(.2, 1)*seconds
         while (code := forked(resumable, folder, f"killed{i}", seconds=after)[0]) == 0:   # It was quicker than the first

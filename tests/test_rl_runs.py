@@ -71,7 +71,8 @@ def test_killed_ten_times_and_a_full_disk(folder):
     run(folder, "killed", "kills")
     facts = notes(folder, "kills")
     assert facts.pop("whole") == [0]
-    codes = [f[1:] for name, f in facts.items() if name != "full"]
+    assert facts["ended"] == [-9, "checkpoint-12", 0]
+    codes = [f[1:] for name, f in facts.items() if name.startswith("killed")]
     assert all(code == [-9, 0] for code in codes) and len(codes) == 10, facts
     failed, last, resumed = facts["full"]
     assert failed == 1 and last == "checkpoint-4" and resumed == 0

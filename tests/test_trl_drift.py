@@ -16,6 +16,7 @@ SIGNATURES = {
     "_compute_loss": (["model", "inputs"], "media of another batch would reach the loss"),
     "_get_per_token_logps_and_entropies": (["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"], "media would not reach the loss"),
     "_get_train_sampler": (["dataset"], "a resumed run would see other prompts"),
+    "_run_epoch": (["model", "epoch"], "a run resumed from its last checkpoint would go one step too far"),
     "_save_checkpoint": (["model", "trial"], "the balancer's memory would not be saved"),
     "_load_optimizer_and_scheduler": (["checkpoint"], "the balancer's memory would not be restored"),
     "_get_output_dir": (["trial"], "the balancer's memory would be saved elsewhere"),

@@ -32,7 +32,7 @@ from .harpo import Harpo
 from .rewards import score
 from ..sft.batches import Examples, stable_hash
 from ..sft.processor import SPECIAL, OmniProcessor, as_messages
-from ..sft.trl_trainer import EpochCallback, OmniCheckpoints
+from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
 
 # %% ../../nbs/rl/12_trl.ipynb #dd91db3f
 class PromptBatches(Sampler[int]):
@@ -130,7 +130,7 @@ def load_estimator(
     except ValueError as e: raise SourceError(f'{file}: {e}') from e
 
 # %% ../../nbs/rl/12_trl.ipynb #5d795b51
-class EstimatorCheckpoints:
+class EstimatorCheckpoints(StopsAtTheEnd):
     "For a trainer with an `estimator` and `tasks`: keeps its state in the checkpoints."
     def _save_checkpoint(self, model, trial):
         folder = Path(self._get_output_dir(trial=trial))/f'{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}'
