@@ -6,8 +6,8 @@
 __all__ = ['RELEASED', 'STUDIES', 'QUICK', 'StudyConfig', 'slug', 'answer_test', 'run_start', 'run_method', 'attempt', 'run_jobs',
            'run_all', 'step_table', 'answer_table', 'open_study', 'facts', 'run_study']
 
-# %% ../nbs/guides/14_study.ipynb #d7602251
-import io, json, os, platform, subprocess, time
+# %% ../nbs/guides/14_study.ipynb #a0d8c96c
+import io, json, os, platform, subprocess, time, warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -29,6 +30,7 @@ from .evaluation.similarity import minilm
 from .rl.loop import RLConfig
 from .sft.warmstart import SFTConfig
 from .steps import RLRecipe, SFTRecipe, read_log, run_predict, run_rl, run_sft, start_model
+from .tutorial import open_run
 
 # %% ../nbs/guides/14_study.ipynb #3c220fae
 RELEASED = dict(estimator='harpo_released')
@@ -113,7 +115,7 @@ def attempt(
         try: run(*args)
         except Exception as e: return name, f'{type(e).__name__}: {e}'
 
-# %% ../nbs/guides/14_study.ipynb #7593fd71
+# %% ../nbs/guides/14_study.ipynb #8de36b8f
 def run_jobs(
     what:str, # Name of the bar
     jobs:list[tuple], # Arguments of `attempt`
@@ -121,7 +123,12 @@ def run_jobs(
 ):
     "Run all; SourceError names the first that failed."
     done = Parallel(n_jobs=workers, return_as='generator_unordered')(delayed(attempt)(*job) for job in jobs)
-    if faults := [fault for fault in tqdm(done, what, total=len(jobs), disable=None) if fault]:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'A worker stopped')   # Its memory had grown, and joblib puts a fresh one in its place
+            faults = [fault for fault in tqdm(done, what, total=len(jobs), disable=None) if fault]
+    except TerminatedWorkerError as e: raise SourceError('a run was killed, most often for want of memory; run again with fewer workers, what is done is kept') from e
+    if faults:
         raise SourceError(f'{len(faults)} of {len(jobs)} runs failed, the first: {": ".join(faults[0])}; mend that, and the same command goes on with what is missing')
 
 # %% ../nbs/guides/14_study.ipynb #9fb30de1
@@ -166,17 +173,13 @@ def answer_table(
                 found.append(pd.DataFrame(dict(method=method, seed=seed, dataset=key, task=a.task, group=a.groups, truth=a.truth, said=values, words=words)))
     return pd.concat(found)
 
-# %% ../nbs/guides/14_study.ipynb #91833026
+# %% ../nbs/guides/14_study.ipynb #411cbdaf
 def open_study(
     out:Path, # Folder of the study
     config:StudyConfig, # Bounds
 )->Path: # Atlas folder
     "Make or recognise a study's folder and its mini-Atlas; SourceError if it belongs to other bounds."
-    file, settings = out/'settings.json', config.model_dump() | dict(version=version('omnisapiens_nb'))
-    if file.is_file() and json.loads(file.read_text()) != settings: raise SourceError(f'{out}: holds a study with other bounds or of another version; choose another --out, or remove it')
-    if not file.is_file() and out.exists() and any(out.iterdir()): raise SourceError(f'{out}: is not empty and holds no study; choose another --out')
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1))
+    open_run(out, {}, config)
     if not (out/'atlas').exists():
         if not (out/'sources').exists():
             write_all(out/'sources.partial', 0)
@@ -184,21 +187,21 @@ def open_study(
         curate({p.name: p for p in sorted((out/'sources').iterdir())}, out/'atlas')
     return out/'atlas'
 
-# %% ../nbs/guides/14_study.ipynb #2184ef03
+# %% ../nbs/guides/14_study.ipynb #7098f0c6
 def _commit():
     found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(find_spec('omnisapiens_nb').origin).parent, capture_output=True, text=True)
     return found.stdout.strip() if found.returncode == 0 else None
 
 def facts(
     command:str, # That made the run
-    seconds:float, # It took, interruptions left out
+    seconds:float, # It took
     **more, # Plain values
 )->dict: # For JSON
     "Where and with what a run was made."
     return dict(command=command, seconds=round(seconds), **more, commit=_commit(), cores=os.cpu_count(), machine=platform.machine(), python=platform.python_version(),
                 torch=version('torch'), transformers=version('transformers'), package=version('omnisapiens_nb'))
 
-# %% ../nbs/guides/14_study.ipynb #3c38482d
+# %% ../nbs/guides/14_study.ipynb #eae1a161
 def run_study(
     study:str, # A key of `STUDIES`
     out:Path, # Folder; made, or gone on with
@@ -209,6 +212,7 @@ def run_study(
     "Run a study, or what is left of it, and write its tables."
     out, begun, methods = Path(out), time.monotonic(), list(STUDIES[study])
     atlas = open_study(out, config)
+    resumed = any(out.glob('seed-*/*.jsonl'))
     run_all(out, atlas, study, seeds, workers, config)
     folders, tables = {s: out/f'seed-{s}' for s in range(seeds)}, out/f'study_{study}'
     tables.mkdir(exist_ok=True)
@@ -216,6 +220,6 @@ def run_study(
     step_table(folders, methods).to_csv(tables/'steps.csv.gz', **zipped)
     answer_table(folders, atlas, ['SFT', *methods]).to_csv(tables/'answers.csv.gz', **zipped)
     quick = ' --quick' if config == QUICK else ''
-    manifest = facts(f'omnisapiens-nb study {study} --seeds {seeds} --workers {workers}{quick}', time.monotonic() - begun, seeds=seeds, config=config.model_dump())
+    manifest = facts(f'omnisapiens-nb study {study} --seeds {seeds} --workers {workers}{quick}', time.monotonic() - begun, resumed=resumed, seeds=seeds, config=config.model_dump())
     (tables/'run.json').write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
     return tables
