@@ -280,7 +280,8 @@ def step_log(
     total, by_task = table['size'].sum(), table.groupby('task')
     parts = dict(reward=by_task.reward.mean(), share=by_task['size'].sum() / (total or 1.), live=live)
     entries = {t: {k: float(v[t]) for k, v in parts.items()} | dict(factor=factors.get(t, 1.)) for t in sorted(by_task.groups)}
-    return {k: float(table[k].mean()) for k in ('reward', 'length', 'ended', 'formed')} | dict(tasks=entries)
+    groups = [[task, rewards] for (_, task), rewards in table.groupby(['prompt', 'task']).reward.agg(list).items()]
+    return {k: float(table[k].mean()) for k in ('reward', 'length', 'ended', 'formed')} | dict(tasks=entries, groups=groups)
 
 # %% ../../nbs/rl/11_loop.ipynb #881ec52b
 def gathered_step(
