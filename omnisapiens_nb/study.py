@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RELEASED', 'STUDIES', 'QUICK', 'StudyConfig', 'slug', 'answer_test', 'run_start', 'run_method', 'attempt', 'run_jobs',
-           'run_all', 'step_table', 'answer_table', 'open_study', 'facts', 'run_study']
+           'run_all', 'step_table', 'reward_table', 'answer_table', 'trace_rows', 'open_study', 'facts', 'write_tables',
+           'run_study']
 
 # %% ../nbs/guides/14_study.ipynb #a0d8c96c
 import io, json, os, platform, subprocess, time, warnings
@@ -38,7 +39,7 @@ STUDIES = dict(
     A={'GRPO': dict(estimator='grpo'), 'RLOO': dict(estimator='rloo'), 'REINFORCE++': dict(estimator='reinforce_pp'), 'GPG': dict(estimator='gpg'),
        'EMA-GRPO': dict(estimator='ema_grpo'), 'Dr. GRPO': dict(estimator='dr_grpo'), 'HARPO released': RELEASED,
        'HARPO paper': dict(estimator='harpo_paper'), 'HARPO mended': dict(estimator='harpo'), 'equal share': dict(estimator='equal_share')},
-    B={'HARPO released': RELEASED} | {name: RELEASED | dict(harpo=change) for name, change in {
+    B={'GRPO': dict(estimator='grpo'), 'HARPO released': RELEASED} | {name: RELEASED | dict(harpo=change) for name, change in {
        'no sample level': dict(sample_level=False), 'no inertia': dict(beta_contribution=0., beta_factor=0.), 'arithmetic mean': dict(reference='arithmetic'),
        'no clamps': dict(task_clamp=(0., 1e9), sample_clamp=(0., 1e9)), 'dead groups left out': dict(live_only=True)}.items()}) # Study to methods, by what differs in `RLConfig`
 
@@ -156,6 +157,16 @@ def step_table(
             for s, f in folders.items() for m in methods for e in read_log(f/slug(m)) for task, values in e['tasks'].items())
     return pd.DataFrame(rows)
 
+# %% ../nbs/guides/14_study.ipynb #b1d2e3f4
+def reward_table(
+    folders:dict[int, Path], # Seed to its folder
+    methods:list[str], # Names
+)->pd.DataFrame: # One row per (method, seed, step, prompt)
+    "The rewards of every group of completions, as numbers with blanks between them."
+    rows = (dict(method=m, seed=s, step=e['step'], prompt=number, task=task, rewards=' '.join(f'{r:.5g}' for r in rewards))
+            for s, f in folders.items() for m in methods for e in read_log(f/slug(m)) for number, (task, rewards) in enumerate(e['groups']))
+    return pd.DataFrame(rows)
+
 # %% ../nbs/guides/14_study.ipynb #cfe6e466
 def answer_table(
     folders:dict[int, Path], # Seed to its folder
@@ -172,6 +183,17 @@ def answer_table(
                 values = [round(float(x), 4) for x in a.said] if a.task.endswith('_qa') else a.said
                 found.append(pd.DataFrame(dict(method=method, seed=seed, dataset=key, task=a.task, group=a.groups, truth=a.truth, said=values, words=words)))
     return pd.concat(found)
+
+# %% ../nbs/guides/14_study.ipynb #b1d2e3f5
+def trace_rows(
+    folder:Path, # Of a seed
+    atlas:Path, # Atlas folder
+    methods:list[str], # Names; `SFT` for the start
+)->pd.DataFrame: # One row per (method, test row)
+    "What every model wrote, beside what it was asked and the reference."
+    asked = pd.DataFrame(open_atlas(atlas, 'test').columns('id', 'dataset', 'task', 'problem', 'answer'))
+    said = {m: read_predictions(folder/f'{slug(m)}.jsonl', set(asked.id)) for m in methods}
+    return pd.concat(asked[asked.id.isin(said[m])].assign(method=m, response=lambda t: t.id.map(said[m])) for m in methods)
 
 # %% ../nbs/guides/14_study.ipynb #411cbdaf
 def open_study(
@@ -202,6 +224,15 @@ def facts(
                 torch=version('torch'), transformers=version('transformers'), package=version('omnisapiens_nb'))
 
 # %% ../nbs/guides/14_study.ipynb #eae1a161
+def write_tables(
+    folder:Path, # Made if it is not there
+    **tables:pd.DataFrame, # By name
+):
+    "Tables as compressed CSV; the same table gives the same bytes."
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items(): table.to_csv(folder/f'{name}.csv.gz', index=False, compression=dict(method='gzip', mtime=0))
+
+# %% ../nbs/guides/14_study.ipynb #b1d2e3f6
 def run_study(
     study:str, # A key of `STUDIES`
     out:Path, # Folder; made, or gone on with
@@ -215,10 +246,8 @@ def run_study(
     resumed = any(out.glob('seed-*/*.jsonl'))
     run_all(out, atlas, study, seeds, workers, config)
     folders, tables = {s: out/f'seed-{s}' for s in range(seeds)}, out/f'study_{study}'
-    tables.mkdir(exist_ok=True)
-    zipped = dict(index=False, compression=dict(method='gzip', mtime=0))
-    step_table(folders, methods).to_csv(tables/'steps.csv.gz', **zipped)
-    answer_table(folders, atlas, ['SFT', *methods]).to_csv(tables/'answers.csv.gz', **zipped)
+    write_tables(tables, steps=step_table(folders, methods), rewards=reward_table(folders, methods), answers=answer_table(folders, atlas, ['SFT', *methods]),
+                 traces=trace_rows(folders[0], atlas, ['SFT', *methods]))
     quick = ' --quick' if config == QUICK else ''
     manifest = facts(f'omnisapiens-nb study {study} --seeds {seeds} --workers {workers}{quick}', time.monotonic() - begun, resumed=resumed, seeds=seeds, config=config.model_dump())
     (tables/'run.json').write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
