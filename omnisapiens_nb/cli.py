@@ -9,6 +9,7 @@ __all__ = ['app', 'Source', 'Config', 'Resume', 'parse_sources', 'parse_rules', 
 
 # %% ../nbs/guides/02_command_line.ipynb #4471a472
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 import typer
@@ -231,17 +232,21 @@ def evaluate(
 # %% ../nbs/guides/02_command_line.ipynb #fa2421f8
 @app.command()
 def study(
-    which:Annotated[str, typer.Argument(metavar='A|B', help='A: ten estimators; B: HARPO with one piece taken out at a time.')],
+    which:Annotated[str, typer.Argument(metavar='A|B|C|D', help='A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; D: behavioural descriptors.')],
     out:Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')] = Path('runs/study'),
     seeds:Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 5,
     workers:Annotated[int, typer.Option(min=1, help='Processes, one thread each.')] = 2,
     quick:Annotated[bool, typer.Option('--quick', help='A few steps of everything, to see that it runs.')] = False,
 ):
-    "Compare methods on the mini-Atlas of all thirteen sources, with paired seeds."
-    from omnisapiens_nb.study import QUICK, STUDIES, StudyConfig, run_study
-    if which not in STUDIES: raise typer.BadParameter(f'no study is called {which!r}; choose from {", ".join(STUDIES)}', param_hint='A|B')
+    "Compare methods on the mini-Atlas of all thirteen sources, with paired seeds; D in a folder of its own."
+    from omnisapiens_nb import descriptor_study, transfer
+    from omnisapiens_nb.study import QUICK, StudyConfig, run_study
+    runs = {letter: (run, StudyConfig(), QUICK) for letter, run in dict(A=partial(run_study, 'A'), B=partial(run_study, 'B'), C=transfer.run_transfer).items()}
+    runs['D'] = descriptor_study.run_descriptors, descriptor_study.DescriptorConfig(), descriptor_study.QUICK
+    if which not in runs: raise typer.BadParameter(f'no study is called {which!r}; choose from {", ".join(runs)}', param_hint='A|B|C|D')
     _quiet()
-    typer.echo(f'Tables: {run_study(which, out, seeds, workers, QUICK if quick else StudyConfig())}')
+    run, whole, few = runs[which]
+    typer.echo(f'Tables: {run(out, seeds, workers, few if quick else whole)}')
 
 # %% ../nbs/guides/02_command_line.ipynb #3cd66840
 def _quiet():

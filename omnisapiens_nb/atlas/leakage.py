@@ -212,15 +212,17 @@ def report(
 def rows_to_drop(
     found:Leakage, # After all rows have passed
     kinds:Sequence[str], # Of `KINDS`
+    against:Sequence[str]|None = None, # Dataset keys whose later splits count; all where absent
 )->dict[str, str]: # Row id to the reason
-    "Rows with a match in a later split, of any dataset."
+    "Rows with a match in a later split."
     of = np.array(found.place_of)
     rank = np.array([SPLITS.index(split) for _, split in found.places])
     names, reasons = list(found.places), {}
     scripted = np.array([d in DATASETS and DATASETS[d].scripted for d, _ in names])
+    counts = np.array([against is None or d in against for d, _ in names])
     for kind, ties in all_ties(found):
         if kind not in kinds: continue
-        later = ties.matches(of, len(names)) & (rank[None] > rank[of][:, None])
+        later = ties.matches(of, len(names)) & (rank[None] > rank[of][:, None]) & counts[None]
         if kind in ('text', 'near_text'): later &= ~scripted[of][:, None]
         for row in np.flatnonzero(later.any(1)).tolist():
             dataset, split = names[int(later[row].argmax())]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'StoreWriter', 'dataset_card', 'released_value', 'Atlas', 'open_atlas',
-           'atlas_id', 'open_splits', 'rewrite_atlas']
+           'atlas_id', 'open_splits', 'rewrite_atlas', 'subset_atlas']
 
 # %% ../../nbs/atlas/11_store.ipynb #9d187b8f
 import bisect, hashlib, json, re, shutil
@@ -226,3 +226,18 @@ def _renew(folder):
     if manifest.is_file():
         outputs = {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob('*')) if p.is_file() and p != manifest}
         manifest.write_text(json.dumps(json.loads(manifest.read_text(encoding='utf-8')) | dict(outputs=outputs), indent=1), encoding='utf-8')
+
+# %% ../../nbs/atlas/11_store.ipynb #c0ffee02
+def subset_atlas(
+    atlas:Path, # Atlas folder
+    out:Path, # New Atlas folder
+    ids:set[str], # Of the rows it keeps
+)->Path: # `out`
+    "Rows of an Atlas, in their order and splits, as an Atlas of their own."
+    partial = Path(f'{out}.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    writer = StoreWriter(partial)
+    for store in open_splits(atlas).values():
+        for i in (i for i, name in enumerate(store.columns('id')['id']) if name in ids): writer.add(Row(**{name: store[i][name] for name in SCHEMA.names}))
+    writer.finish()
+    return partial.rename(out)
