@@ -6,7 +6,8 @@
 __all__ = ['RELEASED', 'STUDIES', 'QUICK', 'StudyConfig', 'slug', 'answer_test', 'make_sft', 'run_start', 'make_rl', 'run_method',
            'attempt', 'run_jobs', 'run_all', 'step_table', 'reward_table', 'answers_in', 'answer_table', 'trace_rows',
            'mini_atlas', 'open_study', 'facts', 'write_manifest', 'write_tables', 'run_study', 'read_study',
-           'dataset_scores', 'task_scores', 'less', 'seed_interval', 'with_interval']
+           'dataset_scores', 'task_scores', 'less', 'seed_interval', 'with_interval', 'relative_advantages',
+           'unevenness']
 
 # %% ../nbs/guides/14_study.ipynb #a0d8c96c
 import io, json, os, platform, subprocess, time, warnings
@@ -355,3 +356,20 @@ def with_interval(
     "A mean difference with its interval, starred where that leaves zero out."
     centre, half = seed_interval(d)
     return f'{centre:+.{digits}f} ± {half:.{digits}f}' + ' *'*int(abs(centre) > half)
+
+# %% ../nbs/guides/14_study.ipynb #c5a1e007
+def relative_advantages(
+    steps:pd.DataFrame, # From `step_table`
+    signature:str = 'text_video_audio', # Steps that count
+)->pd.DataFrame: # These rows, with `relative`
+    "Each task's share of the update times the number of tasks in the step."
+    part = steps[steps.signature == signature]
+    return part.assign(relative=part.share*part.groupby(['method', 'seed', 'step']).task.transform('size'))
+
+def unevenness(
+    steps:pd.DataFrame, # From `step_table`
+    signature:str = 'text_video_audio', # Steps that count
+)->pd.Series: # By method and seed; 0 where all tasks have the same
+    "Standard deviation over tasks of their relative advantage, averaged over steps."
+    mean = relative_advantages(steps, signature).groupby(['method', 'seed', 'task']).relative.mean()
+    return mean.groupby(level=['method', 'seed']).std(ddof=0)
