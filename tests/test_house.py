@@ -1,49 +1,28 @@
 "The house is in order: exports, README and notebooks in step, cells as long as agreed, pins in one place."
-import json, re, statistics, subprocess, sys, tempfile
+import re, subprocess, sys
 from configparser import ConfigParser
 import pytest
 from conftest import ROOT
+sys.path.insert(0, str(ROOT / "docs"))
+import house
 
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
 SETTINGS = SETTINGS["DEFAULT"]
 
 
-def cells(path, kind): return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
-def code_lines(cell): return [l for l in "".join(cell["source"]).splitlines() if l.strip() and not l.startswith("#|")]
+@pytest.mark.parametrize("path", house.notebooks(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("name", house.CHECKS)
+def test_notebooks(name, path): assert not list(house.CHECKS[name](path))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_shape(path):
-    assert path.stat().st_size < 300_000
-    code, prose = cells(path, "code"), cells(path, "markdown")
-    lengths = [len(code_lines(c)) for c in code]
-    assert max(lengths) <= 40
-    assert 2 * len(prose) >= len([n for n in lengths if n]) - 4   # title, imports and the closing export stand without prose
-    first = "".join(prose[0]["source"])
-    assert re.match(r"# .+\n\n> .+", first) and "$" not in first
+def test_lengths_all_together(): assert not house.too_long()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_imports_stand_alone(path):
-    for cell in cells(path, "code"):
-        lines = [l for l in code_lines(cell) if not l.startswith((" ", ")"))]
-        imports = [l for l in lines if re.match(r"(import|from) ", l) and "nbdev.nbdev_export" not in l]
-        if imports: assert all(re.match(r"(import|from) |disable_progress_bar|with warnings", l) for l in lines), "".join(cell["source"])
+def test_exported_names_are_described(): assert not list(house.undescribed())
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_no_folder_of_one_machine(path):
-    "Temporary folders have another name each time."
-    for cell in cells(path, "code"):
-        for output in cell["outputs"]: assert tempfile.gettempdir() + "/" not in "".join((output | output.get("data", {})).get("text/plain", output.get("text", []))), cell["id"]
-
-
-def test_code_cells_are_short():
-    lengths = sorted(len(code_lines(c)) for p in NOTEBOOKS for c in cells(p, "code") if code_lines(c))
-    assert statistics.median(lengths) <= 6
-    assert lengths[int(.9 * len(lengths))] <= 16
+def test_exported_names_are_demonstrated(): assert not list(house.undemonstrated())
 
 
 def test_readme_is_in_step(tmp_path):
@@ -78,13 +57,6 @@ def test_imports_go_one_way():
 def test_light_import():
     code = "import sys, omnisapiens_nb; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_displayed_formulas_stand_alone(path):
-    for cell in cells(path, "markdown"):
-        for block in re.split(r"\n\s*\n", "".join(cell["source"])):
-            assert "$$" not in block or re.fullmatch(r"\$\$.*\$\$", block.strip(), re.S), block
 
 
 def test_cards_are_in_step():
