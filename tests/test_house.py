@@ -70,3 +70,15 @@ def test_recipes_of_the_readme_are_valid():
     from omnisapiens_nb.steps import RLRecipe, SFTRecipe
     found = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     for kind, text in zip((SFTRecipe, RLRecipe), found, strict=True): kind.model_validate(yaml.safe_load(text))
+
+
+def test_contributing_names_what_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    named = set(re.findall(r"`?\b((?:nbs|tests|benchmarks|docs|\.github)/[\w./]+\.\w+)", text))
+    assert named and named <= set(tracked), named - set(tracked)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"\bmake ([a-z-]+)`?(?= |\n|,|;|`)", "\n".join(re.findall(r"`[^`\n]+`|^make .*", text, re.M)))) <= targets
+    mapped = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
+    folders = {p.split("/")[0] for p in tracked if "/" in p} | {"/".join(p.split("/")[:2]) for p in tracked if p.startswith("nbs/") and p.count("/") > 1}
+    assert mapped == folders
