@@ -33,7 +33,7 @@ def test_readme_is_in_step(tmp_path):
 def test_one_owner():
     address = SETTINGS["git_url"]
     assert address == f"https://github.com/{SETTINGS['user']}/{SETTINGS['repo']}"
-    for name in ("README.md", "CITATION.cff"):
+    for name in ("README.md", "CITATION.cff", ".github/ISSUE_TEMPLATE/config.yml"):
         found = set(re.findall(r"https://github\.com/[\w-]+/omnisapiens_nb", (ROOT / name).read_text(encoding="utf-8")))
         assert found == {address}
     assert f"version: {SETTINGS['version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
@@ -82,3 +82,14 @@ def test_contributing_names_what_is_there():
     mapped = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
     folders = {p.split("/")[0] for p in tracked if "/" in p} | {"/".join(p.split("/")[:2]) for p in tracked if p.startswith("nbs/") and p.count("/") > 1}
     assert mapped == folders
+
+
+@pytest.mark.parametrize("path", sorted(p for p in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if p.stem != "config"), ids=lambda p: p.stem)
+def test_issue_forms_are_what_github_reads(path):
+    import yaml
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(form) == {"name", "description", "labels", "body"}
+    fields = [b for b in form["body"] if b["type"] != "markdown"]
+    assert {b["type"] for b in fields} <= {"input", "textarea", "dropdown", "checkboxes"}
+    assert len({b["id"] for b in fields}) == len({b["attributes"]["label"] for b in fields}) == len(fields)
+    for b in fields: assert bool(b["attributes"].get("options")) == (b["type"] in ("dropdown", "checkboxes"))
