@@ -93,3 +93,11 @@ def test_issue_forms_are_what_github_reads(path):
     assert {b["type"] for b in fields} <= {"input", "textarea", "dropdown", "checkboxes"}
     assert len({b["id"] for b in fields}) == len({b["attributes"]["label"] for b in fields}) == len(fields)
     for b in fields: assert bool(b["attributes"].get("options")) == (b["type"] in ("dropdown", "checkboxes"))
+
+
+def test_hooks_are_local_and_have_every_check():
+    import yaml
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [r["repo"] for r in repos] == ["local"]
+    entries = {h["id"]: h["entry"] for h in repos[0]["hooks"]}
+    assert {k: v for k, v in entries.items() if "docs/house.py" in v} == {k: f".venv/bin/python docs/house.py {k}" for k in house.CHECKS}
