@@ -6,8 +6,7 @@
 __all__ = ['RELEASED', 'STUDIES', 'QUICK', 'StudyConfig', 'slug', 'answer_test', 'make_sft', 'run_start', 'make_rl', 'run_method',
            'attempt', 'run_jobs', 'run_all', 'step_table', 'reward_table', 'answers_in', 'answer_table', 'trace_rows',
            'mini_atlas', 'open_study', 'facts', 'write_manifest', 'write_tables', 'run_study', 'read_study',
-           'dataset_scores', 'task_scores', 'less', 'seed_interval', 'with_interval', 'relative_advantages',
-           'unevenness']
+           'dataset_scores', 'task_scores', 'less', 'seed_interval', 'starred', 'relative_advantages', 'unevenness']
 
 # %% ../nbs/guides/14_study.ipynb #a0d8c96c
 import io, json, os, platform, subprocess, time, warnings
@@ -349,7 +348,7 @@ def seed_interval(
     half = stats.sem(d)*stats.t.ppf(.975, len(d) - 1)
     return float(np.mean(d)), float(half)
 
-def with_interval(
+def starred(
     d:Sequence[float], # One difference per seed
     digits:int = 3, # After the point
 )->str: # `+0.031 ± 0.020 *`
