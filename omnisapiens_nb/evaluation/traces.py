@@ -195,21 +195,19 @@ def _sums(values, groups):
 def group_mean(
     values:Sequence[float], # One per row, NaN where it is not defined
     groups:Sequence, # Group of each row
-    resamples:int = 1000, # Of the bootstrap
 )->Interval:
     "Mean over the rows where a value is defined, with a 95 % interval over groups."
-    return bootstrap(_ratio, *_sums(values, groups), resamples=resamples)
+    return bootstrap(_ratio, *_sums(values, groups))
 
 def group_difference(
     values:Sequence[float], # One per row, NaN where it is not defined
     part:Sequence[bool], # Which rows are the first part
     groups:Sequence, # Group of each row
-    resamples:int = 1000, # Of the bootstrap
 )->Interval: # Mean of the first part less that of the others
     "Difference of two parts' means, with a 95 % interval over groups."
     x, part = np.asarray(values, float), np.asarray(part, bool)
     s, n = zip(*(_sums(np.where(p, x, np.nan), groups) for p in (part, ~part)))
-    return bootstrap(lambda s, n: np.subtract(*_ratio(s, n)), np.stack(s, 1), np.stack(n, 1), resamples=resamples)
+    return bootstrap(lambda s, n: np.subtract(*_ratio(s, n)), np.stack(s, 1), np.stack(n, 1))
 
 # %% ../../nbs/evaluation/09_traces.ipynb #0af9b0e2
 def _where(condition, values): return np.where(condition, np.asarray(values, float), np.nan)
