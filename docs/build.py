@@ -18,6 +18,7 @@ version = release = {CONFIG.version!r}
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
 html_theme, html_title, html_static_path = 'furo', project, ['_static']
 nb_execution_mode, nb_render_markdown_format = 'off', 'gfm'
+nb_code_prompt_show = nb_code_prompt_hide = 'Solution'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors, myst_update_mathjax, mathjax_path = 4, False, 'mathjax/tex-svg.js'
 '''
@@ -44,7 +45,7 @@ def page_cells(cell, processed, depth):
     if cell['cell_type'] == 'markdown': return [dict(cell, source=local_links(''.join(processed.get(cell['id'], cell)['source']), depth))]
     kind = directives(cell)
     if 'hide' in kind or 'default_exp' in kind or not body(cell): return []
-    tags = ['remove-input'] if 'echo: false' in kind else []
+    tags = ['remove-input'] if 'echo: false' in kind else ['hide-cell'] if 'code-fold: true' in kind else []
     code = dict(cell_type='code', id=cell['id'], metadata=dict(tags=tags), source=body(cell), outputs=cell['outputs'], execution_count=None)
     return [*(anchors(cell) if 'export' in kind else []), code]
 
