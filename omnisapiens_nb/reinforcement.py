@@ -13,10 +13,10 @@ from typing import Literal
 import pandas as pd
 import torch
 from peft import PeftModel
-from pydantic import Field, field_validator
+from pydantic import Field
 from transformers import TrainerCallback
 from .atlas.reading import SourceError
-from .rl.advantages import ESTIMATORS
+from .rl.loop import EstimatorName
 from .rl.memory import Plan, memory, plan_recipe
 from .sft.model import load_model, save_model
 from .sft.processor import OmniProcessor
@@ -27,18 +27,12 @@ from .supervised import trl_settings
 class TRLRecipe(Recipe):
     "Recipe of reinforcement learning by TRL."
     trainer:Literal['trl']
-    estimator:str = 'harpo' # A key of `ESTIMATORS`
+    estimator:EstimatorName = 'harpo' # A key of `ESTIMATORS`
     reward:Literal['harpo', 'grpo'] = 'harpo' # Recipe of the rewards, see `rl.rewards.score`
     sampled_rows:int|None = Field(None, gt=0) # Rollouts sampled at a time, to save memory; all of a generation where absent
     four_bit:bool = False # Base in four bits, by bitsandbytes; with `lora` only
     lora:dict|None = None # PEFT's names, such as `r`, `lora_alpha`, `lora_dropout`; all weights are trained where absent
     train:dict = {} # TRL's names (`GRPOConfig`)
-
-    @field_validator('estimator')
-    @classmethod
-    def _known(cls, name):
-        if name not in ESTIMATORS: raise ValueError(f'no estimator is called {name!r}; choose from {", ".join(ESTIMATORS)}')
-        return name
 
 # %% ../nbs/guides/05_reinforcement.ipynb #06778a5d
 def read_rl(

@@ -19,7 +19,7 @@ from .atlas.datasets import DATASETS
 from .atlas.mini import write_mini
 from .atlas.reading import SourceError
 from .atlas.sources.registry import adapter
-from .atlas.store import open_atlas
+from .atlas.store import open_atlas, open_splits
 from .evaluation.evaluate import MAJORITY, Evaluation, gain_table, score_models, score_sections, write_scores
 from .evaluation.report import Section, render, reward_figure, reward_rise, share_figure, to_svg, to_table, with_interval
 from .evaluation.similarity import minilm
@@ -137,7 +137,7 @@ def data_section(
 )->Section:
     "Rows per dataset and task, and why rows were left out."
     counts = json.loads((atlas/'manifest.json').read_text())['counts']
-    splits = {s: Counter(open_atlas(atlas, s).columns('dataset')['dataset']) for s in ('train', 'validation', 'test') if list((atlas/'data').glob(f'{s}-*'))}
+    splits = {split: Counter(store.columns('dataset')['dataset']) for split, store in open_splits(atlas).items()}
     table = pd.DataFrame([dict(dataset=k, task=DATASETS[k].task, **c, **{s: n[k] for s, n in splits.items()}) for k, c in sorted(counts.items())]).rename(columns=dict(text_only='kept as text'))
     rejected = pd.read_json(atlas/'rejected.jsonl', lines=True) if (atlas/'rejected.jsonl').stat().st_size else pd.DataFrame(columns=['dataset', 'reason'])
     rejected['reason'] = rejected.reason.str.replace(r'^\S+\.(?:wav|mp4|mp3):? ', '', regex=True)

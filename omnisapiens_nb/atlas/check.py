@@ -16,7 +16,7 @@ from .datasets import DATASETS
 from .exchange import read_jsonl
 from .reading import SourceError
 from .schema import MEDIA, OURS, SPLITS, TAGS, answer_labels, labels_in
-from .store import Atlas, open_atlas
+from .store import Atlas, open_atlas, shards_of
 
 # %% ../../nbs/atlas/14_check.ipynb #8838b820
 def _asked(row):
@@ -99,7 +99,6 @@ def _parts(path):
     if path.suffix == '.jsonl': return [('', read_jsonl(path))]
     if path.suffix == '.parquet' and path.is_file(): return [('', Atlas([path]))]
     if not path.is_dir(): raise SourceError(f'{path}: no such folder or file; give an Atlas folder, a .parquet shard or a .jsonl file')
-    data = path/'data' if (path/'data').is_dir() else path
-    found = [split for split in SPLITS if list(data.glob(f'{split}-*.parquet'))]
+    found = [split for split in SPLITS if shards_of(path, split)]
     if not found: raise SourceError(f'{path}: no split-NNNNN-of-NNNNN.parquet in it or its data folder')
     return [(split, open_atlas(path, split)) for split in found]

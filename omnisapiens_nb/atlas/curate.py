@@ -18,8 +18,8 @@ from .leakage import KINDS, Leakage, forget, leakage_table, report, rows_to_drop
 from .media import RATE, MediaError, array_digest, duration, has_sound, read_audio, read_image, video_digest, write_wav
 from .reading import SourceError
 from .sources.registry import ADAPTERS, adapter
-from .schema import MEDIA, SCHEMA, SPLITS, Reject, Rejected, Row, row_faults, signature
-from .store import StoreWriter, dataset_card, open_atlas
+from .schema import MEDIA, SPLITS, Reject, Rejected, Row, row_faults, row_of, signature
+from .store import StoreWriter, dataset_card, file_sha256, open_atlas
 
 # %% ../../nbs/atlas/12_curate.ipynb #2ef30d1e
 SHORTEST = .1   # Seconds of sound
@@ -72,8 +72,6 @@ def _sound(data):
 _KEEP = dict(videos=_keep_video, audios=_keep_audio, images=_keep_image)
 
 # %% ../../nbs/atlas/12_curate.ipynb #02bee006
-def _sha256(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
 MARKS = re.compile(r'<(?:video|audio|image)>|<\|\w+\|>')   # Tags of the Atlas and tokens of Qwen2.5-Omni
 
 # %% ../../nbs/atlas/12_curate.ipynb #c72e1d4d
@@ -84,7 +82,7 @@ def finish_row(
 )->dict[Path, str]: # Each source file and its sha256; the row is ready for the store
     "Load media, build the prompt, check the schema; `Reject` with every fault."
     if not row.answer:
-        leakage.add(row, [_sha256(p) for kind in MEDIA for p in getattr(row, kind) if p.is_file()])
+        leakage.add(row, [file_sha256(p) for kind in MEDIA for p in getattr(row, kind) if p.is_file()])
         raise Reject('the answer is empty; without one a row can be neither trained nor scored on')
     if mark := MARKS.search(row.transcript + row.question): raise Reject(f'the words hold {mark[0]!r}, which a processor takes for a medium or a control token; take it out of the source')
     hashes, decoded = load_media(row)
@@ -191,7 +189,7 @@ def _drop(result, partial, leakage, kinds):
     for split in (s for s in SPLITS if result.splits[s]):
         for row in open_atlas(partial/'all', split):
             if reason := reasons.get(row['id']): gone.append((split, Rejected(row['dataset'], row['source_file'], row['source_row'], reason, row['id'])))
-            else: writer.add(Row(**{name: row[name] for name in SCHEMA.names}))
+            else: writer.add(row_of(row))
     writer.finish()
     shutil.rmtree(partial/'all')
     forget(leakage, [r.id for _, r in gone])
@@ -220,7 +218,7 @@ def input_hashes(
     sources:dict[str, Path], # Source name to folder
 )->dict[str, dict]: # Source name → annotation file → sha256
     "Checksums of the annotation files of each source."
-    return {name: {str(p.relative_to(folder)): _sha256(p) for p in _annotations(folder)} for name, folder in sources.items()}
+    return {name: {str(p.relative_to(folder)): file_sha256(p) for p in _annotations(folder)} for name, folder in sources.items()}
 
 # %% ../../nbs/atlas/12_curate.ipynb #46b651a2
 def _write_reports(result, partial, sources, choices):
@@ -229,14 +227,14 @@ def _write_reports(result, partial, sources, choices):
     (partial/'leakage.json').write_text(json.dumps(result.leakage, indent=1, ensure_ascii=False), encoding='utf-8')
     names = ((digest, name, path.relative_to(folder)) for path, digest in result.media.items() for name, folder in sources.items() if path.is_relative_to(folder))
     (partial/'media.sha256').write_text(''.join(f'{digest}  {name}/{path}\n' for digest, name, path in names), encoding='utf-8')
-    shards = {p.name: _sha256(p) for p in sorted((partial/'data').iterdir())}
+    shards = {p.name: file_sha256(p) for p in sorted((partial/'data').iterdir())}
     content = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
     card = dataset_card(result.splits, result.counts, languages, content) + '\n## Shared between splits\n\n' + leakage_table(result.leakage)
     (partial/'README.md').write_text(card, encoding='utf-8')
     manifest = dict(package=version('omnisapiens_nb'), pyarrow=version('pyarrow'), choices=asdict(choices), counts=result.counts, splits=dict(result.splits),
                     rules={key: sorted(rules) for key, rules in sorted(result.rules.items())},
                     inputs=input_hashes(sources),
-                    outputs={str(p.relative_to(partial)): _sha256(p) for p in sorted(partial.rglob('*')) if p.is_file()})
+                    outputs={str(p.relative_to(partial)): file_sha256(p) for p in sorted(partial.rglob('*')) if p.is_file()})
     (partial/'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')
 
 # %% ../../nbs/atlas/12_curate.ipynb #8cbb5f0f

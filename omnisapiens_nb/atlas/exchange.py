@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from .reading import SourceError, read_json_lines
 from .schema import MEDIA, RELEASED, SCHEMA, SPLITS, Reject, Row
-from .store import StoreWriter, open_atlas, released_value
+from .store import StoreWriter, open_atlas, released_value, shards_of
 
 # %% ../../nbs/atlas/13_exchange.ipynb #112b3ede
 BINARY = (*MEDIA, 'ext_video_feats', 'ext_audio_feats')
@@ -140,8 +140,7 @@ def convert(
     if out.exists(): raise SourceError(f'{out}: exists already; choose another folder')
     if not folder.is_dir(): raise SourceError(f'{folder}: no such folder')
     if files := jsonl_splits(folder): return sorted((jsonl_to_parquet(files, out)/'data').iterdir())
-    data = folder/'data' if (folder/'data').is_dir() else folder
-    splits = [s for s in SPLITS if list(data.glob(f'{s}-*.parquet'))]
+    splits = [s for s in SPLITS if shards_of(folder, s)]
     if not splits: raise SourceError(f'{folder}: neither *.jsonl nor split-*.parquet is in it')
     written = [write_jsonl(folder, s, out) for s in splits]
     if tar and (out/'media').is_dir(): pack_media(out)

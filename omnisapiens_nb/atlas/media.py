@@ -141,11 +141,10 @@ def read_video(
 # %% ../../nbs/atlas/02_media.ipynb #6f5309f9
 def write_wav(
     samples:np.ndarray, # float, shape (samples,), in [-1, 1]
-    rate:int = RATE, # Samples per second
 )->bytes: # A 16-bit wav file
     "Encode mono sound as wav."
     buffer = io.BytesIO()
-    sf.write(buffer, samples, rate, format='WAV', subtype='PCM_16')
+    sf.write(buffer, samples, RATE, format='WAV', subtype='PCM_16')
     return buffer.getvalue()
 
 # %% ../../nbs/atlas/02_media.ipynb #b55014d4
@@ -167,21 +166,20 @@ def write_mp4(
     pictures:np.ndarray, # uint8, shape (frames, height, width, 3), even sides
     samples:np.ndarray|None = None, # Sound, float, shape (samples,); None for a silent film
     fps:int = 4, # Pictures per second
-    rate:int = RATE, # Samples per second
 )->bytes: # An mp4 file
     "Encode pictures, and sound if given, as H.264 and AAC."
     buffer = io.BytesIO()
     with av.open(buffer, 'w', format='mp4') as container:
         video = container.add_stream('libx264', rate=fps, options=dict(preset='ultrafast', crf='20', threads='1'))
         video.height, video.width, video.pix_fmt = *pictures.shape[1:3], 'yuv420p'
-        audio = container.add_stream('aac', rate=rate, layout='mono') if samples is not None else None
+        audio = container.add_stream('aac', rate=RATE, layout='mono') if samples is not None else None
         _mux(container, video, (av.VideoFrame.from_ndarray(p, format='rgb24') for p in pictures))
-        if audio: _mux(container, audio, _sound_frames(samples, rate, 1024))
+        if audio: _mux(container, audio, _sound_frames(samples, 1024))
     return buffer.getvalue()
 
 # %% ../../nbs/atlas/02_media.ipynb #2f7bb3c0
-def _sound_frames(samples, rate, size):
+def _sound_frames(samples, size):
     for at in range(0, len(samples), size):
         frame = av.AudioFrame.from_ndarray(samples[None, at:at+size].astype(np.float32), format='fltp', layout='mono')
-        frame.rate, frame.pts = rate, at
+        frame.rate, frame.pts = RATE, at
         yield frame

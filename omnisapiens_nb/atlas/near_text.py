@@ -52,10 +52,9 @@ def shingle_table(
 def minhash(
     table:csr_array, # From `shingle_table`
     hashes:int, # Random orders
-    seed:int = 0, # Of the orders
 )->np.ndarray: # uint32, shape (hashes, texts)
     "Signatures of texts (Broder 1997)."
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     out = np.empty((hashes, table.shape[0]), np.uint32)
     for row in out:
         order = rng.permutation(table.shape[1]).astype(np.uint32)
@@ -111,12 +110,11 @@ def _similarities(table, i, j, chunk=100_000):
 def near_pairs(
     texts:list[str], # Different texts, normalised, none empty
     threshold:float = NEAR, # Least similarity of a pair
-    seed:int = 0, # Of the random orders
 )->tuple[np.ndarray, np.ndarray, np.ndarray]: # i, j with i < j, and the Jaccard similarity of each pair
     "Pairs of texts at least so similar; misses about 1 in 40 at .7 and 1 in 2,800 at .8 (`band_probability`)."
     if len(texts) < 2: return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     table = shingle_table(texts)
-    i, j = candidate_pairs(minhash(table, BANDS * ROWS, seed))
+    i, j = candidate_pairs(minhash(table, BANDS * ROWS))
     similar = np.concatenate([*_similarities(table.astype(np.int32), i, j), []])
     keep = similar >= threshold
     return i[keep], j[keep], similar[keep]

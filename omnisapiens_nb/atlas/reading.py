@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SourceError', 'Record', 'read_text', 'text_fault', 'no_columns', 'read_csv', 'json_record', 'read_json_lines',
-           'read_json', 'text_of']
+           'read_json', 'text_of', 'present_files']
 
 # %% ../../nbs/atlas/05_reading.ipynb #3daa146d
 import csv, json
@@ -150,3 +150,13 @@ def text_of(
     "A field that must hold text; `Reject` if it does not."
     if not isinstance(record.get(name), str): raise Reject(f'{name} is {str(record.get(name))[:40]!r}, not text')
     return record[name]
+
+# %% ../../nbs/atlas/05_reading.ipynb #8274d113
+def present_files(
+    folder:Path, # Source folder
+    files:tuple[str, ...], # Paths inside it, of which any may be absent
+)->list[str]: # Those that are there, in that order
+    "Files of a source that are there; SourceError if none is."
+    found = [file for file in files if (Path(folder)/file).is_file()]
+    if not found: raise SourceError(f'{folder}: none of {", ".join(files)} is there; lay the files out as their authors publish them')
+    return found

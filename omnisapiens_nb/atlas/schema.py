@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS', 'HELD_OUT_TASKS',
-           'MULTI_LABEL', 'class_index', 'Row', 'Rejected', 'Reject', 'signature', 'labels_in', 'answer_labels',
-           'row_faults']
+           'MULTI_LABEL', 'class_index', 'Row', 'row_of', 'Rejected', 'Reject', 'signature', 'labels_in',
+           'answer_labels', 'row_faults']
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
 import re
@@ -57,15 +57,15 @@ MEDIA = ('images', 'videos', 'audios')
 class Row:
     "One sample of the Atlas; field names are column names of `SCHEMA`."
     id:str # Unique over the whole Atlas: `dataset/…`
-    dataset:str # One of the 16 dataset keys
-    task:str # One of `TASKS`
+    dataset:str # Dataset key
+    task:str # One of `TASKS`, or of `HELD_OUT_TASKS`
     problem:str = '' # The whole prompt, media tags included; made when the media are known
     answer:str = '' # The label, or the free-form reference
     class_label:str = '' # The label again for `_cls` rows, empty for open answers
     images:list = field(default_factory=list) # Paths, then bytes
     videos:list = field(default_factory=list) # Paths, then bytes
     audios:list = field(default_factory=list) # Paths, then bytes
-    modality_signature:str = 'text' # `text`, `text_audio`, `text_video`, `text_video_audio`
+    modality_signature:str = 'text' # `text` and the kinds of media, see `signature`
     ext_video_feats:list = field(default_factory=list) # Visual descriptors as bytes
     ext_audio_feats:list = field(default_factory=list) # Acoustic descriptors as bytes
     split:str = '' # One of `SPLITS`; empty until one is made by group
@@ -89,6 +89,13 @@ class Row:
     choices:list = field(default_factory=list) # Options of an open question at its source; not in the prompt
     context:list = field(default_factory=list) # Lines before, as the source gives them; not in the prompt
     interviewer:list = field(default_factory=list) # What the interviewer said; not in the prompt
+
+# %% ../../nbs/atlas/01_schema.ipynb #75434972
+def row_of(
+    columns:dict, # Column to value, others than the schema's too
+)->Row:
+    "A row of the store as a `Row`."
+    return Row(**{name: columns[name] for name in SCHEMA.names})
 
 # %% ../../nbs/atlas/01_schema.ipynb #b65d4bcc
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from .datasets import DATASETS, STYLES, build_prompt
 from .extract import BLOCK, keep, open_partial
 from .media import RATE, MediaError, has_sound, read_audio
 from .reading import SourceError
-from .schema import SCHEMA, Row
+from .schema import SCHEMA, Row, row_of
 from .store import Atlas, atlas_id, open_splits, rewrite_atlas
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #437b8727
@@ -64,8 +64,6 @@ def transcribe(
     return _listen(load_recogniser(model, device), sounds, batch)
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #7d4b94ca
-def _row(values): return Row(**{name: values[name] for name in SCHEMA.names})
-
 def prompt_style(
     row:Row, # Any row
 )->str|None: # One of `STYLES`
@@ -84,7 +82,7 @@ def _verdict(text):
 # %% ../../nbs/atlas/20_transcripts.ipynb #4e245f3a
 def _hear(store, numbers, recogniser, place):
     "Row id to verdict and text, for the rows that have sound."
-    rows = [_row(store[i]) for i in numbers]
+    rows = [row_of(store[i]) for i in numbers]
     sounds = {row.id: _recordings(row, place) if prompt_style(row) else None for row in rows}
     texts = iter(_listen(recogniser, [s for found in sounds.values() for s in found or ()], BATCH))
     said = {id: ' '.join(filter(None, [next(texts) for _ in found])) for id, found in sounds.items() if found}
@@ -131,7 +129,7 @@ def transcribe_atlas(
     counts = Counter(verdict for verdict, _ in heard.values())
     def change(row):
         verdict, text = heard.get(row['id'], ('', ''))
-        return {n: getattr(with_transcript(_row(row), text, made['model']), n) for n in SCHEMA.names} if verdict == 'transcribed' else row
+        return {n: getattr(with_transcript(row_of(row), text, made['model']), n) for n in SCHEMA.names} if verdict == 'transcribed' else row
     shutil.rmtree(partial/'atlas', ignore_errors=True)
     rewrite_atlas(atlas, partial/'atlas', change, {'transcripts.json': made | dict(rows=_COUNTED | counts)})
     (partial/'atlas').rename(out)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 from ..atlas.reading import SourceError
-from ..atlas.store import open_atlas
+from ..atlas.store import open_atlas, shards_of
 from .judge import Anthropic, Offline, OpenAICompatible, Verdict, grade, local_judge
 from .metrics import metric_of
 from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
@@ -46,8 +46,7 @@ class Evaluation:
 # %% ../../nbs/evaluation/11_evaluate.ipynb #ff7c7181
 def _blind_source(atlas, rows):
     "Rows that blind answers may be made from: the training split, and labelled rows of datasets it lacks."
-    data = Path(atlas)/'data' if (Path(atlas)/'data').is_dir() else Path(atlas)
-    train = table_of(open_atlas(atlas, 'train')) if list(data.glob('train-*.parquet')) else rows.iloc[:0]
+    train = table_of(open_atlas(atlas, 'train')) if shards_of(atlas, 'train') else rows.iloc[:0]
     return pd.concat([train, rows[~rows.dataset.isin(train.dataset) & rows.task.str.endswith('_cls')]])
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #6bcac7da
@@ -165,14 +164,13 @@ def example_sections(
     atlas:Path, # Atlas folder
     split:str, # Which split
     names:Sequence[str], # Models to show
-    each:int = 3, # Rows per task
 )->str: # HTML
-    "Rows of each task with every model's response."
+    "Three rows of each task with every model's response."
     store, parts = open_atlas(atlas, split), []
     columns = pd.DataFrame(store.columns('id', 'question', 'modality_signature')).set_index('id')
     for task, rows in e.rows.groupby('task'):
         cards = [{'row': r.id, 'media': columns.modality_signature[r.id].replace('_', ', '), 'question': columns.question[r.id], 'right': r.answer}
-                 | {n: e.predictions[n][r.id] for n in names} for r in rows.sort_values('id').iloc[::max(1, len(rows)//each)].head(each).itertuples()]
+                 | {n: e.predictions[n][r.id] for n in names} for r in rows.sort_values('id').iloc[::max(1, len(rows)//3)].head(3).itertuples()]
         parts.append(f'<h3>{task}</h3>' + to_examples(cards))
     return ''.join(parts)
 

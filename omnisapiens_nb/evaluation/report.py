@@ -28,11 +28,10 @@ def figure(
     rows:int = 1, # Panels below each other
     cols:int = 1, # Panels beside each other
     height:float = 2.8, # Inches per panel
-    width:float = 5.4, # Inches over all panels; text stays legible on a phone
 )->tuple[Figure, np.ndarray]: # Figure and its axes, always an array
     "An empty figure in the report's style."
     with matplotlib.rc_context(STYLE):
-        fig = Figure((width, height*rows), layout='constrained')
+        fig = Figure((5.4, height*rows), layout='constrained')   # Inches: text stays legible on a phone
         return fig, np.atleast_1d(fig.subplots(rows, cols, sharey=True, squeeze=True))
 
 # %% ../../nbs/evaluation/05_report.ipynb #03754039

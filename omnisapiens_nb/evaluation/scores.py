@@ -97,20 +97,18 @@ class Score:
 # %% ../../nbs/evaluation/04_scores.ipynb #0fbb75b6
 def score_answers(
     answers:Answers, # Of one model and dataset
-    resamples:int = 1000, # Of the bootstrap
 )->Score:
     "The task's metric with a 95 % interval over groups."
-    i = bootstrap(metric_fn(answers.task), answers.truth, answers.said, answers.groups, resamples)
+    i = bootstrap(metric_fn(answers.task), answers.truth, answers.said, answers.groups)
     return Score(answers.dataset, answers.task, len(answers.truth), i.value, i.low, i.high, answers.out_of_set, answers.abstained)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #66e88b95
 def compare_answers(
     a:Answers, # Of one model
     b:Answers, # Of another on the same rows
-    resamples:int = 1000, # Of the bootstrap
 )->Interval: # Of the metric of `a` less that of `b`
     "Paired difference of two models on one dataset."
-    return bootstrap_difference(metric_fn(a.task), a.truth, a.said, b.said, a.groups, resamples)
+    return bootstrap_difference(metric_fn(a.task), a.truth, a.said, b.said, a.groups)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #1c386e23
 def _most_frequent(answers): return min((-n, a) for a, n in Counter(answers).items())[1]

@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.tree import DecisionTreeClassifier
 from ..atlas.reading import SourceError
-from ..atlas.store import open_atlas
+from ..atlas.store import open_atlas, shards_of
 from .answers import read_answer
 from .metrics import metric_of
 from .report import Section, to_table, with_interval
@@ -35,7 +35,7 @@ def shortcut_table(
     split:str, # One of `SPLITS`
 )->pd.DataFrame: # Columns `COLUMNS`, a row per row; none where the split is not there
     "What shortcuts may look at; SourceError if the Atlas lacks our columns."
-    if not any(Path(atlas).rglob(f'{split}-*.parquet')): return pd.DataFrame(columns=COLUMNS)
+    if not shards_of(atlas, split): return pd.DataFrame(columns=COLUMNS)
     return pd.DataFrame(open_atlas(atlas, split).columns(*COLUMNS), columns=COLUMNS)
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #c0d79443

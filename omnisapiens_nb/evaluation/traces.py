@@ -195,21 +195,19 @@ def _sums(values, groups):
 def group_mean(
     values:Sequence[float], # One per row, NaN where it is not defined
     groups:Sequence, # Group of each row
-    resamples:int = 1000, # Of the bootstrap
 )->Interval:
     "Mean over the rows where a value is defined, with a 95 % interval over groups."
-    return bootstrap(_ratio, *_sums(values, groups), resamples=resamples)
+    return bootstrap(_ratio, *_sums(values, groups))
 
 def group_difference(
     values:Sequence[float], # One per row, NaN where it is not defined
     part:Sequence[bool], # Which rows are the first part
     groups:Sequence, # Group of each row
-    resamples:int = 1000, # Of the bootstrap
 )->Interval: # Mean of the first part less that of the others
     "Difference of two parts' means, with a 95 % interval over groups."
     x, part = np.asarray(values, float), np.asarray(part, bool)
     s, n = zip(*(_sums(np.where(p, x, np.nan), groups) for p in (part, ~part)))
-    return bootstrap(lambda s, n: np.subtract(*_ratio(s, n)), np.stack(s, 1), np.stack(n, 1), resamples=resamples)
+    return bootstrap(lambda s, n: np.subtract(*_ratio(s, n)), np.stack(s, 1), np.stack(n, 1))
 
 # %% ../../nbs/evaluation/09_traces.ipynb #0af9b0e2
 def _where(condition, values): return np.where(condition, np.asarray(values, float), np.nan)
@@ -232,13 +230,12 @@ def _measures(t):
 # %% ../../nbs/evaluation/09_traces.ipynb #f4abc050
 def trace_summary(
     tables:Mapping[str, pd.DataFrame], # Model to its `trace_table`
-    resamples:int = 1000, # Of the bootstrap
 )->pd.DataFrame: # Measures × models, each cell an `Interval`
     "What the traces of each model are like, with 95 % intervals over groups."
     found = {}
     for name, t in tables.items():
-        found[name] = {m: group_mean(x, t.group, resamples) for m, x in _measures(t)}
-        found[name]['length, wrong less right'] = group_difference(t.length, ~t.right, t.group, resamples)
+        found[name] = {m: group_mean(x, t.group) for m, x in _measures(t)}
+        found[name]['length, wrong less right'] = group_difference(t.length, ~t.right, t.group)
     order = [*(m for m, _ in _measures(next(iter(tables.values()))))]
     order.insert(order.index('length where wrong') + 1, 'length, wrong less right')
     return pd.DataFrame(found).loc[order]
@@ -247,12 +244,11 @@ def trace_summary(
 def length_figure(
     tables:Mapping[str, pd.DataFrame], # Model to its `trace_table`
     unit:str = 'words', # What lengths are counted in
-    bins:int = 30, # At most
 )->Figure:
     "Distribution of reasoning length, right and wrong answers apart."
     lengths = np.concatenate([t.length.dropna() for t in tables.values()])
     end = np.quantile(lengths, .99, method='higher')
-    width = np.ceil((end + 1)/bins)   # Whole, or some bins would hold more lengths than others
+    width = np.ceil((end + 1)/30)   # At most 30 bins; whole, or some bins would hold more lengths than others
     edges = np.arange(-.5, end + width, width)
     fig, axes = figure(len(tables), height=1.7 if len(tables) > 1 else 2.4)
     for ax, (name, t) in zip(axes, tables.items()):
@@ -322,7 +318,6 @@ def trace_section(
     tokenize:Callable = units, # Text to a list, whose length is the length of a trace
     unit:str = 'words', # What that counts
     embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    limit:int = 12, # Rows shown side by side
     verdicts:Mapping[str, Mapping[str, bool]]|None = None, # Model to a judge's verdicts on open answers; similarity where None
 )->Section: # The first two models are shown side by side
     "Length, consistency, script and repetition of each model's reasoning, and two models' traces on the same rows."
@@ -333,5 +328,5 @@ def trace_section(
     body = to_table(summary, f'Means with 95 % intervals over groups; lengths in {unit}') + to_svg(length_figure(tables, unit), 'Length of the reasoning, right and wrong answers apart, one panel per model')
     if len(predictions) > 1:
         (a, left), (b, right), *_ = predictions.items()
-        body += f'<h3>{html.escape(a)} and {html.escape(b)} on the same rows</h3><p>Rows where one is right and the other is not come first.</p>' + to_side_by_side(rows, left, right, (a, b), limit, embed, (of(a), of(b)))
+        body += f'<h3>{html.escape(a)} and {html.escape(b)} on the same rows</h3><p>Rows where one is right and the other is not come first.</p>' + to_side_by_side(rows, left, right, (a, b), embed=embed, verdicts=(of(a), of(b)))
     return Section('Reasoning', TRACE_TEXT, body)

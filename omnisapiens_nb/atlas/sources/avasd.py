@@ -12,9 +12,8 @@ from ..adapters import Adapter
 from ..datasets import BEHAVIOURS, harmonise
 from ..media import write_mp4
 from ..mini import face, face_cues, voice, voice_cues, write_file, write_lines, write_table
-from ..reading import read_csv
+from ..reading import present_files, read_csv
 from ..schema import Reject, Row
-from .intentqa import present_files
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #c84ddd29
 AVASD_FILES = {f'dataset/csvs/{name}.csv': split for name, split in dict(train='train', val='validation', test='test').items()}

@@ -14,9 +14,8 @@ from ..adapters import Adapter, whole_number
 from ..datasets import harmonise
 from ..media import write_wav
 from ..mini import write_file, write_lines, write_table, utterance, voice, voice_cues
-from ..reading import Record, SourceError, no_columns, read_text, text_fault, read_csv
+from ..reading import Record, SourceError, no_columns, present_files, read_csv, read_text, text_fault
 from ..schema import Reject, Row
-from .intentqa import present_files
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #a39275a9
 DAIC_FILES = {'train_split_Depression_AVEC2017.csv': ('train', 'PHQ8_Score'),

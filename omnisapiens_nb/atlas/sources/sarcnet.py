@@ -12,9 +12,8 @@ from pathlib import Path
 from ..adapters import Adapter, labelled
 from ..media import write_jpg
 from ..mini import face, face_cues, remark, write_file, write_lines, write_table
-from ..reading import read_csv
+from ..reading import present_files, read_csv
 from ..schema import Reject, Row
-from .intentqa import present_files
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #2bea1572
 SARCNET_FILES = {f'SarcNet{name}.csv': split for name, split in dict(Train='train', Val='validation', Test='test').items()}
