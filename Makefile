@@ -5,7 +5,7 @@ OUT ?= runs/tutorial
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env verl-env tutorial test testbed docs lab export clean
+.PHONY: help install landmarks-env verl-env tutorial test testbed docs lab export house clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -63,6 +63,9 @@ export: .venv/installed ## Notebooks to package, clean notebooks, their cells fo
 	$(BIN)/nbdev_clean
 	$(BIN)/python docs/colab.py
 	$(BIN)/python docs/readme.py
+
+house: .venv/installed ## Measure cells and functions, and list what is over a bound or undescribed
+	$(BIN)/python docs/house.py
 
 clean: ## Remove what can be made again
 	rm -rf _proc _site _site_src jupyter_execute runs build dist *.egg-info

@@ -1,6 +1,6 @@
-"""Time and memory of the notebooks for Colab, each in a process of its own with one thread, as nbdev_test runs them: python benchmarks/notebooks.py ENVIRONMENT [NOTEBOOK ...]
+"""Time and memory of the notebooks, each in a process of its own with one thread, as nbdev_test runs them: python benchmarks/notebooks.py ENVIRONMENT [NOTEBOOK ...]
 
-ENVIRONMENT names the part of nbs/results/notebooks.json that is written: `pinned` for the versions of constraints.txt, `stand-in` for Colab's own."""
+ENVIRONMENT names the part of nbs/results/notebooks.json that is written: `pinned` for the versions of constraints.txt, which measures every notebook, `stand-in` for Colab's own."""
 import json, os, platform, subprocess, sys, time
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,8 @@ def measure(name):
 
 def main(environment, *names):
     about = dict(command=f'python benchmarks/notebooks.py {environment}', cores=os.cpu_count(), threads=1, machine=platform.machine(), python=platform.python_version())
-    for name in names or NOTEBOOKS:
+    every = sorted(p.relative_to(NBS).with_suffix('').as_posix() for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts) if environment == 'pinned' else NOTEBOOKS
+    for name in names or every:
         found = measure(name)
         log = json.loads(LOG.read_text(encoding='utf-8')) if LOG.exists() else {}
         earlier = log.get(environment, {}).get('notebooks', {})

@@ -4,6 +4,7 @@ python docs/house.py                       measure everything and list what is o
 python docs/house.py CHECK [NOTEBOOK …]    one of the checks below, on some notebooks or on all"""
 import ast, json, re, statistics, sys, tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -137,13 +138,93 @@ def over()->Iterator[str]: # One line each
     for path in modules():
         yield from (f'{path.relative_to(ROOT)}: {name} has {n} lines' for name, n in functions(path) if n > LINES['function']['longest'])
 
+def too_long()->list[str]: # Empty where all is within
+    "Cells of all notebooks together, and functions of all modules together, against their bounds."
+    every = {'function': [n for path in modules() for _, n in functions(path)],
+             'code cell': [n for path in notebooks() for c in cells(path, 'code') if (n := len(code_lines(c)))]}
+    return [f'{kind}: {fault}' for kind, ns in every.items() for fault in beside(spread(ns), LINES[kind])]
+
 def report()->Iterator[str]: # Lines to print
     "The table, then what is over: first all together, then one by one."
     rows, columns = measures(), ['room', 'cells', 'prose', *(f'{kind} {k}' for kind in ('cell', 'function') for k in ('median', 'p90', 'longest'))]
     yield from (''.join((f'{v:g}' if isinstance(v := row.get(c, '–'), float) else str(v)).rjust(max(len(c), 10) + 2) for c in columns) for row in (dict(zip(columns, columns)), *rows))
-    every = [n for path in modules() for _, n in functions(path)], [n for path in notebooks() for c in cells(path, 'code') if (n := len(code_lines(c)))]
-    faults = [f'{kind}: {fault}' for kind, ns in zip(('function', 'code cell'), every) for fault in beside(spread(ns), LINES[kind])]
-    yield from ('', 'all together: ' + ('; '.join(faults) or 'within the bounds'), *over())
+    yield from ('', 'all together: ' + ('; '.join(too_long()) or 'within the bounds'), *over(), *undescribed(), *undemonstrated())
+
+def module_name(path:Path)->str: # Module
+    "What a module is called inside the package."
+    return '.'.join(path.relative_to(PACKAGE).with_suffix('').parts)
+
+@cache
+def exported()->dict[str, dict[str, tuple[ast.AST, list[str]]]]: # Module → name → definition and the module's lines
+    "Functions and classes that the modules' `__all__` names."
+    found = {}
+    for path in modules():
+        text = path.read_text(encoding='utf-8')
+        body = ast.parse(text).body
+        names = next((ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__'), [])
+        found[module_name(path)] = {n.name: (n, text.splitlines()) for n in body if getattr(n, 'name', '') in names}
+    return found
+
+def parameters(
+    f:ast.FunctionDef, # Function or method
+)->list[ast.arg]: # Without `self`
+    "Everything a function takes."
+    a = f.args
+    found = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+    return [p for p in found if p.arg not in ('self', 'cls')]
+
+@cache
+def helpful()->set[str]:
+    "Types that carry the help of a command's option in themselves."
+    return {n.targets[0].id for p in modules() for n in ast.parse(p.read_text(encoding='utf-8')).body if isinstance(n, ast.Assign) and 'help=' in ast.unparse(n.value)}
+
+def methods(
+    node:ast.AST, # Function or class
+)->Iterator[ast.FunctionDef]:
+    "What of a definition is called with parameters: itself, or its public methods that no base class of the package has described."
+    if not isinstance(node, ast.ClassDef): yield node; return
+    bases = {getattr(b, 'id', '') for b in node.bases}
+    while more := {getattr(b, 'id', '') for ns in exported().values() for n, (c, _) in ns.items() if n in bases and isinstance(c, ast.ClassDef) for b in c.bases} - bases: bases |= more
+    inherited = {m.name for ns in exported().values() for n, (c, _) in ns.items() if n in bases for m in c.body if isinstance(m, ast.FunctionDef)}
+    for m in node.body:
+        if isinstance(m, ast.FunctionDef) and (m.name in ('__init__', '__call__') or not m.name.startswith('_')) and m.name not in inherited: yield m
+
+def undescribed()->Iterator[str]: # Module, name and what is missing
+    "Exported functions and classes without a docstring, and their parameters without a word."
+    for module, found in exported().items():
+        for name, (node, lines) in found.items():
+            if not ast.get_docstring(node): yield f'{module}: {name} has no docstring'
+            for f in methods(node):
+                text = f'{ast.get_docstring(node)} {ast.get_docstring(f)}'
+                told = lambda p: '#' in lines[p.end_lineno - 1] or f'`{p.arg}`' in text or (p.annotation and ('help=' in ast.unparse(p.annotation) or getattr(p.annotation, 'id', '') in helpful()))
+                if missing := [p.arg for p in parameters(f) if not told(p)]: yield f'{module}: {name}{"" if f is node else "." + f.name} says nothing of {", ".join(missing)}'
+
+def names_in(
+    code:ast.AST, # Parsed
+)->set[str]:
+    "Names that code uses, commands of the command line among them, without what it only imports."
+    nodes = list(ast.walk(code))
+    texts = {word for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) < 200 for word in n.value.split()}
+    return {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)} | texts
+
+@cache
+def taught()->set[str]:
+    "Names that a lesson cell of a notebook or a test uses."
+    plain = lambda line: re.sub(r'^(\s*)[!%].*', r'\1pass', line)   # Colab's install cell calls a shell
+    lessons = ['\n'.join(map(plain, code_lines(c))) for p in notebooks() for c in cells(p, 'code') if not re.match(r'#\| *export', ''.join(c['source']))]
+    return set().union(*(names_in(ast.parse(code)) for code in [*lessons, *(p.read_text(encoding='utf-8') for p in (ROOT/'tests').glob('*.py'))]))
+
+@cache
+def used_by()->dict[tuple[str, str], set[str]]: # Module and name → the names its definition uses
+    "What the definitions of all modules use, tables among them."
+    target = lambda n: [getattr(n, 'name', '')] if not isinstance(n, ast.Assign) else [getattr(t, 'id', '') for t in n.targets]
+    return {(module_name(p), name): names_in(n) for p in modules() for n in ast.parse(p.read_text(encoding='utf-8')).body for name in target(n) if name and name != '__all__'}
+
+def undemonstrated()->Iterator[str]: # Module and name
+    "Exported functions and classes that no lesson or test uses, neither by name nor through a function, class or table that one uses."
+    shown = {key for key in used_by() if key[1] in taught()}
+    while more := {key for key in used_by() if key not in shown and any(key[1] in used_by()[s] for s in shown)}: shown |= more
+    yield from (f'{module}: {name} is shown nowhere' for module, found in exported().items() for name in found if (module, name) not in shown)
 
 if __name__ == '__main__':
     if sys.argv[1:]: check(CHECKS[sys.argv[1]], [Path(p) for p in sys.argv[2:]] or notebooks())

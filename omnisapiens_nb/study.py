@@ -5,20 +5,23 @@
 # %% auto #0
 __all__ = ['RELEASED', 'STUDIES', 'QUICK', 'StudyConfig', 'slug', 'answer_test', 'make_sft', 'run_start', 'make_rl', 'run_method',
            'attempt', 'run_jobs', 'run_all', 'step_table', 'reward_table', 'answers_in', 'answer_table', 'trace_rows',
-           'mini_atlas', 'open_study', 'facts', 'write_manifest', 'write_tables', 'run_study']
+           'mini_atlas', 'open_study', 'facts', 'write_manifest', 'write_tables', 'run_study', 'read_study',
+           'dataset_scores', 'task_scores', 'less', 'seed_interval', 'starred', 'relative_advantages', 'unevenness']
 
 # %% ../nbs/guides/14_study.ipynb #a0d8c96c
 import io, json, os, platform, subprocess, time, warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import stats
 from tqdm.auto import tqdm
 from transformers.utils import logging
 from .atlas.curate import curate
@@ -26,8 +29,9 @@ from .atlas.reading import SourceError
 from .atlas.sources.registry import write_all
 from .atlas.store import open_atlas
 from .evaluation.answers import parse_response
-from .evaluation.scores import answers_by_dataset, read_predictions, table_of
+from .evaluation.scores import answers_by_dataset, metric_fn, read_predictions, table_of
 from .evaluation.similarity import minilm
+from .evaluation.tables import COLUMNS_OF_PAPER
 from .rl.loop import RLConfig
 from .sft.warmstart import SFTConfig
 from .steps import RLRecipe, SFTRecipe, read_log, run_predict, run_rl, run_sft, start_model
@@ -301,3 +305,70 @@ def run_study(
                  traces=trace_rows(folders[0], atlas, ['SFT', *methods]))
     write_manifest(tables, study, seeds, workers, config, begun, resumed, config == QUICK)
     return tables
+
+# %% ../nbs/guides/14_study.ipynb #c5a1e002
+def read_study(
+    folder:Path, # With `run.json` and tables
+)->tuple[dict, dict[str, pd.DataFrame]]: # Manifest, and tables by name
+    "A study's manifest and tables."
+    tables = {p.name.removesuffix('.csv.gz'): pd.read_csv(p, keep_default_na=False) for p in sorted(folder.glob('*.csv.gz'))}
+    return json.loads((folder/'run.json').read_text(encoding='utf-8')), tables
+
+def dataset_scores(
+    answers:pd.DataFrame, # From `answer_table` or alike
+    by:Sequence[str] = ('method', 'seed'), # Columns that say whose the answers are
+)->pd.Series: # By these, task and dataset
+    "The metric of every dataset's answers."
+    def score(part):
+        task, said = part.name[-2], part.said.tolist()
+        return metric_fn(task)([1]*len(said), [float(x or 'nan') for x in said]) if task.endswith('_qa') else metric_fn(task)(part.truth.tolist(), said)
+    return answers.groupby([*by, 'task', 'dataset'])[['truth', 'said']].apply(score)
+
+def task_scores(
+    answers:pd.DataFrame, # From `answer_table` or alike
+    by:Sequence[str] = ('method', 'seed'), # Columns that say whose the answers are
+)->pd.DataFrame: # By these, a column per task in the papers' order
+    "The score of every task."
+    tasks = dataset_scores(answers, by).groupby(level=[*by, 'task']).mean().unstack().rename(columns=COLUMNS_OF_PAPER)
+    return tasks[[c for c in COLUMNS_OF_PAPER.values() if c in tasks]].rename_axis(columns=None)
+
+# %% ../nbs/guides/14_study.ipynb #c5a1e004
+def less(
+    values:pd.DataFrame|pd.Series, # By method and seed
+    other:str, # Name of a method
+)->pd.DataFrame|pd.Series: # Without the other's own
+    "Values of all methods less another's of the same seed."
+    rest = values.drop(index=other, level='method')
+    return rest - values.xs(other, level='method').reindex(rest.index.get_level_values('seed')).to_numpy()
+
+def seed_interval(
+    d:Sequence[float], # One value per seed
+)->tuple[float, float]: # Mean, half the width
+    "Student's 95 % interval of a mean over seeds."
+    half = stats.sem(d)*stats.t.ppf(.975, len(d) - 1)
+    return float(np.mean(d)), float(half)
+
+def starred(
+    d:Sequence[float], # One difference per seed
+    digits:int = 3, # After the point
+)->str: # `+0.031 ± 0.020 *`
+    "A mean difference with its interval, starred where that leaves zero out."
+    centre, half = seed_interval(d)
+    return f'{centre:+.{digits}f} ± {half:.{digits}f}' + ' *'*int(abs(centre) > half)
+
+# %% ../nbs/guides/14_study.ipynb #c5a1e007
+def relative_advantages(
+    steps:pd.DataFrame, # From `step_table`
+    signature:str = 'text_video_audio', # Steps that count
+)->pd.DataFrame: # These rows, with `relative`
+    "Each task's share of the update times the number of tasks in the step."
+    part = steps[steps.signature == signature]
+    return part.assign(relative=part.share*part.groupby(['method', 'seed', 'step']).task.transform('size'))
+
+def unevenness(
+    steps:pd.DataFrame, # From `step_table`
+    signature:str = 'text_video_audio', # Steps that count
+)->pd.Series: # By method and seed; 0 where all tasks have the same
+    "Standard deviation over tasks of their relative advantage, averaged over steps."
+    mean = relative_advantages(steps, signature).groupby(['method', 'seed', 'task']).relative.mean()
+    return mean.groupby(level=['method', 'seed']).std(ddof=0)

@@ -1,49 +1,28 @@
 "The house is in order: exports, README and notebooks in step, cells as long as agreed, pins in one place."
-import json, re, statistics, subprocess, sys, tempfile
+import re, subprocess, sys
 from configparser import ConfigParser
 import pytest
 from conftest import ROOT
+sys.path.insert(0, str(ROOT / "docs"))
+import house
 
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
 SETTINGS = SETTINGS["DEFAULT"]
 
 
-def cells(path, kind): return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
-def code_lines(cell): return [l for l in "".join(cell["source"]).splitlines() if l.strip() and not l.startswith("#|")]
+@pytest.mark.parametrize("path", house.notebooks(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("name", house.CHECKS)
+def test_notebooks(name, path): assert not list(house.CHECKS[name](path))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_notebook_shape(path):
-    assert path.stat().st_size < 300_000
-    code, prose = cells(path, "code"), cells(path, "markdown")
-    lengths = [len(code_lines(c)) for c in code]
-    assert max(lengths) <= 40
-    assert 2 * len(prose) >= len([n for n in lengths if n]) - 4   # title, imports and the closing export stand without prose
-    first = "".join(prose[0]["source"])
-    assert re.match(r"# .+\n\n> .+", first) and "$" not in first
+def test_lengths_all_together(): assert not house.too_long()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_imports_stand_alone(path):
-    for cell in cells(path, "code"):
-        lines = [l for l in code_lines(cell) if not l.startswith((" ", ")"))]
-        imports = [l for l in lines if re.match(r"(import|from) ", l) and "nbdev.nbdev_export" not in l]
-        if imports: assert all(re.match(r"(import|from) |disable_progress_bar|with warnings", l) for l in lines), "".join(cell["source"])
+def test_exported_names_are_described(): assert not list(house.undescribed())
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_no_folder_of_one_machine(path):
-    "Temporary folders have another name each time."
-    for cell in cells(path, "code"):
-        for output in cell["outputs"]: assert tempfile.gettempdir() + "/" not in "".join((output | output.get("data", {})).get("text/plain", output.get("text", []))), cell["id"]
-
-
-def test_code_cells_are_short():
-    lengths = sorted(len(code_lines(c)) for p in NOTEBOOKS for c in cells(p, "code") if code_lines(c))
-    assert statistics.median(lengths) <= 6
-    assert lengths[int(.9 * len(lengths))] <= 16
+def test_exported_names_are_demonstrated(): assert not list(house.undemonstrated())
 
 
 def test_readme_is_in_step(tmp_path):
@@ -54,7 +33,7 @@ def test_readme_is_in_step(tmp_path):
 def test_one_owner():
     address = SETTINGS["git_url"]
     assert address == f"https://github.com/{SETTINGS['user']}/{SETTINGS['repo']}"
-    for name in ("README.md", "CITATION.cff"):
+    for name in ("README.md", "CITATION.cff", ".github/ISSUE_TEMPLATE/config.yml"):
         found = set(re.findall(r"https://github\.com/[\w-]+/omnisapiens_nb", (ROOT / name).read_text(encoding="utf-8")))
         assert found == {address}
     assert f"version: {SETTINGS['version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
@@ -80,13 +59,6 @@ def test_light_import():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_displayed_formulas_stand_alone(path):
-    for cell in cells(path, "markdown"):
-        for block in re.split(r"\n\s*\n", "".join(cell["source"])):
-            assert "$$" not in block or re.fullmatch(r"\$\$.*\$\$", block.strip(), re.S), block
-
-
 def test_cards_are_in_step():
     from omnisapiens_nb.atlas.cards import DATASETS, card
     committed = {p.stem: p.read_text(encoding="utf-8") for p in (ROOT / "data_cards").glob("*.md")}
@@ -98,3 +70,34 @@ def test_recipes_of_the_readme_are_valid():
     from omnisapiens_nb.steps import RLRecipe, SFTRecipe
     found = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     for kind, text in zip((SFTRecipe, RLRecipe), found, strict=True): kind.model_validate(yaml.safe_load(text))
+
+
+def test_contributing_names_what_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    named = set(re.findall(r"`?\b((?:nbs|tests|benchmarks|docs|\.github)/[\w./]+\.\w+)", text))
+    assert named and named <= set(tracked), named - set(tracked)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"\bmake ([a-z-]+)`?(?= |\n|,|;|`)", "\n".join(re.findall(r"`[^`\n]+`|^make .*", text, re.M)))) <= targets
+    mapped = set(re.findall(r"^\| `([^`]+)` \|", text, re.M))
+    folders = {p.split("/")[0] for p in tracked if "/" in p} | {"/".join(p.split("/")[:2]) for p in tracked if p.startswith("nbs/") and p.count("/") > 1}
+    assert mapped == folders
+
+
+@pytest.mark.parametrize("path", sorted(p for p in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if p.stem != "config"), ids=lambda p: p.stem)
+def test_issue_forms_are_what_github_reads(path):
+    import yaml
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(form) == {"name", "description", "labels", "body"}
+    fields = [b for b in form["body"] if b["type"] != "markdown"]
+    assert {b["type"] for b in fields} <= {"input", "textarea", "dropdown", "checkboxes"}
+    assert len({b["id"] for b in fields}) == len({b["attributes"]["label"] for b in fields}) == len(fields)
+    for b in fields: assert bool(b["attributes"].get("options")) == (b["type"] in ("dropdown", "checkboxes"))
+
+
+def test_hooks_are_local_and_have_every_check():
+    import yaml
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [r["repo"] for r in repos] == ["local"]
+    entries = {h["id"]: h["entry"] for h in repos[0]["hooks"]}
+    assert {k: v for k, v in entries.items() if "docs/house.py" in v} == {k: f".venv/bin/python docs/house.py {k}" for k in house.CHECKS}

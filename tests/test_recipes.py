@@ -30,7 +30,10 @@ def arithmetic(name, cards=1):
     return rollouts / c.num_generations, c.num_generations, update / c.num_generations, rollouts / update
 
 
-def test_all_are_here(): assert {key(p) for p in RL} == {*CARDS, "tiny/rl_trl"}
+def test_all_are_here():
+    assert {key(p) for p in RL} == {*CARDS, "tiny/rl_trl"}
+    staged = {p for p in RECIPES.rglob("*.yaml") if "stage" in load(key(p))}   # tests/test_supervised.py has these
+    assert set(RECIPES.rglob("*.yaml")) == {*RL, *staged, RECIPES / "cluster" / "accelerate_fsdp.yaml"}
 
 
 @pytest.mark.parametrize("name", [key(p) for p in RL])

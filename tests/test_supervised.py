@@ -82,9 +82,13 @@ def test_killed_and_resumed_by_command(folder, cli, tmp_path):
     for path in (tmp_path / "whole").iterdir(): assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("path", sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if p.stem in {*STAGES, "bam"}), ids=lambda p: f"{p.parent.name}-{p.stem}")
+STAGED = {p: stage for p in sorted((ROOT / "recipes").rglob("*.yaml")) if (stage := yaml.safe_load(p.read_text(encoding="utf-8")).get("stage"))}
+
+
+@pytest.mark.parametrize("path", STAGED, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_recipes_are_valid(path):
-    read_recipe(path, BAMRecipe) if path.stem == "bam" else read_stage(path)
+    assert STAGED[path] in {*STAGES, "bam"}
+    read_recipe(path, BAMRecipe) if STAGED[path] == "bam" else read_stage(path)
 
 
 @pytest.mark.parametrize("size, trained", [("7b", "80,829,977 of 9,012,643,865"), ("3b_16gb", "59,918,361 of 4,763,382,809")])

@@ -53,7 +53,10 @@ class Adapter:
         "Every record of the source's files."
         raise NotImplementedError
 
-    def row(self, record:Record, dataset)->Row:
+    def row(self,
+        record:Record, # From `records`
+        dataset:Dataset, # One of the source's
+    )->Row:
         "The row a record makes for a dataset; `Reject` if it cannot."
         raise NotImplementedError
 

@@ -59,7 +59,11 @@ class Problems:
     "Counts problems and keeps the first example of each."
     def __init__(self): self.counts, self.examples, self.ids = Counter(), {}, set()
 
-    def add(self, problem, place):
+    def add(self,
+        problem:str, # In words
+        place:str, # File or split, and where in it
+    ):
+        "Count a problem."
         self.counts[problem] += 1
         self.examples.setdefault(problem, place)
 

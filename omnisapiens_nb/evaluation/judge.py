@@ -169,7 +169,7 @@ def _verdict(reply):
 # %% ../../nbs/evaluation/07_judge.ipynb #26e80196
 @dataclass(frozen=True)
 class Endpoint:
-    "A judge behind HTTP; use `OpenAICompatible` or `Anthropic`."
+    "A judge behind HTTP; use `OpenAICompatible` or `Anthropic`. `request` puts a question `q` under a `strictness`, `answer` sends `requests` and calls `done` with the place and verdict of each."
     model:str # Its name there
     base_url:str # Up to and without the last part of the path
     key_variable:str|None # Environment variable with the key; None where none is asked for
@@ -194,7 +194,7 @@ class Endpoint:
 # %% ../../nbs/evaluation/07_judge.ipynb #721ae149
 @dataclass(frozen=True)
 class OpenAICompatible(Endpoint):
-    "Any endpoint with `/chat/completions`."
+    "Any endpoint with `/chat/completions`: the form of its `key`, its `messages` and the `data` it sends back."
     base_url:str = 'https://api.openai.com/v1'
     key_variable:str|None = 'OPENAI_API_KEY'
     path = '/chat/completions'
@@ -210,7 +210,7 @@ class OpenAICompatible(Endpoint):
 # %% ../../nbs/evaluation/07_judge.ipynb #e4545eee
 @dataclass(frozen=True)
 class Anthropic(Endpoint):
-    "Anthropic's messages endpoint."
+    "Anthropic's messages endpoint: a question `q` under a `strictness`, the form of its `key`, its `messages` and the `data` it sends back."
     base_url:str = 'https://api.anthropic.com'
     key_variable:str|None = 'ANTHROPIC_API_KEY'
     options:Mapping[str, Any] = field(default_factory=lambda: dict(max_tokens=1024)) # Sent with every request
@@ -310,7 +310,7 @@ def _run(main):
 # %% ../../nbs/evaluation/07_judge.ipynb #cb8d5be7
 @dataclass(frozen=True)
 class Local:
-    "A transformers model as a judge."
+    "A transformers model as a judge: a question `q` under a `strictness`, and `requests` whose verdicts go to `done` with their places."
     model:Any # A causal language model in eval mode
     tokenizer:Any # With a chat template
     name:str # Stands for the weights in the cache
@@ -356,7 +356,7 @@ THRESHOLD = .85 # Chosen by benchmarks/judge.py; the log is nbs/results/judge_ca
 
 @dataclass(frozen=True)
 class Offline:
-    "Embedding similarity as a judge."
+    "Embedding similarity as a judge: a question `q` under one `strictness`, and `requests` whose verdicts go to `done` with their places."
     threshold:float = THRESHOLD # Least cosine that counts as correct
     embed:Callable|None = None # Texts to vectors, MiniLM where None
     name:str = MINILM # Stands for the embedding in the cache

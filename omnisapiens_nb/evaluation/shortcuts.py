@@ -155,7 +155,11 @@ SHORTCUTS = {'best constant': best_constant, 'majority': majority, 'speaker': fi
              'number of words': fitted(length), 'interviewer’s words': fitted(interviewer_words)}
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #8e35cbc4
-def every_option(choices): return choices
+def every_option(
+    choices:list[str], # Options of a question
+)->list[str]: # The same
+    "Options to choose from at random."
+    return choices
 
 def longest_options(
     choices:list[str], # Options of a question

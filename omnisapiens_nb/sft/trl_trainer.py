@@ -82,7 +82,8 @@ class EpochCallback(TrainerCallback):
         batches:Sampler, # Has `set_epoch`
     ): self.batches = batches
 
-    def on_epoch_begin(self, args, state, control, **kwargs): self.batches.set_epoch(int(state.epoch))
+    def on_epoch_begin(self, args, state, control, **kwargs): # As transformers calls it
+        self.batches.set_epoch(int(state.epoch))
 
 class StopsAtTheEnd:
     "For a trainer resumed from the checkpoint of its last step, after which transformers would run one step more."

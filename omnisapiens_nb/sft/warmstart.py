@@ -28,7 +28,9 @@ TOWERS = dict(audio='audio_tower', video='visual')
 
 # %% ../../nbs/sft/04_warmstart.ipynb #c547a940
 @contextmanager
-def tower_outputs(model:Qwen2_5OmniThinkerForConditionalGeneration)->Iterator[dict[str, Tensor]]:
+def tower_outputs(
+    model:Qwen2_5OmniThinkerForConditionalGeneration, # With towers
+)->Iterator[dict[str, Tensor]]:
     "Within the block, the last output of each tower, shape (tokens, hidden), by modality."
     seen = {}
     hooks = [getattr(model.model, name).register_forward_hook(lambda m, i, out, k=k: seen.__setitem__(k, out.pooler_output)) for k, name in TOWERS.items()]
