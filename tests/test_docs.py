@@ -32,3 +32,10 @@ def test_tables_are_tables(site):
 def test_formulas_are_set(site):
     text = (site / "rl" / "harpo.html").read_text(encoding="utf-8")
     assert "tex-svg.js" in text and r"\[" in text
+
+
+def test_solutions_are_folded(site):
+    text = (site / "rl" / "harpo.html").read_text(encoding="utf-8")
+    after = text[text.index('id="exercises"'):]
+    assert after.count("tag_hide-cell") == after.count("<details") >= 3
+    assert text.index("Which clamp is met first?") < text.index('collapsed admonition-title">Solution')
