@@ -1,15 +1,15 @@
 "The site from the notebooks: nbdev's processed notebooks, Sphinx with myst-nb and furo, formulas by a local MathJax."
 import html, json, re, shutil, subprocess, sys, tarfile
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
+from links import broken_links
 
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path)
 SOURCE, SITE = ROOT/'_site_src', ROOT/'_site'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
+START = ['pieces', 'glossary', 'estimators']   # At the top of nbs/, behind the front page
 ROOMS = dict(atlas='The Atlas', sft='Supervised fine-tuning', rl='Reinforcement learning', evaluation='Evaluation', guides='The whole path')
 SPHINX = f'''
 project = {CONFIG.title!r}
@@ -62,7 +62,8 @@ def convert(path, processed):
 def contents(pages):
     "A table of contents in reading order, one caption per room."
     tree = lambda caption, names: f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(names) + '\n```'
-    return '\n\n'.join(tree(caption, [p for p in pages if p.startswith(room + '/')]) for room, caption in ROOMS.items())
+    rooms = [tree(caption, [p for p in pages if p.startswith(room + '/')]) for room, caption in ROOMS.items()]
+    return '\n\n'.join([tree('Start here', [f'{CONFIG.title} <self>', *START]), *rooms])
 
 def mathjax(folder):
     "MathJax from npm, one file, so that formulas need no network."
@@ -70,28 +71,6 @@ def mathjax(folder):
     packed = subprocess.run(['npm', 'pack', '--silent', 'mathjax@3.2.2'], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
     with tarfile.open(folder/packed) as archive: (folder/'tex-svg.js').write_bytes(archive.extractfile('package/es5/tex-svg.js').read())
     (folder/packed).unlink()
-
-class Page(HTMLParser):
-    "Links and anchors of a built page."
-    def __init__(self, path):
-        super().__init__()
-        self.links, self.anchors = [], set()
-        self.feed(path.read_text(encoding='utf-8'))
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.anchors |= {found[k] for k in ('id', 'name') if found.get(k)}
-        self.links += [found[k] for k in ('href', 'src') if found.get(k) and tag != 'link']
-
-def broken_links(site):
-    "Links of the site to pages or anchors that are not there."
-    pages = {p.resolve(): Page(p) for p in site.rglob('*.html')}
-    for path, page in pages.items():
-        for link in page.links:
-            if re.match(r'[a-z]+:', link): continue
-            target, _, anchor = unquote(link.split('?')[0]).partition('#')
-            file = (path.parent/target).resolve() if target else path
-            if not file.exists() or (anchor and file in pages and anchor not in pages[file].anchors): yield f'{path.relative_to(site.resolve())}: {link}'
 
 def main():
     if not shutil.which('npm'): sys.exit('npm is needed for MathJax: install Node.js')
