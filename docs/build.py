@@ -16,7 +16,8 @@ project = {CONFIG.title!r}
 author = {CONFIG.author!r}
 version = release = {CONFIG.version!r}
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
-html_theme, html_title, html_static_path = 'furo', project, ['_static']
+html_theme, html_title, html_static_path, html_css_files = 'furo', project, ['_static'], ['site.css']
+pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-contrast-dark'
 nb_execution_mode, nb_render_markdown_format = 'off', 'gfm'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors, myst_update_mathjax, mathjax_path = 4, False, 'mathjax/tex-svg.js'
@@ -72,6 +73,11 @@ def mathjax(folder):
     with tarfile.open(folder/packed) as archive: (folder/'tex-svg.js').write_bytes(archive.extractfile('package/es5/tex-svg.js').read())
     (folder/packed).unlink()
 
+def mend(text):
+    "A built page with what screen readers and keyboards need: scrolling boxes that take the focus, and captions that are no headings."
+    text = text.replace('<p class="caption" role="heading">', '<p class="caption">')
+    return re.sub(r'<pre>|<div class="(?:table-wrapper|output text_html)[^>]*>', lambda m: m[0][:-1] + ' tabindex="0">', text)
+
 def main():
     if not shutil.which('npm'): sys.exit('npm is needed for MathJax: install Node.js')
     processed = Path(proc_nbs(force=True))
@@ -83,8 +89,10 @@ def main():
     notebook['cells'].append(dict(cell_type='markdown', id='contents', metadata={}, source=contents(pages)))
     index.write_text(json.dumps(notebook))
     mathjax(SOURCE/'_static'/'mathjax')
+    shutil.copy(Path(__file__).with_name('site.css'), SOURCE/'_static')
     (SOURCE/'conf.py').write_text(SPHINX)
     subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', '-j', '2', SOURCE, SITE], check=True)
+    for page in SITE.rglob('*.html'): page.write_text(mend(page.read_text(encoding='utf-8')), encoding='utf-8')
     if broken := sorted(set(broken_links(SITE))): sys.exit('broken links:\n' + '\n'.join(broken))
 
 if __name__ == '__main__': main()
