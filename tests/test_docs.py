@@ -1,6 +1,12 @@
 "The site builds from the notebooks without warnings or broken links, and needs no other host."
-import re
+import json, re, sys
+import pytest
 from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "docs"))
+import cells, house, reference, terms
+
+LATER = {"15_study_results", "12_supervised_results"}   # Under revision; their pictures get their texts with it
 
 
 def test_every_notebook_has_a_page(site):
@@ -21,3 +27,60 @@ def test_tables_are_tables(site):
 def test_formulas_are_set(site):
     text = (site / "rl" / "harpo.html").read_text(encoding="utf-8")
     assert "tex-svg.js" in text and r"\[" in text
+
+
+@pytest.mark.parametrize("path", [p for p in house.notebooks() if p.stem not in LATER], ids=lambda p: p.stem)
+def test_every_picture_has_a_text(path): assert not list(house.pictures(path))
+
+
+def test_a_picture_without_a_text_is_told(tmp_path):
+    code = dict(cell_type="code", id="x", source="plot()", outputs=[dict(data={"image/png": ""})])
+    page = tmp_path / "page.ipynb"
+    for source, faults in (("plot()", 1), ("#| fig-alt: short\nplot()", 1), ("#| fig-alt: A curve that rises from zero to one.\nplot()", 0)):
+        page.write_text(json.dumps(dict(cells=[code | dict(source=source)])), encoding="utf-8")
+        assert len(list(house.pictures(page))) == faults
+
+
+def test_the_text_is_the_picture_s(site):
+    for name, cell in (("rl/00_policy_gradient", "11eb8150"), ("pieces", "pie_way_draw")):
+        source = next("".join(c["source"]) for c in json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"] if c["id"] == cell)
+        page = site / f"{re.sub(r'[0-9]+_', '', name)}.html"
+        assert f'alt="{cells.directives(dict(source=source))["fig-alt"]}"' in page.read_text(encoding="utf-8")
+
+
+def test_solutions_are_folded():
+    source = "#| code-fold: true\n#| code-summary: Solution\nanswer = 42"
+    made = cells.code_cell(dict(id="x", source=source, outputs=[]))
+    assert made["metadata"] == dict(tags=["hide-cell"], mystnb=dict(code_prompt_show="Solution", code_prompt_hide="Solution")) and made["source"] == "answer = 42"
+    assert cells.code_cell(dict(id="x", source="#| code-fold: true\n1", outputs=[]))["metadata"]["tags"] == ["hide-input"]
+    assert not cells.is_hidden(dict(source="#| fig-alt: hidden and exported\nplot()"))
+
+
+def test_terms_are_linked_once_and_in_prose_only():
+    book = terms.Terms("### rollout\n\nOne answer.\n\n### group (of rows)\n\nX.\n\n### live group\n\nAlso: live prompt\n\nY.\n")
+    text = "# A rollout\n\n`rollout` and $rollout$, [rollout](x); Rollouts, a rollout, a group, live prompts.\n"
+    linked = book.link(text, set(), "../")
+    assert linked == ("# A rollout\n\n`rollout` and $rollout$, [rollout](x); "
+                      '<a class="term" href="../glossary.html#rollout">Rollouts</a>, a rollout, a group, <a class="term" href="../glossary.html#live-group">live prompts</a>.\n')
+    assert book.link("a rollout", {"rollout"}, "") == "a rollout"
+
+
+def test_every_exported_name_is_in_the_reference(site):
+    import ast
+    for path in house.modules():
+        page = (site / "api" / path.relative_to(house.PACKAGE).with_suffix(".html")).read_text(encoding="utf-8")
+        exported = next((ast.literal_eval(n.value) for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__"), [])
+        for name in exported: assert f'<a id="{name}">' in page or name.startswith("_"), f"{path.stem}: {name}"
+
+
+def test_reference_says_types_defaults_and_remarks(site):
+    page = (site / "api" / "rl" / "harpo.html").read_text(encoding="utf-8")
+    row = r'<th scope="row"><code>beta</code></th><td><code>float</code></td><td></td><td>Weight of the past</td>'
+    assert row in page and "harpo.py#L" in page and "../../rl/harpo.html#average" in page
+    assert "../api/rl/harpo.html#Average" in (site / "rl" / "harpo.html").read_text(encoding="utf-8")
+
+
+def test_pages_say_what_they_need(site):
+    page = lambda name: (site / f"{name}.html").read_text(encoding="utf-8")
+    assert re.search(r"<b>Needs</b> a CPU, .*GB, measured", page("rl/harpo")) and "Open in Colab" in page("rl/harpo")
+    assert "<b>Needs</b> a CPU.</li>" in page("rl/advantages") and "Open in Colab" not in page("rl/advantages")
