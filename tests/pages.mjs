@@ -79,12 +79,12 @@ const once = page => page.evaluate(() => {
 })
 
 // Violations that axe calls serious or critical; `rules` narrows it to some
-const axe = (page, rules) => page.evaluate(async rules => {
+const axe = (page, rules) => page.evaluate(async ([rules, apart]) => {
   const options = { resultTypes: ['violations'], ...(rules ? { runOnly: { type: 'rule', values: rules } } : { rules: { 'heading-order': { enabled: true } } }) }
-  const { violations } = await window.axe.run({ exclude: [['mjx-container'], ['[data-seen]']] }, options)
+  const { violations } = await window.axe.run({ exclude: [['mjx-container'], ['[data-seen]'], ...apart] }, options)
   return violations.filter(v => ['serious', 'critical'].includes(v.impact) || v.id === 'heading-order')
     .map(v => `axe ${v.id}: ${v.nodes.length} times, first ${v.nodes[0].html.slice(0, 160)} ${v.nodes[0].any[0]?.message ?? ''}`)
-}, rules)
+}, [rules, PHONE.test(page.at) ? [] : [['.sidebar-tree']]])   // The navigation is the same on every page
 
 async function check(page, file) {
   const tell = (state, list) => list.forEach(what => fault(file, `${state}: ${what}`))

@@ -20,7 +20,7 @@ def modules():
 def faults(site, *pages):
     "What the browser finds wrong, on all pages or on some."
     if not shutil.which("node"): required("no Node.js: it drives the browser")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not chromium: required("no chromium: install it to look at the pages")
     command = ["node", ROOT / "tests" / "pages.mjs", site, modules(), chromium, str(os.cpu_count() or 2), *pages]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
