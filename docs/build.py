@@ -17,6 +17,7 @@ ROOMS = dict(atlas='The Atlas', sft='Supervised fine-tuning', rl='Reinforcement 
 SPHINX = f'''
 project = {CONFIG.title!r}
 author = {CONFIG.author!r}
+copyright = {CONFIG.copyright!r}
 version = release = {CONFIG.version!r}
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
 html_theme, html_title, html_static_path, html_css_files = 'furo', project, ['_static'], ['site.css']

@@ -111,7 +111,9 @@ class Reference:
     def text(self, path):
         "The page of a module."
         module = '.'.join([self.package.name, *path.relative_to(self.package).with_suffix('').parts])
-        parts, owner = [f'# `{module}`', prose(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))], ''
+        parts = [f'# `{module}`', prose(ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))))]
+        for notebook in dict.fromkeys(n for _, _, n, _, _ in self.entries[self.page(path)]):
+            parts.append(f'<a class="more" href="{"../"*self.page(path).count("/")}{notebook}.html">The page that explains it</a>')
         for name, node, notebook, notes, own in self.entries[self.page(path)]:
             anchor = '#' + (name.split('.')[-1] if own else name.split('.')[0]).lower()
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and (name[0].islower() or ',' in ast.unparse(node).split('=')[0]): anchor = ''   # Pages have none for a variable
