@@ -129,5 +129,5 @@ class Reference:
         for room, caption in rooms.items():
             inside = [self.page(p) for p in self.paths if (p.relative_to(self.package).parts[0] == room if room != 'guides' else p.parent == self.package)]
             index = folder/'api'/f'of_{room}.md'
-            index.write_text(f'# {caption}\n\nModules of `{self.package.name}{"" if room == "guides" else "." + room}`.\n\n```{{toctree}}\n:titlesonly:\n\n' + '\n'.join('/' + p for p in inside) + '\n```\n', encoding='utf-8')
+            index.write_text(f'# {caption}\n\nModules of `{self.package.name}{"" if room == "guides" else "." + room}`.\n\n```{{toctree}}\n:titlesonly:\n\n' + '\n'.join(f'{p.removeprefix("api/").replace("/", ".")} </{p}>' for p in inside) + '\n```\n', encoding='utf-8')
             yield f'api/of_{room}'

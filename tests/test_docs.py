@@ -84,3 +84,15 @@ def test_pages_say_what_they_need(site):
     page = lambda name: (site / f"{name}.html").read_text(encoding="utf-8")
     assert re.search(r"<b>Needs</b> a CPU, .*GB, measured", page("rl/harpo")) and "Open in Colab" in page("rl/harpo")
     assert "<b>Needs</b> a CPU.</li>" in page("rl/advantages") and "Open in Colab" not in page("rl/advantages")
+
+
+def test_links_into_the_repository_are_to_what_is_there(site):
+    "Source lines, notebooks, and what opens on Colab; that no page has a link to a missing page or anchor the build itself sees to."
+    settings = cells.colab.SETTINGS
+    owner, branch = settings["git_url"].removeprefix("https://github.com/"), settings["branch"]
+    pattern = rf'href="https://(?:colab\.research\.google\.com/github|github\.com)/{owner}/blob/{branch}/([^"#]+)(?:#L(\d+)-L(\d+))?"'
+    found = {m for page in site.rglob("*.html") for m in re.findall(pattern, page.read_text(encoding="utf-8"))}
+    assert sum(path.endswith(".py") for path, *_ in found) > 300 and sum(path.endswith(".ipynb") for path, *_ in found) == len(house.notebooks())
+    for path, first, last in found:
+        assert (ROOT / path).is_file(), path
+        if first: assert 1 <= int(first) <= int(last) <= len((ROOT / path).read_text(encoding="utf-8").splitlines()), path
