@@ -23,7 +23,7 @@ def faults(site, *pages):
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not chromium: required("no chromium: install it to look at the pages")
     command = ["node", ROOT / "tests" / "pages.mjs", site, modules(), chromium, str(os.cpu_count() or 2), *pages]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stderr[-3000:]
     return [f"{d['page']}: {d['what']}" for d in map(json.loads, result.stdout.splitlines())]
 
