@@ -1,69 +1,81 @@
 "The site from the notebooks: nbdev's processed notebooks, Sphinx with myst-nb and furo, formulas by a local MathJax."
-import html, json, re, shutil, subprocess, sys, tarfile
-from html.parser import HTMLParser
+import json, re, shutil, subprocess, sys, tarfile
 from pathlib import Path
-from urllib.parse import unquote
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
+from cells import anchors, code_cell, directives, facts, is_hidden, lead, local_links
+from links import broken_links
+from reference import Reference
+from terms import Terms
 
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path)
 SOURCE, SITE = ROOT/'_site_src', ROOT/'_site'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
+START = ['pieces', 'glossary', 'estimators']   # At the top of nbs/, behind the front page
 ROOMS = dict(atlas='The Atlas', sft='Supervised fine-tuning', rl='Reinforcement learning', evaluation='Evaluation', guides='The whole path')
 SPHINX = f'''
 project = {CONFIG.title!r}
 author = {CONFIG.author!r}
+copyright = {CONFIG.copyright!r}
 version = release = {CONFIG.version!r}
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
-html_theme, html_title, html_static_path = 'furo', project, ['_static']
+html_theme, html_title, html_static_path, html_css_files = 'furo', project, ['_static'], ['site.css']
+pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-contrast-dark'
 nb_execution_mode, nb_render_markdown_format = 'off', 'gfm'
-nb_code_prompt_show = nb_code_prompt_hide = 'Solution'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
 myst_heading_anchors, myst_update_mathjax, mathjax_path = 4, False, 'mathjax/tex-svg.js'
 '''
 
-def local_links(text, depth):
-    "Links that nbdev made absolute, as HTML relative to a page `depth` folders down."
-    text = re.sub(r'\{target="_blank"[^}]*\}', '', text)
-    def link(m):
-        target = re.sub(r'(#\w+)\..*', r'\1', m[2])   # a method has no anchor of its own, its class has
-        return f'<a href="{"../"*depth}{target}"><code>{html.escape(m[1])}</code></a>'
-    return re.sub(r'\[`([^`\]]+)`\]\(' + re.escape(BASE) + r'([^)\s]+)\)', link, text)
+class Book:
+    "All notebooks as pages, with what they share: the glossary's words, the reference, and what the runs took."
+    def __init__(self, processed):
+        self.nbs, self.processed = ROOT/CONFIG.nbs_path.name, processed
+        self.paths = sorted(p for p in self.nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+        self.terms = Terms('\n\n'.join(''.join(c['source']) for c in json.loads((self.nbs/'glossary.ipynb').read_text())['cells'] if c['cell_type'] == 'markdown'))
+        self.reference = Reference(ROOT/CONFIG.lib_path.name, f'{CONFIG.git_url}/blob/{CONFIG.branch}', page_of)
+        self.log = json.loads((self.nbs/'results'/'notebooks.json').read_text())['pinned']
 
-def directives(cell): return ' '.join(line for line in ''.join(cell['source']).splitlines() if line.startswith('#|'))
-def body(cell): return '\n'.join(line for line in ''.join(cell['source']).splitlines() if not line.startswith('#|')).strip('\n')
+    def prose(self, cell, linked, page, seen, up):
+        source = ''.join(linked.get(cell['id'], cell)['source'])
+        if page != 'glossary': source = self.terms.link(source, seen, up)
+        return dict(cell, source=local_links(source, BASE, up))
 
-def anchors(cell):
-    "A cell of anchors for what a code cell defines, under the names that nbdev links to."
-    names = re.findall(r'^(?:def|class) (\w+)|^([A-Z]\w+) *=', body(cell), re.M)
-    tags = ''.join(f'<a id="{(a or b).lower()}"></a>' for a, b in names if not (a or b).startswith('_'))
-    return [dict(cell_type='markdown', id='a' + cell['id'], metadata={}, source=tags)] if tags else []
+    def cells(self, path, page):
+        "The cells of a page: title, facts, prose with its links, exported code with anchors, lessons with their outputs."
+        name, up, seen = path.relative_to(self.nbs).with_suffix('').as_posix(), '../'*page.count('/'), set()
+        linked = {c['id']: c for c in json.loads((self.processed/path.relative_to(self.nbs)).read_text())['cells'] if c['cell_type'] == 'markdown'}
+        title, *rest = json.loads(path.read_text())['cells']
+        code = [c for c in rest if c['cell_type'] == 'code']
+        module = next((m for c in code if (m := directives(c).get('default_exp'))), '')
+        yield dict(title, source=local_links(lead(''.join(linked.get(title['id'], title)['source']), '/' in page), BASE, up))
+        yield facts(name, page, code, self.log, up, module)
+        for cell in rest:
+            if cell['id'] == 'colab_badge': continue
+            if cell['cell_type'] == 'markdown': yield self.prose(cell, linked, page, seen, up)
+            elif not is_hidden(cell):
+                if any(k.startswith('export') for k in directives(cell)): yield from anchors(cell, page, self.reference.places, up)
+                yield code_cell(cell)
 
-def page_cells(cell, processed, depth):
-    "The cells a notebook's cell becomes: text with its links, exported code with anchors, lessons with their outputs."
-    if cell['cell_type'] == 'markdown': return [dict(cell, source=local_links(''.join(processed.get(cell['id'], cell)['source']), depth))]
-    kind = directives(cell)
-    if 'hide' in kind or 'default_exp' in kind or not body(cell): return []
-    tags = ['remove-input'] if 'echo: false' in kind else ['hide-cell'] if 'code-fold: true' in kind else []
-    code = dict(cell_type='code', id=cell['id'], metadata=dict(tags=tags), source=body(cell), outputs=cell['outputs'], execution_count=None)
-    return [*(anchors(cell) if 'export' in kind else []), code]
+    def write(self):
+        "Write every page; returns their names without suffix."
+        kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
+        for path in self.paths:
+            name = page_of(path.relative_to(self.nbs).with_suffix('').as_posix())
+            page = SOURCE/f'{name}.ipynb'
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(json.dumps(dict(cells=list(self.cells(path, name)), metadata=kernel, nbformat=4, nbformat_minor=5)))
+            yield name
 
-def convert(path, processed):
-    "Write one notebook as a page; returns its name without suffix."
-    relative = path.relative_to(ROOT/CONFIG.nbs_path.name)
-    linked = {c['id']: c for c in json.loads((processed/relative).read_text())['cells'] if c['cell_type'] == 'markdown'}
-    cells = [c for cell in json.loads(path.read_text())['cells'] for c in page_cells(cell, linked, len(relative.parts) - 1)]
-    page = SOURCE/relative.with_name(re.sub(r'^\d+_', '', relative.name))
-    page.parent.mkdir(parents=True, exist_ok=True)
-    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
-    page.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
-    return page.relative_to(SOURCE).with_suffix('').as_posix()
+def page_of(notebook):
+    "The page of a notebook, which has no number."
+    return re.sub(r'(^|/)\d+_(?=[^/]*$)', r'\1', notebook)
 
-def contents(pages):
+def contents(pages, reference):
     "A table of contents in reading order, one caption per room."
     tree = lambda caption, names: f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(names) + '\n```'
-    return '\n\n'.join(tree(caption, [p for p in pages if p.startswith(room + '/')]) for room, caption in ROOMS.items())
+    rooms = [tree(caption, [p for p in pages if p.startswith(room + '/')]) for room, caption in ROOMS.items()]
+    return '\n\n'.join([tree('Start here', [f'{CONFIG.title} <self>', *START]), *rooms, tree('Reference', reference)])
 
 def mathjax(folder):
     "MathJax from npm, one file, so that formulas need no network."
@@ -72,41 +84,27 @@ def mathjax(folder):
     with tarfile.open(folder/packed) as archive: (folder/'tex-svg.js').write_bytes(archive.extractfile('package/es5/tex-svg.js').read())
     (folder/packed).unlink()
 
-class Page(HTMLParser):
-    "Links and anchors of a built page."
-    def __init__(self, path):
-        super().__init__()
-        self.links, self.anchors = [], set()
-        self.feed(path.read_text(encoding='utf-8'))
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.anchors |= {found[k] for k in ('id', 'name') if found.get(k)}
-        self.links += [found[k] for k in ('href', 'src') if found.get(k) and tag != 'link']
-
-def broken_links(site):
-    "Links of the site to pages or anchors that are not there."
-    pages = {p.resolve(): Page(p) for p in site.rglob('*.html')}
-    for path, page in pages.items():
-        for link in page.links:
-            if re.match(r'[a-z]+:', link): continue
-            target, _, anchor = unquote(link.split('?')[0]).partition('#')
-            file = (path.parent/target).resolve() if target else path
-            if not file.exists() or (anchor and file in pages and anchor not in pages[file].anchors): yield f'{path.relative_to(site.resolve())}: {link}'
+def mend(text):
+    "A built page with what screen readers and keyboards need: scrolling boxes that take the focus, and captions that are no headings."
+    text = text.replace('<p class="caption" role="heading">', '<p class="caption">')
+    return re.sub(r'<pre>|<div class="(?:table-wrapper|output text_html)[^>]*>', lambda m: m[0][:-1] + ' tabindex="0">', text)
 
 def main():
     if not shutil.which('npm'): sys.exit('npm is needed for MathJax: install Node.js')
     processed = Path(proc_nbs(force=True))
     for folder in (SOURCE, SITE): shutil.rmtree(folder, ignore_errors=True)
-    notebooks = sorted(p for p in (ROOT/CONFIG.nbs_path.name).rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-    pages = [convert(path, processed) for path in notebooks]
+    book = Book(processed)
+    pages = list(book.write())
+    reference = list(book.reference.write(SOURCE, ROOMS))
     index = SOURCE/'index.ipynb'
     notebook = json.loads(index.read_text())
-    notebook['cells'].append(dict(cell_type='markdown', id='contents', metadata={}, source=contents(pages)))
+    notebook['cells'].append(dict(cell_type='markdown', id='contents', metadata={}, source=contents(pages, reference)))
     index.write_text(json.dumps(notebook))
     mathjax(SOURCE/'_static'/'mathjax')
+    shutil.copy(Path(__file__).with_name('site.css'), SOURCE/'_static')
     (SOURCE/'conf.py').write_text(SPHINX)
     subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', '-j', '2', SOURCE, SITE], check=True)
+    for page in SITE.rglob('*.html'): page.write_text(mend(page.read_text(encoding='utf-8')), encoding='utf-8')
     if broken := sorted(set(broken_links(SITE))): sys.exit('broken links:\n' + '\n'.join(broken))
 
 if __name__ == '__main__': main()

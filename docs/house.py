@@ -80,7 +80,13 @@ def formulas(path:Path)->Iterator[str]: # Notebook; its faults
         for block in re.split(r'\n\s*\n', ''.join(cell['source'])):
             if '$$' in block and not re.fullmatch(r'\$\$.*\$\$', block.strip(), re.S): yield f'cell {cell["id"]}: {block[:60]!r} is no paragraph of its own'
 
-CHECKS = {f.__name__: f for f in (size, title, shape, imports, bars, folders, formulas)}
+def pictures(path:Path)->Iterator[str]: # Notebook; its faults
+    "Every picture has a text for those who do not see it, in the directive `fig-alt` of its cell."
+    for cell in cells(path, 'code'):
+        drawn = any(kind.startswith('image/') for o in cell['outputs'] for kind in o.get('data', {}))
+        if drawn and not re.search(r'^#\| fig-alt: \S.{29}', ''.join(cell['source']), re.M): yield f'cell {cell["id"]} has a picture and no `#| fig-alt: what is seen`'
+
+CHECKS = {f.__name__: f for f in (size, title, shape, imports, bars, folders, formulas, pictures)}
 
 def check(
     found:Callable[[Path], Iterator[str]], # One of `CHECKS`

@@ -1,5 +1,6 @@
 "Where files outside the project are, what it means that they are not (OMNISAPIENS_REQUIRE_ALL=1: a failure), and the command line as users call it."
-import json, os, subprocess, sys
+import fcntl, json, os, shutil, subprocess, sys
+from importlib.util import find_spec
 from pathlib import Path
 import pytest
 
@@ -32,3 +33,19 @@ def cli():
     environment = os.environ | dict(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     return lambda *args, **kwargs: subprocess.run(
         [sys.executable, "-m", "omnisapiens_nb.cli", *map(str, args)], capture_output=True, text=True, env=environment, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The docs, built once for all tests, also where several processes share them."
+    if not shutil.which("npm"): required("no npm: install Node.js to build the docs")
+    if not find_spec("sphinx"): required("no sphinx: `make docs` installs it")
+    shared_by_all = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ: shared_by_all = shared_by_all.parent
+    with open(shared_by_all / "docs.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (done := shared_by_all / "docs.built").exists():
+            result = subprocess.run([sys.executable, "docs/build.py"], cwd=ROOT, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr[-3000:]
+            done.touch()
+    return ROOT / "_site"
