@@ -6,8 +6,6 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "docs"))
 import cells, house, reference, terms
 
-LATER = {"15_study_results", "12_supervised_results"}   # Under revision; their pictures get their texts with it
-
 
 def test_every_notebook_has_a_page(site):
     pages = {p.stem for p in site.rglob("*.html")}
@@ -36,7 +34,7 @@ def test_solutions_follow_their_questions(site):
     assert text.index("Which clamp is met first?") < text.index('collapsed admonition-title">Solution')
 
 
-@pytest.mark.parametrize("path", [p for p in house.notebooks() if p.stem not in LATER], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", house.notebooks(), ids=lambda p: p.stem)
 def test_every_picture_has_a_text(path): assert not list(house.pictures(path))
 
 

@@ -12,7 +12,7 @@ HOURS = 6   # Core-hours that all four may take together
 
 def tables(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    texts = {c["id"]: [o["data"].get("text/markdown", o["data"].get("text/plain")) for o in c.get("outputs", []) if "data" in o and "image/png" not in o["data"]] for c in cells}
+    texts = {c["id"]: [next(o["data"][k] for k in ("text/markdown", "text/html", "text/plain") if k in o["data"]) for o in c.get("outputs", []) if "data" in o and "image/png" not in o["data"]] for c in cells}
     return {cell: ["".join(t) for t in found] for cell, found in texts.items() if found}
 
 
