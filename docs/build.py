@@ -3,7 +3,7 @@ import json, re, shutil, subprocess, sys, tarfile
 from pathlib import Path
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
-from cells import anchors, code_cell, directives, facts, is_hidden, lead, local_links
+from cells import anchors, code_cell, directives, facts, is_hidden, lead, local_links, notebook_links, page_of
 from links import broken_links
 from reference import Reference
 from terms import Terms
@@ -11,6 +11,7 @@ from terms import Terms
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path)
 SOURCE, SITE = ROOT/'_site_src', ROOT/'_site'
+NOTEBOOKS = f'{CONFIG.git_url}/blob/{CONFIG.branch}/{CONFIG.nbs_path.name}'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
 START = ['pieces', 'glossary', 'estimators']   # At the top of nbs/, behind the front page
 ROOMS = dict(atlas='The Atlas', sft='Supervised fine-tuning', rl='Reinforcement learning', evaluation='Evaluation', guides='The whole path')
@@ -39,7 +40,7 @@ class Book:
     def prose(self, cell, linked, page, seen, up):
         source = ''.join(linked.get(cell['id'], cell)['source'])
         if page != 'glossary': source = self.terms.link(source, seen, up)
-        return dict(cell, source=local_links(source, BASE, up))
+        return dict(cell, source=notebook_links(local_links(source, BASE, up), NOTEBOOKS, up))
 
     def cells(self, path, page):
         "The cells of a page: title, facts, prose with its links, exported code with anchors, lessons with their outputs."
@@ -55,7 +56,10 @@ class Book:
             if cell['cell_type'] == 'markdown': yield self.prose(cell, linked, page, seen, up)
             elif not is_hidden(cell):
                 if any(k.startswith('export') for k in directives(cell)): yield from anchors(cell, page, self.reference.places, up)
-                yield code_cell(cell)
+                shown = code_cell(cell)
+                for data in (o['data'] for o in shown['outputs'] if 'text/markdown' in o.get('data', {})):
+                    data['text/markdown'] = notebook_links(''.join(data['text/markdown']), NOTEBOOKS, up)
+                yield shown
 
     def write(self):
         "Write every page; returns their names without suffix."
@@ -66,10 +70,6 @@ class Book:
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(json.dumps(dict(cells=list(self.cells(path, name)), metadata=kernel, nbformat=4, nbformat_minor=5)))
             yield name
-
-def page_of(notebook):
-    "The page of a notebook, which has no number."
-    return re.sub(r'(^|/)\d+_(?=[^/]*$)', r'\1', notebook)
 
 def contents(pages, reference):
     "A table of contents in reading order, one caption per room."
@@ -101,6 +101,7 @@ def main():
     notebook['cells'].append(dict(cell_type='markdown', id='contents', metadata={}, source=contents(pages, reference)))
     index.write_text(json.dumps(notebook))
     mathjax(SOURCE/'_static'/'mathjax')
+    shutil.copytree(book.nbs/'images', SOURCE/'images')
     shutil.copy(Path(__file__).with_name('site.css'), SOURCE/'_static')
     (SOURCE/'conf.py').write_text(SPHINX)
     subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', '-j', '2', SOURCE, SITE], check=True)

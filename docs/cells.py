@@ -14,6 +14,14 @@ def local_links(text, base, up):
         return f'<a href="{up}{target}"><code>{html.escape(m[1])}</code></a>'
     return re.sub(r'\[`([^`\]]+)`\]\(' + re.escape(base) + r'([^)\s]+)\)', link, text)
 
+def page_of(notebook):
+    "The page of a notebook, which has no number."
+    return re.sub(r'(^|/)\d+_(?=[^/]*$)', r'\1', notebook)
+
+def notebook_links(text, address, up):
+    "Links to notebooks in the repository, as links to their pages."
+    return re.sub(r'\[([^\[\]]+)\]\(' + re.escape(address) + r'/([^\s)]+)\.ipynb\)', lambda m: f'<a href="{up}{page_of(m[2])}.html">{m[1]}</a>', text)
+
 def anchors(cell, page, places, up):
     "A cell of anchors for what a code cell defines, under the names that nbdev links to, each with its way to the reference."
     names = [a or b for a, b in re.findall(r'^(?:def|class) (\w+)|^([A-Z]\w+) *=', body(cell), re.M) if not (a or b).startswith('_')]
@@ -29,7 +37,7 @@ def lead(source, lesson):
 
 def facts(name, page, code, log, up, module):
     "A box under the title: what the page needs, where to run it, where it is written."
-    needs = colab.needs(name, log) if name in log['notebooks'] and name in colab.NOTEBOOKS else 'Needs a CPU.'
+    needs = colab.needs(name, log)
     if name not in colab.NOTEBOOKS and any({'gpu', 'slow', 'network'} & set(directives(c)) for c in code): needs += ' Some cells take long or need more, and are not run with the tests.'
     lines = [re.sub('^Needs', '<b>Needs</b>', needs)]
     address = f'{colab.SETTINGS["git_url"]}/blob/{colab.SETTINGS["branch"]}/nbs/{name}.ipynb'

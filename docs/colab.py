@@ -29,7 +29,7 @@ def canonical(name): return re.split(r'[<>=!~@\[ ]', name.strip())[0].lower().re
 def pins(name):
     "The pins of a notebook's install cell, as constraints.txt has them."
     tested = {canonical(l): l.strip() for l in (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines() if '==' in l}
-    return [tested[canonical(package)] for package in PINNED] + (FOUR_BIT if NOTEBOOKS[name] == 'GPU' else [])
+    return [tested[canonical(package)] for package in PINNED] + (FOUR_BIT if NOTEBOOKS.get(name) == 'GPU' else [])
 
 def install(name):
     "The install cell of a notebook."
@@ -46,8 +46,8 @@ def needs(name, log):
     if name not in log['notebooks']: sys.exit(f'{name}: no time in nbs/results/notebooks.json; run python benchmarks/notebooks.py pinned {name}')
     seconds, megabytes = (log['notebooks'][name][k] for k in ('seconds', 'peak_megabytes'))
     minutes = 'less than a minute' if seconds < 55 else 'about a minute' if seconds < 90 else f'about {round(seconds/60)} minutes'
-    what = 'a GPU; what runs without one takes' if NOTEBOOKS[name] == 'GPU' else 'a CPU,'
-    return f'Needs {what} {minutes} and {math.ceil(megabytes/100)/10} GB, measured on two CPU cores with one thread, not on Colab; installing comes on top.'
+    what = 'a GPU; what runs without one takes' if NOTEBOOKS.get(name) == 'GPU' else 'a CPU,'
+    return f'Needs {what} {minutes} and {math.ceil(megabytes/100)/10} GB, measured on two CPU cores with one thread{", not on Colab; installing comes on top" if name in NOTEBOOKS else ""}.'
 
 def cells(name, log):
     "The cells behind a notebook's title."

@@ -13,6 +13,7 @@ for cell in notebook.cells:
         cell.source = ''.join(o.data['text/markdown'] for o in cell.outputs)
         cell.cell_type = 'markdown'
 body, _ = MarkdownExporter().from_notebook_node(notebook)
+body = body.replace('](images/', '](nbs/images/')
 lines = (line.rstrip() for line in body.strip().splitlines())
 text = '<!-- Made from nbs/index.ipynb by `make export`; edit the notebook. -->\n\n' + '\n'.join(lines) + '\n'
 Path(sys.argv[1] if len(sys.argv) > 1 else ROOT/'README.md').write_text(text, encoding='utf-8')
