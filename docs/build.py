@@ -85,8 +85,8 @@ def mathjax(folder):
     (folder/packed).unlink()
 
 def mend(text):
-    "A built page with what screen readers and keyboards need: scrolling boxes that take the focus, and captions that are no headings."
-    text = text.replace('<p class="caption" role="heading">', '<p class="caption">')
+    "A built page with what screen readers and keyboards need: scrolling boxes that take the focus, captions that are no headings, folds that are called what they say."
+    text = text.replace('<p class="caption" role="heading">', '<p class="caption">').replace('<summary aria-label="Toggle hidden content">', '<summary>')
     return re.sub(r'<pre>|<div class="(?:table-wrapper|output text_html)[^>]*>', lambda m: m[0][:-1] + ' tabindex="0">', text)
 
 def main():
