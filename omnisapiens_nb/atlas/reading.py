@@ -67,7 +67,8 @@ def no_columns(
     found:list[str], # Columns it has
 )->SourceError: # To be raised
     "The error for a table without a column."
-    return SourceError(f'{path}: no column {", ".join(map(repr, missing))} (found {", ".join(map(repr, found))}); use the original file')
+    mend = 'separate the columns by commas' if len(found) == 1 and any(mark in found[0] for mark in ';\t') else 'use the original file, or name its columns so'
+    return SourceError(f'{path}: no column {", ".join(map(repr, missing))} (found {", ".join(map(repr, found))}); {mend}')
 
 # %% ../../nbs/atlas/05_reading.ipynb #6c37804b
 def _fields(line):
