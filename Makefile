@@ -53,7 +53,7 @@ testbed: .venv/installed ## Every estimator in the testbed again, into nbs/resul
 	$(BIN)/python benchmarks/testbed.py
 
 docs: .venv/docs ## Build the site into _site (needs npm)
-	$(BIN)/python docs/build.py
+	$(BIN)/python tools/build.py
 
 lab: .venv/installed ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
@@ -61,11 +61,11 @@ lab: .venv/installed ## Open the notebooks in JupyterLab
 export: .venv/installed ## Notebooks to package, clean notebooks, their cells for Colab, README from nbs/index.ipynb
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
-	$(BIN)/python docs/colab.py
-	$(BIN)/python docs/readme.py
+	$(BIN)/python tools/colab.py
+	$(BIN)/python tools/readme.py
 
 house: .venv/installed ## Measure cells and functions, and list what is over a bound or undescribed
-	$(BIN)/python docs/house.py
+	$(BIN)/python tools/house.py
 
 clean: ## Remove what can be made again
 	rm -rf _proc _site _site_src jupyter_execute runs build dist *.egg-info

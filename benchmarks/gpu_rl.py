@@ -14,7 +14,7 @@ from datasets import Dataset
 from gpu_sft import random_model, rows
 from peft import LoraConfig
 from transformers import WhisperFeatureExtractor
-from omnisapiens_nb.reinforcement import plan_rl, read_rl
+from omnisapiens_nb.runs.reinforcement import plan_rl, read_rl
 from omnisapiens_nb.rl.memory import sound_tokens
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.sft.batches import Examples, choose_rows

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT/'docs'))
+sys.path.insert(0, str(ROOT/'tools'))
 from colab import NBS, NOTEBOOKS, SETTINGS
 
 LOG = NBS/'results'/'notebooks.json'

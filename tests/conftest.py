@@ -45,7 +45,7 @@ def site(tmp_path_factory):
     with open(shared_by_all / "docs.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (done := shared_by_all / "docs.built").exists():
-            result = subprocess.run([sys.executable, "docs/build.py"], cwd=ROOT, capture_output=True, text=True)
+            result = subprocess.run([sys.executable, "tools/build.py"], cwd=ROOT, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr[-3000:]
             done.touch()
     return ROOT / "_site"

@@ -11,7 +11,7 @@ const AXE = await readFile(require.resolve('axe-core/axe.min.js'), 'utf8')
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.png': 'image/png', '.json': 'application/json' }
 const WIDE = { width: 1280, height: 900 }, NARROW = { width: 390, height: 844 }
 
-const PHONE = /^(index|search|rl.harpo|guides.study_results|api.rl.harpo)\.html$/   // Colours are the same at both widths, so a phone's are measured on these alone
+const PHONE = /^(index|search|rl.harpo|studies.method_results|api.rl.harpo)\.html$/   // Colours are the same at both widths, so a phone's are measured on these alone
 
 const APART = ['search.html', 'genindex.html']   // Pages outside the navigation
 const server = createServer(async (request, response) => {

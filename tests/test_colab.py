@@ -1,9 +1,9 @@
-"The notebooks for Colab: their cells in step with docs/colab.py, pins with constraints.txt, torch never among them, nothing done elsewhere."
+"The notebooks for Colab: their cells in step with tools/colab.py, pins with constraints.txt, torch never among them, nothing done elsewhere."
 import json, re, sys
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path.insert(0, str(ROOT / "tools"))
 import colab
 
 CELLS = ["colab_badge", "colab_install", "colab_import", "colab_versions"]

@@ -3,7 +3,7 @@ import json, re, sys
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path.insert(0, str(ROOT / "tools"))
 import cells, house, reference, terms
 
 

@@ -3,7 +3,7 @@ import re, subprocess, sys
 from configparser import ConfigParser
 import pytest
 from conftest import ROOT
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path.insert(0, str(ROOT / "tools"))
 import house
 
 SETTINGS = ConfigParser(delimiters=["="])
@@ -26,7 +26,7 @@ def test_exported_names_are_demonstrated(): assert not list(house.undemonstrated
 
 
 def test_readme_is_in_step(tmp_path):
-    subprocess.run([sys.executable, ROOT / "docs" / "readme.py", tmp_path / "README.md"], check=True)
+    subprocess.run([sys.executable, ROOT / "tools" / "readme.py", tmp_path / "README.md"], check=True)
     assert (ROOT / "README.md").read_text(encoding="utf-8") == (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
@@ -67,7 +67,7 @@ def test_cards_are_in_step():
 
 def test_recipes_of_the_readme_are_valid():
     import yaml
-    from omnisapiens_nb.steps import RLRecipe, SFTRecipe
+    from omnisapiens_nb.runs.recipes import RLRecipe, SFTRecipe
     found = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     for kind, text in zip((SFTRecipe, RLRecipe), found, strict=True): kind.model_validate(yaml.safe_load(text))
 
@@ -100,4 +100,4 @@ def test_hooks_are_local_and_have_every_check():
     repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert [r["repo"] for r in repos] == ["local"]
     entries = {h["id"]: h["entry"] for h in repos[0]["hooks"]}
-    assert {k: v for k, v in entries.items() if "docs/house.py" in v} == {k: f".venv/bin/python docs/house.py {k}" for k in house.CHECKS}
+    assert {k: v for k, v in entries.items() if "tools/house.py" in v} == {k: f".venv/bin/python tools/house.py {k}" for k in house.CHECKS}

@@ -5,7 +5,7 @@ from execnb.shell import CaptureShell
 from conftest import ROOT
 
 NBS = ROOT/"nbs"
-PAGES = ("guides/15_study_results", "guides/16_ablations", "guides/18_transfer_results", "sft/12_supervised_results", "index")
+PAGES = ("studies/03_method_results", "studies/04_ablations", "studies/06_transfer_results", "studies/08_descriptor_results", "index")
 LOGS = {"A": {"steps", "answers"}, "B": {"steps", "rewards", "answers", "traces"}, "C": {"transfer", "held_out"}, "D": {"answers"}}
 HOURS = 6   # Core-hours that all four may take together
 

@@ -10,8 +10,10 @@ from omnisapiens_nb.sft import warmstart
 from omnisapiens_nb.sft.bam_training import BAMConfig
 from omnisapiens_nb.sft.stages import ClassifyConfig
 from omnisapiens_nb.sft.warmstart import FitConfig, SFTConfig
-from omnisapiens_nb.steps import SFTRecipe, read_log, run_sft, start_model
-from omnisapiens_nb.supervised import STAGES, BAMRecipe, ClassifyRecipe, LMHeadRecipe, plan_stage, read_recipe, read_stage, run_bam, run_classify, run_lm_head
+from omnisapiens_nb.runs.recipes import SFTRecipe
+from omnisapiens_nb.runs.folders import read_log
+from omnisapiens_nb.runs.training import run_sft, start_model
+from omnisapiens_nb.runs.supervised import STAGES, BAMRecipe, ClassifyRecipe, LMHeadRecipe, plan_stage, read_recipe, read_stage, run_bam, run_classify, run_lm_head
 
 STEPS = 11
 TRAIN = dict(steps=STEPS, batch=8, save_every=3)

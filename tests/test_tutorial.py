@@ -6,7 +6,7 @@ import pytest
 from omnisapiens_nb.evaluation.evaluate import MAJORITY, score_models
 from omnisapiens_nb.evaluation.report import reward_rise
 from omnisapiens_nb.evaluation.scores import compare_answers
-from omnisapiens_nb.steps import read_log
+from omnisapiens_nb.runs.folders import read_log
 
 
 @pytest.fixture(scope="module")
