@@ -3,12 +3,20 @@
 python benchmarks/trl_share.py OUT.json [STEPS]
 
 The tiny model, 16 prompts x 5 rollouts of 32 tokens, three tasks, one update per generation, on a CPU."""
-import json, platform, statistics, sys, tempfile, time
+
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
 from contextlib import redirect_stdout
-from io import StringIO
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
+
 import trl
+
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini import write_cremad, write_mustard, write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
@@ -18,37 +26,74 @@ from omnisapiens_nb.sft.model import tiny_model
 from omnisapiens_nb.sft.processor import train_tokenizer
 from omnisapiens_nb.sft.targets import target_text
 
-def vowels(completions, **columns): return [float(sum(c in 'aeiou' for c in answer[0]['content'])) for answer in completions]
+
+def vowels(completions, **columns):
+    return [float(sum(c in 'aeiou' for c in answer[0]['content'])) for answer in completions]
+
 
 def timed(owner, name, seconds):
     "Add up the seconds that a method of a class takes."
     method = getattr(owner, name)
+
     def wrapper(*args, **kwargs):
         start = time.perf_counter()
-        try: return method(*args, **kwargs)
-        finally: seconds.append(time.perf_counter() - start)
+        try:
+            return method(*args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - start)
+
     setattr(owner, name, wrapper)
 
+
 def trainer(folder, steps):
-    write_cremad(folder/'cremad', actors=5)
-    write_mustard(folder/'mustard', rows=60)
-    write_siq2(folder/'siq2', videos=(12, 1, 1))
-    atlas = open_atlas(curate({name: folder/name for name in ('cremad', 'mustard', 'siq2')}, folder/'atlas').folder)
+    write_cremad(folder / 'cremad', actors=5)
+    write_mustard(folder / 'mustard', rows=60)
+    write_siq2(folder / 'siq2', videos=(12, 1, 1))
+    atlas = open_atlas(curate({name: folder / name for name in ('cremad', 'mustard', 'siq2')}, folder / 'atlas').folder)
     model, processor = tiny_model(train_tokenizer(r['problem'] + target_text(r) for r in atlas))
-    rows = atlas_prompts(Examples(atlas, processor, choose_rows(atlas))).remove_columns('modality_signature')   # All tasks in each generation
-    args = trl.GRPOConfig(str(folder/'run'), use_cpu=True, bf16=False, report_to=[], max_steps=steps, per_device_train_batch_size=80, num_generations=5, max_completion_length=32, save_strategy='no', disable_tqdm=True, gradient_checkpointing=False)
+    rows = atlas_prompts(Examples(atlas, processor, choose_rows(atlas))).remove_columns(
+        'modality_signature'
+    )  # All tasks in each generation
+    args = trl.GRPOConfig(
+        str(folder / 'run'),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        max_steps=steps,
+        per_device_train_batch_size=80,
+        num_generations=5,
+        max_completion_length=32,
+        save_strategy='no',
+        disable_tqdm=True,
+        gradient_checkpointing=False,
+    )
     return OmniHarpoTrainer(model, vowels, args, rows, processor)
+
 
 def main(out, steps='40'):
     run, ours, theirs, whole = trainer(Path(tempfile.mkdtemp()), int(steps)), [], [], []
     timed(HarpoTrainer, '_generate_and_score_completions', ours)
     timed(trl.GRPOTrainer, '_generate_and_score_completions', theirs)
     timed(trl.GRPOTrainer, 'training_step', whole)
-    with redirect_stdout(StringIO()): run.train()
-    shares = [(o - t)/w for o, t, w in zip(ours, theirs, whole, strict=True)]
+    with redirect_stdout(StringIO()):
+        run.train()
+    shares = [(o - t) / w for o, t, w in zip(ours, theirs, whole, strict=True)]
     low, *_, high = statistics.quantiles(shares, n=20)
-    facts = dict(command=f'python benchmarks/trl_share.py OUT.json {steps}', steps=len(shares), rollouts=80, seconds_per_step=statistics.median(whole), seconds_of_harpo=statistics.median(o - t for o, t in zip(ours, theirs)),
-                 share_median=statistics.median(shares), share_5_percent=low, share_95_percent=high, machine=platform.machine(), torch=version('torch'), trl=version('trl'))
+    facts = dict(
+        command=f'python benchmarks/trl_share.py OUT.json {steps}',
+        steps=len(shares),
+        rollouts=80,
+        seconds_per_step=statistics.median(whole),
+        seconds_of_harpo=statistics.median(o - t for o, t in zip(ours, theirs)),
+        share_median=statistics.median(shares),
+        share_5_percent=low,
+        share_95_percent=high,
+        machine=platform.machine(),
+        torch=version('torch'),
+        trl=version('trl'),
+    )
     Path(out).write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
 
-if __name__ == '__main__': main(*sys.argv[1:])
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

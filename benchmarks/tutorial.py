@@ -1,34 +1,75 @@
 "Run the tutorial as users do and record time, memory and scores: python benchmarks/tutorial.py OUT NAME [--source NAME=FOLDER ...]"
-import json, os, platform, resource, shutil, subprocess, sys, time
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
+
 import pandas as pd
+
 from omnisapiens_nb.evaluation.answers import read_answer
 from omnisapiens_nb.sft.model import load_model
 
-RESULTS = Path(__file__).parents[1]/'nbs'/'results'
+RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
+
 
 def answers(out):
     "How often each label was answered, per model and dataset, and how many answers were right."
     rows = []
     for model in ('sft', 'GRPO', 'HARPO', 'control'):
-        lines = pd.read_json(Path(out)/'predictions'/f'{model}.jsonl', lines=True, dtype=False)
+        lines = pd.read_json(Path(out) / 'predictions' / f'{model}.jsonl', lines=True, dtype=False)
         lines = lines[lines.task.str.endswith('_cls')].assign(answer=lines.response.map(read_answer))
         for dataset, part in lines.groupby('dataset'):
             known = part.answer.where(part.answer.isin(set(part.reference)), 'other')
-            rows += [dict(model=model, dataset=dataset, rows=len(part), right=int((part.answer == part.reference).sum()), answer=a, times=n) for a, n in known.value_counts().items()]
+            rows += [
+                dict(
+                    model=model,
+                    dataset=dataset,
+                    rows=len(part),
+                    right=int((part.answer == part.reference).sum()),
+                    answer=a,
+                    times=n,
+                )
+                for a, n in known.value_counts().items()
+            ]
     return pd.DataFrame(rows)
+
 
 def main(out, name, *sources):
     command = ['omnisapiens-nb', 'tutorial', '--out', out, *sources]
     start = time.monotonic()
-    subprocess.run([sys.executable, '-m', 'omnisapiens_nb.cli', *command[1:]], check=True, env=os.environ | dict(OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false'))
+    subprocess.run(
+        [sys.executable, '-m', 'omnisapiens_nb.cli', *command[1:]],
+        check=True,
+        env=os.environ | dict(OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false'),
+    )
     seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    shown = ['omnisapiens-nb', 'tutorial', *(s if s.startswith('--') else f'{s.split("=")[0]}=…/{Path(s).name}' for s in sources)]
-    facts = dict(command=' '.join(shown), parameters=load_model(Path(out)/'sft', device='cpu')[0].num_parameters(), seconds=round(seconds), peak_megabytes=round(peak/1024), cores=os.cpu_count(), machine=platform.machine(),
-                 python=platform.python_version(), torch=version('torch'), package=version('omnisapiens_nb'))
-    (RESULTS/f'{name}_run.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-    shutil.copy(Path(out)/'scores.csv', RESULTS/f'{name}_scores.csv')
-    answers(out).to_csv(RESULTS/f'{name}_answers.csv', index=False)
+    shown = [
+        'omnisapiens-nb',
+        'tutorial',
+        *(s if s.startswith('--') else f'{s.split("=")[0]}=…/{Path(s).name}' for s in sources),
+    ]
+    facts = dict(
+        command=' '.join(shown),
+        parameters=load_model(Path(out) / 'sft', device='cpu')[0].num_parameters(),
+        seconds=round(seconds),
+        peak_megabytes=round(peak / 1024),
+        cores=os.cpu_count(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+        torch=version('torch'),
+        package=version('omnisapiens_nb'),
+    )
+    (RESULTS / f'{name}_run.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    shutil.copy(Path(out) / 'scores.csv', RESULTS / f'{name}_scores.csv')
+    answers(out).to_csv(RESULTS / f'{name}_answers.csv', index=False)
 
-if __name__ == '__main__': main(*sys.argv[1:])
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -6,24 +6,33 @@ python benchmarks/uncertainty.py coverage [DRAWS] > nbs/results/coverage.csv
 `speed`: 1,000 resamples of whole groups, weighted F1, against a loop that draws groups with numpy and calls scikit-learn. The loop gets what is
 best for it: rows of each group listed beforehand, labels as whole numbers as well as names. `coverage`: how often 95 % intervals hold a truth that
 is known (the simulation is set out in the notebook on uncertainty), over DRAWS samples of each design."""
-import json, sys, time
+
+import json
+import sys
+import time
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
+
 from omnisapiens_nb.evaluation.metrics import weighted_f1, weighted_f1_of
 from omnisapiens_nb.evaluation.uncertainty import bootstrap, interval_of, resampled_values
 
 NAMES = np.array(['anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'])
-WRONG = np.array([.4, .3, .2, .1])
+WRONG = np.array([0.4, 0.3, 0.2, 0.1])
+
 
 def loop(t, p, groups, resamples, rng):
     "The plain way: the 95 % interval of scikit-learn's weighted F1 over resamples of groups."
     members, labels = [np.flatnonzero(groups == g) for g in np.unique(groups)], np.unique(t)
+
     def value():
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         return f1_score(t[rows], p[rows], labels=labels, average='weighted', zero_division=0)
+
     drawn = np.array([value() for _ in range(resamples)])
-    return np.quantile(drawn, [.025, .975]), drawn.std()
+    return np.quantile(drawn, [0.025, 0.975]), drawn.std()
+
 
 def seconds(function, repeats):
     "Median time, and the last result."
@@ -34,45 +43,81 @@ def seconds(function, repeats):
         times.append(time.perf_counter() - start)
     return float(np.median(times)), result
 
+
 def case(rows, groups, classes, named, resamples=1000, seed=0):
     rng = np.random.default_rng(seed)
     people = rng.integers(groups, size=rows)
     t = rng.integers(classes, size=rows)
     p = np.where(rng.random(rows) < rng.beta(2, 1, groups)[people], t, rng.integers(classes, size=rows))
-    if named: t, p = NAMES[t], NAMES[p]
+    if named:
+        t, p = NAMES[t], NAMES[p]
     fast, ours = seconds(lambda: bootstrap(weighted_f1, t, p, people, resamples), 7)
     slow, (theirs, spread) = seconds(lambda: loop(t, p, people, resamples, np.random.default_rng(seed + 1)), 1)
-    error = 4*spread*2**.5*(.025*.975/resamples)**.5/.0584   # Four standard errors of the difference of two 2.5 % quantiles of a normal sample
-    return dict(rows=rows, groups=groups, classes=classes, labels='names' if named else 'numbers', resamples=resamples, seconds=round(fast, 4), loop_seconds=round(slow, 2),
-                times_faster=round(slow/fast), ours=[ours.low, ours.high], **{'scikit-learn': theirs.tolist()}, monte_carlo_error=float(error))
+    error = (
+        4 * spread * 2**0.5 * (0.025 * 0.975 / resamples) ** 0.5 / 0.0584
+    )  # Four standard errors of the difference of two 2.5 % quantiles of a normal sample
+    return dict(
+        rows=rows,
+        groups=groups,
+        classes=classes,
+        labels='names' if named else 'numbers',
+        resamples=resamples,
+        seconds=round(fast, 4),
+        loop_seconds=round(slow, 2),
+        times_faster=round(slow / fast),
+        ours=[ours.low, ours.high],
+        **{'scikit-learn': theirs.tolist()},
+        monte_carlo_error=float(error),
+    )
+
 
 def speed():
-    cases = [case(18_204, groups, classes, named) for groups, classes in ((2_000, 2), (2_000, 7), (8_000, 2)) for named in (False, True)]
+    cases = [
+        case(18_204, groups, classes, named)
+        for groups, classes in ((2_000, 2), (2_000, 7), (8_000, 2))
+        for named in (False, True)
+    ]
     sys.stdout.write(json.dumps(dict(threads=1, cases=cases), indent=1) + '\n')
 
-DESIGNS = {'even': lambda rng: [5]*40, 'even, more': lambda rng: [5]*150, 'unequal': lambda rng: 1 + rng.geometric(.12, 60),
-           'very few': lambda rng: [10]*15, 'heavy tail': lambda rng: np.minimum(1 + 3*rng.pareto(1.2, 60), 80).astype(int)}
+
+DESIGNS = {
+    'even': lambda rng: [5] * 40,
+    'even, more': lambda rng: [5] * 150,
+    'unequal': lambda rng: 1 + rng.geometric(0.12, 60),
+    'very few': lambda rng: [10] * 15,
+    'heavy tail': lambda rng: np.minimum(1 + 3 * rng.pareto(1.2, 60), 80).astype(int),
+}
+
 
 def sample(sizes, rng):
     "References, answers of two models, people."
     people, skills = np.repeat(np.arange(len(sizes)), sizes), rng.beta(2, 1, len(sizes))
-    t = (rng.random(len(people))[:, None] > rng.dirichlet([2, 1, .6], len(sizes)).cumsum(1)[people]).sum(1)
+    t = (rng.random(len(people))[:, None] > rng.dirichlet([2, 1, 0.6], len(sizes)).cumsum(1)[people]).sum(1)
     luck, guess = rng.random(len(people)), rng.choice(4, len(people), p=WRONG)
-    return t, np.where(luck < skills[people], t, guess), np.where(luck < skills[people]**2, t, guess), people
+    return t, np.where(luck < skills[people], t, guess), np.where(luck < skills[people] ** 2, t, guess), people
+
 
 def true_f1(skill):
-    habit = np.array([2, 1, .6])/3.6
-    return weighted_f1_of(np.stack([habit, skill*habit + (1 - skill)*WRONG[:3], habit*(skill + (1 - skill)*WRONG[:3])])).item()
+    habit = np.array([2, 1, 0.6]) / 3.6
+    return weighted_f1_of(
+        np.stack([habit, skill * habit + (1 - skill) * WRONG[:3], habit * (skill + (1 - skill) * WRONG[:3])])
+    ).item()
+
 
 def one_sample(sizes, seed, rng):
     "For each measure and way of resampling: is the truth inside, and how wide is the interval."
     t, a, b, people = sample(sizes, rng)
     for method, groups in (('rows', None), ('groups', people)):
         x, y = resampled_values(weighted_f1, t, [a, b], groups, 1000, seed)
-        for measure, drawn, truth in (('score', x, true_f1(2/3)), ('difference', x - y, true_f1(2/3) - true_f1(1/2))):
-            plain, i = np.quantile(drawn, [.025, .975]), interval_of(0, drawn, len(sizes))
+        for measure, drawn, truth in (
+            ('score', x, true_f1(2 / 3)),
+            ('difference', x - y, true_f1(2 / 3) - true_f1(1 / 2)),
+        ):
+            plain, i = np.quantile(drawn, [0.025, 0.975]), interval_of(0, drawn, len(sizes))
             bounds = {'rows': plain} if groups is None else {'plain': plain, 'ours': (i.low, i.high)}
-            for name, (low, high) in bounds.items(): yield measure, name, low <= truth <= high, high - low
+            for name, (low, high) in bounds.items():
+                yield measure, name, low <= truth <= high, high - low
+
 
 def coverage(draws='4000'):
     found = []
@@ -80,8 +125,17 @@ def coverage(draws='4000'):
         rng = np.random.default_rng(number)
         for seed in range(int(draws)):
             n = sizes(rng)
-            found += [dict(design=design, groups=len(n), measure=m, method=name, covered=c, width=w) for m, name, c, w in one_sample(n, seed, rng)]
-    table = pd.DataFrame(found).groupby(['design', 'groups', 'measure', 'method'], sort=False).agg(draws=('covered', 'size'), covered=('covered', 'mean'), width=('width', 'mean'))
+            found += [
+                dict(design=design, groups=len(n), measure=m, method=name, covered=c, width=w)
+                for m, name, c, w in one_sample(n, seed, rng)
+            ]
+    table = (
+        pd.DataFrame(found)
+        .groupby(['design', 'groups', 'measure', 'method'], sort=False)
+        .agg(draws=('covered', 'size'), covered=('covered', 'mean'), width=('width', 'mean'))
+    )
     table.round(4).to_csv(sys.stdout)
 
-if __name__ == '__main__': dict(speed=speed, coverage=coverage)[sys.argv[1]](*sys.argv[2:])
+
+if __name__ == '__main__':
+    dict(speed=speed, coverage=coverage)[sys.argv[1]](*sys.argv[2:])

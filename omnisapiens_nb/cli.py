@@ -12,66 +12,106 @@ import warnings
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+
 import typer
+
 from . import __version__
 
 # %% ../nbs/cli.ipynb #cb56e17b
-app = typer.Typer(name='omnisapiens-nb', no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help='Human Behavior Atlas, OmniSapiens and HARPO: from source files to a report.')
-Source = Annotated[list[str], typer.Option('--source', metavar='NAME=FOLDER', help='A source and the folder of its annotation files; may be repeated.')]
+app = typer.Typer(
+    name='omnisapiens-nb',
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help='Human Behavior Atlas, OmniSapiens and HARPO: from source files to a report.',
+)
+Source = Annotated[
+    list[str],
+    typer.Option(
+        '--source', metavar='NAME=FOLDER', help='A source and the folder of its annotation files; may be repeated.'
+    ),
+]
 
 # %% ../nbs/cli.ipynb #8378564e
 def parse_sources(
-    pairs:list[str], # As given, NAME=FOLDER
-)->dict[str, Path]: # Name to folder
+    pairs: list[str],  # As given, NAME=FOLDER
+) -> dict[str, Path]:  # Name to folder
     "Split NAME=FOLDER; a wrong form, an unknown name or a name given twice is wrong usage."
     from omnisapiens_nb.atlas.sources.registry import ADAPTERS
+
     sources = {}
     for pair in pairs:
         name, found, folder = pair.partition('=')
-        if not found or not folder: raise typer.BadParameter(f'{pair!r} is not NAME=FOLDER', param_hint='--source')
-        if name not in ADAPTERS: raise typer.BadParameter(f'no source is called {name!r}; choose from {", ".join(sorted(ADAPTERS))}', param_hint='--source')
-        if name in sources: raise typer.BadParameter(f'{name} is given twice', param_hint='--source')
+        if not found or not folder:
+            raise typer.BadParameter(f'{pair!r} is not NAME=FOLDER', param_hint='--source')
+        if name not in ADAPTERS:
+            raise typer.BadParameter(
+                f'no source is called {name!r}; choose from {", ".join(sorted(ADAPTERS))}', param_hint='--source'
+            )
+        if name in sources:
+            raise typer.BadParameter(f'{name} is given twice', param_hint='--source')
         sources[name] = Path(folder)
     return sources
 
 # %% ../nbs/cli.ipynb #0d07feb1
 def parse_rules(
-    pairs:list[str], # As given, KEY=NAME
-)->dict[str, str]: # Dataset key to rule
+    pairs: list[str],  # As given, KEY=NAME
+) -> dict[str, str]:  # Dataset key to rule
     "Split KEY=NAME; a wrong form or a key given twice is wrong usage."
     rules = {}
     for pair in pairs:
         key, found, name = pair.partition('=')
-        if not found or not name: raise typer.BadParameter(f'{pair!r} is not KEY=NAME', param_hint='--rule')
-        if key in rules: raise typer.BadParameter(f'{key} is given twice', param_hint='--rule')
+        if not found or not name:
+            raise typer.BadParameter(f'{pair!r} is not KEY=NAME', param_hint='--rule')
+        if key in rules:
+            raise typer.BadParameter(f'{key} is given twice', param_hint='--rule')
         rules[key] = name
     return rules
 
 # %% ../nbs/cli.ipynb #40e66d77
 @app.command()
 def tutorial(
-    out:Annotated[Path, typer.Option(help='Folder of the run; gone on with if it was interrupted.')] = Path('runs/tutorial'),
-    source:Source = [],
+    out: Annotated[Path, typer.Option(help='Folder of the run; gone on with if it was interrupted.')] = Path(
+        'runs/tutorial'
+    ),
+    source: Source = [],
 ):
     "Curate, train, evaluate, and write DIR/report.html. Without --source: on the mini-Atlas."
     from omnisapiens_nb.runs.tutorial import tutorial as run
+
     _quiet()
     typer.echo(f'Report: {run(out, parse_sources(source))}')
 
 # %% ../nbs/cli.ipynb #e557c9b7
 @app.command()
 def curate(
-    out:Annotated[Path, typer.Option(help='Atlas folder to make.')],
-    source:Source = [],
-    seed:Annotated[int, typer.Option(help='Of splits made by group.')] = 0,
-    rule:Annotated[list[str], typer.Option(metavar='KEY=NAME', help='A rule for labels where a source leaves a choice, such as mosei_senti=nearest or cremad=crowd; may be repeated.')] = [],
-    prompts:Annotated[str, typer.Option(help='Style of the prompts: atlas (the released wording where it is known) or neutral.')] = 'atlas',
-    drop_shared:Annotated[list[str], typer.Option(metavar='KIND', help='Drop training rows tied to a later split by text, near_text, medium, span, source_video, context or person; may be repeated.')] = [],
-    near:Annotated[bool, typer.Option(help='Search for near-duplicate texts.')] = True,
+    out: Annotated[Path, typer.Option(help='Atlas folder to make.')],
+    source: Source = [],
+    seed: Annotated[int, typer.Option(help='Of splits made by group.')] = 0,
+    rule: Annotated[
+        list[str],
+        typer.Option(
+            metavar='KEY=NAME',
+            help='A rule for labels where a source leaves a choice, such as mosei_senti=nearest or cremad=crowd; may be repeated.',
+        ),
+    ] = [],
+    prompts: Annotated[
+        str, typer.Option(help='Style of the prompts: atlas (the released wording where it is known) or neutral.')
+    ] = 'atlas',
+    drop_shared: Annotated[
+        list[str],
+        typer.Option(
+            metavar='KIND',
+            help='Drop training rows tied to a later split by text, near_text, medium, span, source_video, context or person; may be repeated.',
+        ),
+    ] = [],
+    near: Annotated[bool, typer.Option(help='Search for near-duplicate texts.')] = True,
 ):
     "Sources to one Atlas: data/*.parquet, manifest.json, rejected.jsonl, leakage.json, README.md."
-    from omnisapiens_nb.atlas.curate import Choices, curate as run
+    from omnisapiens_nb.atlas.curate import Choices
+    from omnisapiens_nb.atlas.curate import curate as run
+
     result = run(parse_sources(source), out, Choices(seed, parse_rules(rule), prompts, near, tuple(drop_shared)))
     for key, c in result.counts.items():
         note = f', {c["text_only"]} of them as text only, their media not being in the folder' if c['text_only'] else ''
@@ -80,170 +120,261 @@ def curate(
 
 # %% ../nbs/cli.ipynb #280b726c
 @app.command()
-def check(path:Annotated[Path, typer.Argument(help='Atlas folder, .parquet shard or .jsonl file, ours or released.')]):
+def check(path: Annotated[Path, typer.Argument(help='Atlas folder, .parquet shard or .jsonl file, ours or released.')]):
     "Validate an Atlas; exit 1 and a table if there are problems."
     from omnisapiens_nb.atlas.check import check as run
+
     total, problems = run(path)
     typer.echo(f'{total} rows, {problems["rows"].sum() if len(problems) else 0} problems')
-    if problems.empty: return
+    if problems.empty:
+        return
     typer.echo(problems.to_string(index=False))
     raise typer.Exit(1)
 
 # %% ../nbs/cli.ipynb #9830d54f
 @app.command()
 def convert(
-    folder:Annotated[Path, typer.Argument(help='Atlas with data/*.parquet, or folder with *.jsonl and media, ours or released.')],
-    out:Annotated[Path, typer.Option(help='New folder for the other form.')],
-    tar:Annotated[bool, typer.Option(help='Put the media beside the JSON Lines into one tar.')] = False,
+    folder: Annotated[
+        Path, typer.Argument(help='Atlas with data/*.parquet, or folder with *.jsonl and media, ours or released.')
+    ],
+    out: Annotated[Path, typer.Option(help='New folder for the other form.')],
+    tar: Annotated[bool, typer.Option(help='Put the media beside the JSON Lines into one tar.')] = False,
 ):
     "Parquet with media inside to JSON Lines with paths, or back."
     from omnisapiens_nb.atlas.exchange import convert as run
-    for path in run(folder, out, tar): typer.echo(path)
+
+    for path in run(folder, out, tar):
+        typer.echo(path)
 
 # %% ../nbs/cli.ipynb #a8d86581
 @app.command()
 def describe(
-    atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
-    out:Annotated[Path, typer.Option(help='Atlas folder to make; gone on with if it was interrupted.')],
-    extractor:Annotated[list[str], typer.Option(metavar='NAME', help='prosody, compare or egemaps for sound; motion or landmarks for film; may be repeated.')] = ['motion', 'prosody'],
-    workers:Annotated[int, typer.Option(min=1, help='Processes.')] = 1,
+    atlas: Annotated[Path, typer.Option(help='Atlas folder.')],
+    out: Annotated[Path, typer.Option(help='Atlas folder to make; gone on with if it was interrupted.')],
+    extractor: Annotated[
+        list[str],
+        typer.Option(
+            metavar='NAME', help='prosody, compare or egemaps for sound; motion or landmarks for film; may be repeated.'
+        ),
+    ] = ['motion', 'prosody'],
+    workers: Annotated[int, typer.Option(min=1, help='Processes.')] = 1,
 ):
     "Write an Atlas with behavioural descriptors of its media."
     from omnisapiens_nb.atlas.extract import describe_atlas
+
     typer.echo(f'Atlas: {describe_atlas(atlas, out, extractor, workers)}')
 
 # %% ../nbs/cli.ipynb #914ca9ce
 @app.command()
 def transcribe(
-    atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
-    out:Annotated[Path, typer.Option(help='Atlas folder to make; gone on with if it was interrupted.')],
-    model:Annotated[str, typer.Option(help='Speech recogniser: folder, or hub name such as openai/whisper-large-v3.')],
+    atlas: Annotated[Path, typer.Option(help='Atlas folder.')],
+    out: Annotated[Path, typer.Option(help='Atlas folder to make; gone on with if it was interrupted.')],
+    model: Annotated[str, typer.Option(help='Speech recogniser: folder, or hub name such as openai/whisper-large-v3.')],
 ):
     "Write an Atlas with transcripts for rows that have sound and no words."
     from omnisapiens_nb.atlas.transcripts import transcribe_atlas
+
     _quiet()
     typer.echo(f'Atlas: {transcribe_atlas(atlas, out, model)}')
 
 # %% ../nbs/cli.ipynb #2ce858a2
 @app.command()
-def cards(out:Annotated[Path, typer.Option(help='Folder for one card per dataset key.')] = Path('data_cards')):
+def cards(out: Annotated[Path, typer.Option(help='Folder for one card per dataset key.')] = Path('data_cards')):
     "Write the data cards."
     from omnisapiens_nb.atlas.cards import write_cards
+
     typer.echo(f'{len(write_cards(out))} cards in {out}')
 
 # %% ../nbs/cli.ipynb #f8f37813
 @app.command()
-def mini(out:Annotated[Path, typer.Option(help='Folder that gets one folder per source.')], seed:Annotated[int, typer.Option(help='The same seed gives the same files.')] = 0,
-         held_out:Annotated[bool, typer.Option('--held-out', help='Of the five held-out sets in place of the thirteen sources.')] = False):
+def mini(
+    out: Annotated[Path, typer.Option(help='Folder that gets one folder per source.')],
+    seed: Annotated[int, typer.Option(help='The same seed gives the same files.')] = 0,
+    held_out: Annotated[
+        bool, typer.Option('--held-out', help='Of the five held-out sets in place of the thirteen sources.')
+    ] = False,
+):
     "Write small synthetic folders of all sources in their original formats."
-    from omnisapiens_nb.atlas.sources.registry import write_all, write_held_out
     from omnisapiens_nb.atlas.reading import SourceError
-    if out.exists() and any(out.iterdir()): raise SourceError(f'{out}: is not empty; choose another folder')
-    for name, folder in (write_held_out if held_out else write_all)(out, seed).items(): typer.echo(f'{name}: {folder}')
+    from omnisapiens_nb.atlas.sources.registry import write_all, write_held_out
+
+    if out.exists() and any(out.iterdir()):
+        raise SourceError(f'{out}: is not empty; choose another folder')
+    for name, folder in (write_held_out if held_out else write_all)(out, seed).items():
+        typer.echo(f'{name}: {folder}')
 
 # %% ../nbs/cli.ipynb #2aaa9324
 Config = Annotated[Path, typer.Option(help='YAML recipe.')]
 Resume = Annotated[bool, typer.Option('--resume', help='Go on with an interrupted run.')]
 
+
 @app.command()
-def start(atlas:Annotated[Path, typer.Option(help='Atlas folder.')], out:Annotated[Path, typer.Option(help='Folder of the new model.')], seed:Annotated[int, typer.Option(help='Of the weights.')] = 0):
+def start(
+    atlas: Annotated[Path, typer.Option(help='Atlas folder.')],
+    out: Annotated[Path, typer.Option(help='Folder of the new model.')],
+    seed: Annotated[int, typer.Option(help='Of the weights.')] = 0,
+):
     "Make a random tiny model with a tokenizer for an Atlas."
     from omnisapiens_nb.runs.training import start_model
+
     _quiet()
     typer.echo(f'Model: {start_model(atlas, out, seed=seed)}')
 
 # %% ../nbs/cli.ipynb #93bf1935
 @app.command()
-def sft(config:Config, resume:Resume = False, plan:Annotated[bool, typer.Option('--plan', help='Only say how many weights would be trained.')] = False):
+def sft(
+    config: Config,
+    resume: Resume = False,
+    plan: Annotated[bool, typer.Option('--plan', help='Only say how many weights would be trained.')] = False,
+):
     "Supervised fine-tuning; `stage` in the recipe is warm_start (if absent), classify, lm_head or answers (by TRL)."
     from omnisapiens_nb.runs.supervised import plan_stage, read_stage, run_stage
+
     _quiet()
     recipe = read_stage(config)
     typer.echo(plan_stage(recipe) if plan else f'Model: {run_stage(recipe, resume)}')
 
 # %% ../nbs/cli.ipynb #98ad122d
 @app.command()
-def bam(config:Config, resume:Resume = False):
+def bam(config: Config, resume: Resume = False):
     "Behavioural adapters on the descriptors of an Atlas, above a model with heads."
     from omnisapiens_nb.runs.recipes import read_recipe
     from omnisapiens_nb.runs.supervised import BAMRecipe, run_bam
+
     _quiet()
     typer.echo(f'Adapters: {run_bam(read_recipe(config, BAMRecipe), resume)}')
 
 # %% ../nbs/cli.ipynb #4f128b35
 @app.command()
-def merge(model:Annotated[Path, typer.Option(help='Folder of the stage classify or lm_head.')], out:Annotated[Path, typer.Option(help='Folder of the plain checkpoint.')]):
+def merge(
+    model: Annotated[Path, typer.Option(help='Folder of the stage classify or lm_head.')],
+    out: Annotated[Path, typer.Option(help='Folder of the plain checkpoint.')],
+):
     "Fold adapter and lm_head into the base: a checkpoint that from_pretrained opens, heads beside it."
     from omnisapiens_nb.sft.stages import merge as run
+
     _quiet()
     typer.echo(f'Model: {run(model, out)}')
 
 # %% ../nbs/cli.ipynb #8c0d7d7d
 @app.command()
-def rl(config:Config, resume:Resume = False, plan:Annotated[bool, typer.Option('--plan', help='Only say what a `trainer: trl` recipe needs of each card, in GiB.')] = False,
-       prompt:Annotated[int, typer.Option(min=506, help='For --plan: tokens of the longest prompt; 506 are a film and ten seconds of sound.')] = 656,
-       cards:Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')] = 1):
+def rl(
+    config: Config,
+    resume: Resume = False,
+    plan: Annotated[
+        bool, typer.Option('--plan', help='Only say what a `trainer: trl` recipe needs of each card, in GiB.')
+    ] = False,
+    prompt: Annotated[
+        int,
+        typer.Option(
+            min=506, help='For --plan: tokens of the longest prompt; 506 are a film and ten seconds of sound.'
+        ),
+    ] = 656,
+    cards: Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')] = 1,
+):
     "Reinforcement learning with GRPO, HARPO or another estimator; `trainer: trl` in the recipe for models of full size."
     from omnisapiens_nb.runs.reinforcement import plan_rl, read_rl, run_recipe
+
     _quiet()
     recipe = read_rl(config)
-    typer.echo(plan_rl(recipe, prompt, processes=cards)[1].round(1).to_string() if plan else f'Model: {run_recipe(recipe, resume)}')
+    typer.echo(
+        plan_rl(recipe, prompt, processes=cards)[1].round(1).to_string()
+        if plan
+        else f'Model: {run_recipe(recipe, resume)}'
+    )
 
 # %% ../nbs/cli.ipynb #0d01d115
 @app.command()
 def predict(
-    model:Annotated[str, typer.Option(help='Folder or hub name.')],
-    atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
-    out:Annotated[Path, typer.Option(help='JSON Lines file; gone on with if it was begun.')],
-    split:Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
-    rows:Annotated[int, typer.Option(help='At most so many rows per dataset key.')] = 1_000_000,
-    max_new_tokens:Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')] = 64,
+    model: Annotated[str, typer.Option(help='Folder or hub name.')],
+    atlas: Annotated[Path, typer.Option(help='Atlas folder.')],
+    out: Annotated[Path, typer.Option(help='JSON Lines file; gone on with if it was begun.')],
+    split: Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
+    rows: Annotated[int, typer.Option(help='At most so many rows per dataset key.')] = 1_000_000,
+    max_new_tokens: Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')] = 64,
 ):
     "Let a model answer a split of an Atlas."
     from omnisapiens_nb.runs.prediction import run_predict
+
     _quiet()
     typer.echo(f'Predictions: {run_predict(model, atlas, split, out, rows, max_new_tokens=max_new_tokens)}')
 
 # %% ../nbs/cli.ipynb #2e5af28b
 @app.command()
 def evaluate(
-    atlas:Annotated[Path, typer.Option(help='Atlas folder.')],
-    predictions:Annotated[list[Path], typer.Option(help='JSON Lines, one file per model; each line an id and a response that ends in \\boxed{answer} or is the bare answer.')],
-    out:Annotated[Path, typer.Option(help='Folder for scores.csv and report.html.')],
-    more:Annotated[list[Path], typer.Argument(metavar='[FILE]...', help='More of them.')] = [],
-    split:Annotated[str, typer.Option(help='The split that was answered.')] = 'test',
-    missing_as_wrong:Annotated[bool, typer.Option('--missing-as-wrong', help='Score rows without a prediction as wrong, instead of leaving them out.')] = False,
-    judge:Annotated[str, typer.Option(help='Who grades open answers: openai (any endpoint of that form), anthropic, local, offline; embedding similarity where absent.')] = '',
-    judge_model:Annotated[str, typer.Option(help='Name of the judge at its endpoint, or its folder or hub name.')] = '',
-    judge_url:Annotated[str, typer.Option(help='Address of an endpoint, such as http://localhost:8000/v1.')] = '',
-    strictness:Annotated[str, typer.Option(help='common, or published: that of each set.')] = 'common',
+    atlas: Annotated[Path, typer.Option(help='Atlas folder.')],
+    predictions: Annotated[
+        list[Path],
+        typer.Option(
+            help='JSON Lines, one file per model; each line an id and a response that ends in \\boxed{answer} or is the bare answer.'
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help='Folder for scores.csv and report.html.')],
+    more: Annotated[list[Path], typer.Argument(metavar='[FILE]...', help='More of them.')] = [],
+    split: Annotated[str, typer.Option(help='The split that was answered.')] = 'test',
+    missing_as_wrong: Annotated[
+        bool,
+        typer.Option(
+            '--missing-as-wrong', help='Score rows without a prediction as wrong, instead of leaving them out.'
+        ),
+    ] = False,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help='Who grades open answers: openai (any endpoint of that form), anthropic, local, offline; embedding similarity where absent.'
+        ),
+    ] = '',
+    judge_model: Annotated[
+        str, typer.Option(help='Name of the judge at its endpoint, or its folder or hub name.')
+    ] = '',
+    judge_url: Annotated[str, typer.Option(help='Address of an endpoint, such as http://localhost:8000/v1.')] = '',
+    strictness: Annotated[str, typer.Option(help='common, or published: that of each set.')] = 'common',
 ):
     "Score predictions of any model: tables, intervals, a report. A judge's key is read from OPENAI_API_KEY or ANTHROPIC_API_KEY; its verdicts are kept in OUT/judge."
-    from omnisapiens_nb.evaluation.evaluate import evaluate as run, grader_of
+    from omnisapiens_nb.evaluation.evaluate import evaluate as run
+    from omnisapiens_nb.evaluation.evaluate import grader_of
+
     _quiet()
     from omnisapiens_nb.atlas.reading import SourceError
+
     predictions = [*predictions, *more]
     names = [p.stem for p in predictions]
-    if twice := {n for n in names if names.count(n) > 1}: raise SourceError(f'two files are called {twice.pop()!r}; a model is named by its file, so rename one')
-    grader = grader_of(judge, judge_model, judge_url, strictness, out/'judge') if judge else None
-    report, scored, of = run(atlas, dict(zip(names, predictions)), out, split, grader=grader, missing_as_wrong=missing_as_wrong)
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise SourceError(f'two files are called {twice.pop()!r}; a model is named by its file, so rename one')
+    grader = grader_of(judge, judge_model, judge_url, strictness, out / 'judge') if judge else None
+    report, scored, of = run(
+        atlas, dict(zip(names, predictions)), out, split, grader=grader, missing_as_wrong=missing_as_wrong
+    )
     typer.echo(f'{scored} of {of} rows of the {split} split scored\nReport: {report}')
 
 # %% ../nbs/cli.ipynb #fa2421f8
 @app.command()
 def study(
-    which:Annotated[str, typer.Argument(metavar='A|B|C|D', help='A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; D: behavioural descriptors.')],
-    out:Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')] = Path('runs/study'),
-    seeds:Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 5,
-    workers:Annotated[int, typer.Option(min=1, help='Processes, one thread each.')] = 2,
-    quick:Annotated[bool, typer.Option('--quick', help='A few steps of everything, to see that it runs.')] = False,
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar='A|B|C|D',
+            help='A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; D: behavioural descriptors.',
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')] = Path(
+        'runs/study'
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 5,
+    workers: Annotated[int, typer.Option(min=1, help='Processes, one thread each.')] = 2,
+    quick: Annotated[bool, typer.Option('--quick', help='A few steps of everything, to see that it runs.')] = False,
 ):
     "Compare methods on the mini-Atlas of all thirteen sources, with paired seeds; D in a folder of its own."
     from omnisapiens_nb import descriptor_study, transfer
     from omnisapiens_nb.studies.methods import QUICK, StudyConfig, run_study
-    runs = {letter: (run, StudyConfig(), QUICK) for letter, run in dict(A=partial(run_study, 'A'), B=partial(run_study, 'B'), C=transfer.run_transfer).items()}
+
+    runs = {
+        letter: (run, StudyConfig(), QUICK)
+        for letter, run in dict(A=partial(run_study, 'A'), B=partial(run_study, 'B'), C=transfer.run_transfer).items()
+    }
     runs['D'] = descriptor_study.run_descriptors, descriptor_study.DescriptorConfig(), descriptor_study.QUICK
-    if which not in runs: raise typer.BadParameter(f'no study is called {which!r}; choose from {", ".join(runs)}', param_hint='A|B|C|D')
+    if which not in runs:
+        raise typer.BadParameter(f'no study is called {which!r}; choose from {", ".join(runs)}', param_hint='A|B|C|D')
     _quiet()
     run, whole, few = runs[which]
     typer.echo(f'Tables: {run(out, seeds, workers, few if quick else whole)}')
@@ -251,13 +382,16 @@ def study(
 # %% ../nbs/cli.ipynb #3cd66840
 def _quiet():
     from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    warnings.filterwarnings('ignore', '.*gradient_checkpointing', FutureWarning)   # PEFT and TRL use a name that transformers is giving up
+    warnings.filterwarnings(
+        'ignore', '.*gradient_checkpointing', FutureWarning
+    )  # PEFT and TRL use a name that transformers is giving up
 
 # %% ../nbs/cli.ipynb #55e296a9
 @app.callback(invoke_without_command=True)
-def _version(version:Annotated[bool, typer.Option('--version', help='Show the version and exit.')] = False):
+def _version(version: Annotated[bool, typer.Option('--version', help='Show the version and exit.')] = False):
     if version:
         typer.echo(__version__)
         raise typer.Exit()
@@ -266,13 +400,19 @@ def _version(version:Annotated[bool, typer.Option('--version', help='Show the ve
 def main():
     "Entry point of `omnisapiens-nb`."
     from omnisapiens_nb.atlas.reading import SourceError
-    try: app()
-    except (SourceError, ImportError) as e: message = str(e)
-    except OSError as e: message = f'{e.filename or "a file"}: {e.strerror}; check the path, its permissions and the space left'
-    else: return
+
+    try:
+        app()
+    except (SourceError, ImportError) as e:
+        message = str(e)
+    except OSError as e:
+        message = f'{e.filename or "a file"}: {e.strerror}; check the path, its permissions and the space left'
+    else:
+        return
     typer.echo(f'error: {message}', err=True)
     raise SystemExit(1)
 
 # %% ../nbs/cli.ipynb #2e3feefb
 #| eval: false
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -6,9 +6,11 @@
 __all__ = ['DECIDING', 'MODULES', 'tested_versions', 'versions']
 
 # %% ../nbs/colab.ipynb #ef00fd75
-import re, sys
+import re
+import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+
 import pandas as pd
 
 # %% ../nbs/colab.ipynb #414f3997
@@ -17,27 +19,43 @@ MODULES = {'pillow': 'PIL', 'pyyaml': 'yaml', 'scikit-learn': 'sklearn'}
 
 # %% ../nbs/colab.ipynb #48b7e7a3
 def tested_versions(
-    constraints:str|Path, # File of `name==version` lines
-)->dict[str, str]: # Package to version
+    constraints: str | Path,  # File of `name==version` lines
+) -> dict[str, str]:  # Package to version
     "The versions that the notebooks were tested with."
     lines = [l.strip().split('==') for l in Path(constraints).read_text(encoding='utf-8').splitlines() if '==' in l]
     return {name.lower().replace('_', '-'): v for name, v in lines}
 
 # %% ../nbs/colab.ipynb #b3295eae
 def _installed(name):
-    try: return version(name)
-    except PackageNotFoundError: return 'not installed'
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return 'not installed'
 
-def _plain(text): return text.split('+')[0]   # without the build, as in 2.13.0+cpu
+
+def _plain(text):
+    return text.split('+')[0]  # without the build, as in 2.13.0+cpu
 
 # %% ../nbs/colab.ipynb #350bbeba
 def versions(
-    constraints:str|Path, # File of the tested versions
-)->pd.DataFrame: # Indexed by package: version, tested version where it differs, loaded version where that differs
+    constraints: str | Path,  # File of the tested versions
+) -> pd.DataFrame:  # Indexed by package: version, tested version where it differs, loaded version where that differs
     "What is installed, beside what the notebooks were tested with."
     tested, rows = tested_versions(constraints), []
-    for name in sorted({re.split(r'[<>=!~\[; ]', r)[0].lower() for r in requires('omnisapiens_nb') if 'extra ==' not in r}, key=lambda n: (n not in DECIDING, n)):
+    for name in sorted(
+        {re.split(r'[<>=!~\[; ]', r)[0].lower() for r in requires('omnisapiens_nb') if 'extra ==' not in r},
+        key=lambda n: (n not in DECIDING, n),
+    ):
         here, loaded = _installed(name), getattr(sys.modules.get(MODULES.get(name, name)), '__version__', None)
         stale = loaded is not None and _plain(loaded) != _plain(here)
-        rows.append({'package': name, 'version': here, 'tested with': '' if _plain(here) == tested[name] else tested[name], 'note': f'{loaded} is loaded: restart the session' if stale else ''})
-    return pd.DataFrame([r for r in rows if r['package'] in DECIDING or r['tested with'] or r['note']]).set_index('package')
+        rows.append(
+            {
+                'package': name,
+                'version': here,
+                'tested with': '' if _plain(here) == tested[name] else tested[name],
+                'note': f'{loaded} is loaded: restart the session' if stale else '',
+            }
+        )
+    return pd.DataFrame([r for r in rows if r['package'] in DECIDING or r['tested with'] or r['note']]).set_index(
+        'package'
+    )

@@ -1,10 +1,22 @@
 "Small runs of both trainers, some of them by torchrun: `rl_runs.py FOLDER KIND NAME`, where FOLDER holds an atlas and a base model (see test_rl_runs.py)."
-import copy, json, multiprocessing, os, random, resource, shutil, signal, sys, time
+
+import copy
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
 from pathlib import Path
+
 import torch
 import trl
 from datasets import Dataset
 from transformers import TrainerCallback
+
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.rl import loop
 from omnisapiens_nb.rl.loop import RLConfig, join_ranks, train_rl, update
@@ -15,113 +27,190 @@ from omnisapiens_nb.sft.trl_trainer import last_checkpoint
 from omnisapiens_nb.sft.warmstart import target_ids
 
 
-def vowels(completions, **columns): return [float(sum(c in "aeiou" for c in answer[0]["content"])) for answer in completions]
+def vowels(completions, **columns):
+    return [float(sum(c in 'aeiou' for c in answer[0]['content'])) for answer in completions]
 
 
 def settings(folder, **kwargs):
-    common = dict(use_cpu=True, bf16=False, per_device_train_batch_size=8, num_generations=4, max_completion_length=8, learning_rate=1e-3, logging_steps=1, save_strategy="no", disable_tqdm=True)
+    common = dict(
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=8,
+        learning_rate=1e-3,
+        logging_steps=1,
+        save_strategy='no',
+        disable_tqdm=True,
+    )
     return trl.GRPOConfig(str(folder), **common | kwargs)
 
 
 def rows(folder, processor):
-    atlas = open_atlas(folder/"atlas")
+    atlas = open_atlas(folder / 'atlas')
     return Examples(atlas, processor, choose_rows(atlas))
 
 
 def trainer(folder, name, data=None, **kwargs):
-    model, processor = load_model(folder/"base", device="cpu")
+    model, processor = load_model(folder / 'base', device='cpu')
     data = atlas_prompts(rows(folder, processor)) if data is None else data
-    return OmniHarpoTrainer(model, vowels, settings(folder/name, **kwargs), data, processor)
+    return OmniHarpoTrainer(model, vowels, settings(folder / name, **kwargs), data, processor)
 
 
 def resumable(folder, name, *callbacks):
     "Twelve steps, a checkpoint after every second, from the last one that is there."
-    run = trainer(folder, name, max_steps=12, steps_per_generation=2, save_strategy="steps", save_steps=2)
-    for callback in callbacks: run.add_callback(callback)
-    run.train(resume_from_checkpoint=last_checkpoint(folder/name))
-    facts = [{k: v for k, v in e.items() if k.split("/")[0] in ("reward", "harpo", "grad_norm")} for e in run.state.log_history if "reward" in e]
-    run.save_model(str(folder/name/"done"))
-    (folder/name/"done"/"facts.json").write_text(json.dumps(dict(log=facts, estimator=run.estimator.state_dict()), sort_keys=True))
+    run = trainer(folder, name, max_steps=12, steps_per_generation=2, save_strategy='steps', save_steps=2)
+    for callback in callbacks:
+        run.add_callback(callback)
+    run.train(resume_from_checkpoint=last_checkpoint(folder / name))
+    facts = [
+        {k: v for k, v in e.items() if k.split('/')[0] in ('reward', 'harpo', 'grad_norm')}
+        for e in run.state.log_history
+        if 'reward' in e
+    ]
+    run.save_model(str(folder / name / 'done'))
+    (folder / name / 'done' / 'facts.json').write_text(
+        json.dumps(dict(log=facts, estimator=run.estimator.state_dict()), sort_keys=True)
+    )
 
 
 def shared(folder, name):
     "Prompts of unequal tasks on two processes, one task on one of them alone: what each process got, and what it was made of."
-    ask = [dict(prompt=[dict(role="user", content=[dict(type="text", text=f"what is {i}?")])], task=t) for i, t in enumerate("aaab")]
+    ask = [
+        dict(prompt=[dict(role='user', content=[dict(type='text', text=f'what is {i}?')])], task=t)
+        for i, t in enumerate('aaab')
+    ]
     run = trainer(folder, name, Dataset.from_list(ask), max_steps=3)
     seen, score = [], run._generate_and_score_completions
+
     def noted(inputs):
         out = score(inputs)
-        seen.append(dict(tasks=[x["task"] for x in inputs], rewards=run._rewards[:, 0].tolist(), advantages=out["advantages"].tolist()))
+        seen.append(
+            dict(
+                tasks=[x['task'] for x in inputs],
+                rewards=run._rewards[:, 0].tolist(),
+                advantages=out['advantages'].tolist(),
+            )
+        )
         return out
+
     run._generate_and_score_completions = noted
     run.train()
-    (folder/f"{name}{run.accelerator.process_index}.json").write_text(json.dumps(dict(steps=seen, state=run.estimator.state_dict())))
+    (folder / f'{name}{run.accelerator.process_index}.json').write_text(
+        json.dumps(dict(steps=seen, state=run.estimator.state_dict()))
+    )
 
 
 def looped(folder, name):
     "The loop on two processes: what each process got, and what it was made of."
-    model, processor = load_model(folder/"base", device="cpu")
+    model, processor = load_model(folder / 'base', device='cpu')
     seen, update, log = [], loop.update, loop.step_log
+
     def noted(model, processor, optimizer, examples, completions, advantages, *args):
         seen.append(dict(mine=advantages.tolist()))
         update(model, processor, optimizer, examples, completions, advantages, *args)
+
     def logged(facts, advantages, factors):
         seen[-1] |= dict(facts=facts, advantages=advantages.tolist())
         return log(facts, advantages, factors)
+
     loop.update, loop.step_log = noted, logged
-    train_rl(model, processor, rows(folder, processor), RLConfig(estimator="harpo", steps=3, prompts=5, rollouts=4, mini_batch=3, epochs=2, accumulate=2, max_new_tokens=8, beta=.01))
+    train_rl(
+        model,
+        processor,
+        rows(folder, processor),
+        RLConfig(
+            estimator='harpo',
+            steps=3,
+            prompts=5,
+            rollouts=4,
+            mini_batch=3,
+            epochs=2,
+            accumulate=2,
+            max_new_tokens=8,
+            beta=0.01,
+        ),
+    )
     weights = float(sum(p.double().abs().sum() for p in model.parameters()))
-    (folder/f"{name}{os.environ.get('RANK', 0)}.json").write_text(json.dumps(dict(steps=seen, weights=weights)))
+    (folder / f'{name}{os.environ.get("RANK", 0)}.json').write_text(json.dumps(dict(steps=seen, weights=weights)))
 
 
 def descended(folder, name):
     "One update on given rollouts, a share of them in each process; the weights after it."
-    model, processor = load_model(folder/"base", device="cpu")
+    model, processor = load_model(folder / 'base', device='cpu')
     data, ranks = rows(folder, processor), join_ranks()
-    mine = ranks.share([data[i] for i in (0, 1, -2, -1) for _ in range(2)])   # Words on one side, films on the other
-    advantages = torch.tensor(ranks.share([1., -1., .5, 0., 0., 2., -.5, .25]))
-    config = RLConfig(prompts=4, mini_batch=4, rollouts=2, accumulate=2, beta=.1, max_grad_norm=1e9)
+    mine = ranks.share([data[i] for i in (0, 1, -2, -1) for _ in range(2)])  # Words on one side, films on the other
+    advantages = torch.tensor(ranks.share([1.0, -1.0, 0.5, 0.0, 0.0, 2.0, -0.5, 0.25]))
+    config = RLConfig(prompts=4, mini_batch=4, rollouts=2, accumulate=2, beta=0.1, max_grad_norm=1e9)
     reference = copy.deepcopy(model)
-    with torch.no_grad(): reference.lm_head.weight.mul_(.5)
-    update(model, processor, torch.optim.SGD(model.parameters(), lr=1.), mine, target_ids(processor, mine), advantages, config, reference, ranks)
-    torch.save(model.state_dict(), folder/f"{name}{ranks.rank}.pt")
+    with torch.no_grad():
+        reference.lm_head.weight.mul_(0.5)
+    update(
+        model,
+        processor,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        mine,
+        target_ids(processor, mine),
+        advantages,
+        config,
+        reference,
+        ranks,
+    )
+    torch.save(model.state_dict(), folder / f'{name}{ranks.rank}.pt')
 
 
 class Full(TrainerCallback):
     "No file may grow beyond a limit from step 5 on, as on a disk that is full."
+
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+        if state.global_step == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 
 
 class Ended(TrainerCallback):
     "Killed between the last checkpoint and the saving of the model."
+
     def on_save(self, args, state, control, **kwargs):
-        if state.global_step == state.max_steps: os.kill(os.getpid(), signal.SIGKILL)
+        if state.global_step == state.max_steps:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def forked(run, *args, seconds=None):
     "Run in a child of this process, killed after so many seconds; its exit code, and how long it took."
-    child, start = multiprocessing.get_context("fork").Process(target=run, args=args), time.monotonic()
+    child, start = multiprocessing.get_context('fork').Process(target=run, args=args), time.monotonic()
     child.start()
     child.join(seconds)
-    if child.is_alive(): os.kill(child.pid, signal.SIGKILL)
+    if child.is_alive():
+        os.kill(child.pid, signal.SIGKILL)
     child.join()
     return child.exitcode, time.monotonic() - start
 
 
 def killed(folder, name):
     "A run left alone, ten killed at random and one at its very end and taken up again, and one that met a full disk."
-    code, seconds = forked(resumable, folder, "whole")
-    facts = dict(whole=[code], ended=[forked(resumable, folder, "ended", Ended())[0], Path(last_checkpoint(folder/"ended")).name, forked(resumable, folder, "ended")[0]])
+    code, seconds = forked(resumable, folder, 'whole')
+    facts = dict(
+        whole=[code],
+        ended=[
+            forked(resumable, folder, 'ended', Ended())[0],
+            Path(last_checkpoint(folder / 'ended')).name,
+            forked(resumable, folder, 'ended')[0],
+        ],
+    )
     for i in range(10):
-        after = random.uniform(.2, 1)*seconds
-        while (code := forked(resumable, folder, f"killed{i}", seconds=after)[0]) == 0:   # It was quicker than the first
-            shutil.rmtree(folder/f"killed{i}")
-            after *= .8
-        facts[f"killed{i}"] = [after/seconds, code, forked(resumable, folder, f"killed{i}")[0]]
+        after = random.uniform(0.2, 1) * seconds
+        while (code := forked(resumable, folder, f'killed{i}', seconds=after)[0]) == 0:  # It was quicker than the first
+            shutil.rmtree(folder / f'killed{i}')
+            after *= 0.8
+        facts[f'killed{i}'] = [after / seconds, code, forked(resumable, folder, f'killed{i}')[0]]
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    facts["full"] = [forked(resumable, folder, "full", Full())[0], Path(last_checkpoint(folder/"full")).name, forked(resumable, folder, "full")[0]]
-    (folder/f"{name}.json").write_text(json.dumps(facts))
+    facts['full'] = [
+        forked(resumable, folder, 'full', Full())[0],
+        Path(last_checkpoint(folder / 'full')).name,
+        forked(resumable, folder, 'full')[0],
+    ]
+    (folder / f'{name}.json').write_text(json.dumps(facts))
 
 
-if __name__ == "__main__": dict(shared=shared, looped=looped, descended=descended, killed=killed)[sys.argv[2]](Path(sys.argv[1]), sys.argv[3])
+if __name__ == '__main__':
+    dict(shared=shared, looped=looped, descended=descended, killed=killed)[sys.argv[2]](Path(sys.argv[1]), sys.argv[3])

@@ -1,161 +1,250 @@
 "Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
-import json, os, shutil, subprocess, sys
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
+
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard, write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def sources(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sources")
-    write_meld(folder / "meld", dialogues=(5, 2, 2))
-    write_cremad(folder / "cremad", actors=3)
-    write_mustard(folder / "mustard", rows=40)
+    folder = tmp_path_factory.mktemp('sources')
+    write_meld(folder / 'meld', dialogues=(5, 2, 2))
+    write_cremad(folder / 'cremad', actors=3)
+    write_mustard(folder / 'mustard', rows=40)
     return folder
 
 
 @pytest.fixture
-def meld(sources, tmp_path): return shutil.copytree(sources / "meld", tmp_path / "meld")
+def meld(sources, tmp_path):
+    return shutil.copytree(sources / 'meld', tmp_path / 'meld')
 
 
-def empty_table(folder): (folder / "test_sent_emo.csv").write_text("")
+def empty_table(folder):
+    (folder / 'test_sent_emo.csv').write_text('')
+
+
 def lose_column(folder):
-    file = folder / "train_sent_emo.csv"
-    file.write_text(file.read_text().replace("Emotion", "Feeling", 1))
-def lose_folder(folder): shutil.rmtree(folder)
-def lose_table(folder): (folder / "dev_sent_emo.csv").unlink()
+    file = folder / 'train_sent_emo.csv'
+    file.write_text(file.read_text().replace('Emotion', 'Feeling', 1))
 
 
-@pytest.mark.parametrize("command", ["curate", "tutorial"])
-@pytest.mark.parametrize("damage, said", [
-    (lose_folder, "no such folder"), (lose_table, "dev_sent_emo.csv: no such file"),
-    (empty_table, "test_sent_emo.csv: the file is empty"), (lose_column, "no column 'Emotion'")])
+def lose_folder(folder):
+    shutil.rmtree(folder)
+
+
+def lose_table(folder):
+    (folder / 'dev_sent_emo.csv').unlink()
+
+
+@pytest.mark.parametrize('command', ['curate', 'tutorial'])
+@pytest.mark.parametrize(
+    'damage, said',
+    [
+        (lose_folder, 'no such folder'),
+        (lose_table, 'dev_sent_emo.csv: no such file'),
+        (empty_table, 'test_sent_emo.csv: the file is empty'),
+        (lose_column, "no column 'Emotion'"),
+    ],
+)
 def test_unreadable_source(cli, meld, tmp_path, command, damage, said):
     damage(meld)
-    result = cli(command, "--source", f"meld={meld}", "--out", tmp_path / "out")
+    result = cli(command, '--source', f'meld={meld}', '--out', tmp_path / 'out')
     assert result.returncode == 1
-    assert said in result.stderr and "Traceback" not in result.stderr
+    assert said in result.stderr and 'Traceback' not in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 2
-    assert [p.name for p in tmp_path.iterdir() if p.name != "meld"] == []
+    assert [p.name for p in tmp_path.iterdir() if p.name != 'meld'] == []
 
 
-@pytest.mark.parametrize("source", ["mled=.", "meld", "meld="])
+@pytest.mark.parametrize('source', ['mled=.', 'meld', 'meld='])
 def test_wrong_usage(cli, tmp_path, source):
-    result = cli("curate", "--source", source, "--out", tmp_path / "out")
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert not (tmp_path / "out").exists()
+    result = cli('curate', '--source', source, '--out', tmp_path / 'out')
+    assert result.returncode == 2 and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'out').exists()
 
 
 def test_truncated_wav_is_named_and_rejected(cli, sources, tmp_path):
-    folder = shutil.copytree(sources / "cremad", tmp_path / "cremad")
-    wav = sorted((folder / "AudioWAV").glob("1001_*.wav"))[0]
+    folder = shutil.copytree(sources / 'cremad', tmp_path / 'cremad')
+    wav = sorted((folder / 'AudioWAV').glob('1001_*.wav'))[0]
     wav.write_bytes(wav.read_bytes()[:5000])
-    result = cli("curate", "--source", f"cremad={folder}", "--out", tmp_path / "out")
+    result = cli('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
     assert result.returncode == 0
-    assert f"{wav.name}: the file is truncated (5000 of " in (tmp_path / "out" / "rejected.jsonl").read_text()
+    assert f'{wav.name}: the file is truncated (5000 of ' in (tmp_path / 'out' / 'rejected.jsonl').read_text()
 
 
 def test_all_rows_rejected(cli, sources, tmp_path):
-    folder = shutil.copytree(sources / "cremad", tmp_path / "cremad")
-    shutil.rmtree(folder / "AudioWAV")
-    result = cli("curate", "--source", f"cremad={folder}", "--out", tmp_path / "out")
-    assert result.returncode == 1 and "is not in the folder" in result.stderr
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    folder = shutil.copytree(sources / 'cremad', tmp_path / 'cremad')
+    shutil.rmtree(folder / 'AudioWAV')
+    result = cli('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
+    assert result.returncode == 1 and 'is not in the folder' in result.stderr
+    assert not (tmp_path / 'out').exists() and not (tmp_path / 'out.partial').exists()
 
 
 def test_out_that_exists(cli, sources, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("keep")
-    for command in ("curate", "tutorial"):
-        result = cli(command, "--source", f"mustard={sources / 'mustard'}", "--out", tmp_path / "out")
-        assert result.returncode == 1 and "choose another" in result.stderr
-    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'mine.txt').write_text('keep')
+    for command in ('curate', 'tutorial'):
+        result = cli(command, '--source', f'mustard={sources / "mustard"}', '--out', tmp_path / 'out')
+        assert result.returncode == 1 and 'choose another' in result.stderr
+    assert (tmp_path / 'out' / 'mine.txt').read_text() == 'keep'
 
 
 def test_wrong_recipe_and_missing_model(cli, tmp_path):
-    (tmp_path / "sft.yaml").write_text("atlas: nowhere\nout: b\nmodel: c\ntrain: {stepps: 1}\n")
-    result = cli("sft", "--config", tmp_path / "sft.yaml")
-    assert result.returncode == 1 and "train.stepps" in result.stderr
-    result = cli("predict", "--model", tmp_path / "none", "--atlas", tmp_path, "--out", tmp_path / "p.jsonl")
-    assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert not (tmp_path / "p.jsonl").exists()
+    (tmp_path / 'sft.yaml').write_text('atlas: nowhere\nout: b\nmodel: c\ntrain: {stepps: 1}\n')
+    result = cli('sft', '--config', tmp_path / 'sft.yaml')
+    assert result.returncode == 1 and 'train.stepps' in result.stderr
+    result = cli('predict', '--model', tmp_path / 'none', '--atlas', tmp_path, '--out', tmp_path / 'p.jsonl')
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'p.jsonl').exists()
 
 
 def test_help_needs_no_torch(tmp_path):
-    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    for args in (["--help"], ["tutorial", "--help"], ["rl", "--help"]):
-        result = subprocess.run([sys.executable, "-m", "omnisapiens_nb.cli", *args], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(tmp_path)))
-        assert result.returncode == 0 and "Usage" in result.stdout, result.stderr
+    (tmp_path / 'torch.py').write_text("raise SystemExit('torch was imported')")
+    for args in (['--help'], ['tutorial', '--help'], ['rl', '--help']):
+        result = subprocess.run(
+            [sys.executable, '-m', 'omnisapiens_nb.cli', *args],
+            capture_output=True,
+            text=True,
+            env=os.environ | dict(PYTHONPATH=str(tmp_path)),
+        )
+        assert result.returncode == 0 and 'Usage' in result.stdout, result.stderr
 
 
 def test_models_are_named_by_their_files(cli, tmp_path):
-    for name in ("a", "b"):
+    for name in ('a', 'b'):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "p.jsonl").write_text("")
-    result = cli("evaluate", "--atlas", tmp_path, "--predictions", tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl", "--out", tmp_path / "out")
+        (tmp_path / name / 'p.jsonl').write_text('')
+    result = cli(
+        'evaluate',
+        '--atlas',
+        tmp_path,
+        '--predictions',
+        tmp_path / 'a' / 'p.jsonl',
+        tmp_path / 'b' / 'p.jsonl',
+        '--out',
+        tmp_path / 'out',
+    )
     assert result.returncode == 1 and "two files are called 'p'" in result.stderr
 
 
-@pytest.mark.parametrize("options, said", [
-    (("--judge", "friend"), "choose openai, anthropic, local or offline"), (("--judge", "openai"), "needs the name of a model"),
-    (("--judge", "openai", "--judge-model", "m", "--judge-url", "localhost"), "no address"), (("--judge", "offline", "--strictness", "published"), "one strictness"),
-    (("--judge", "openai", "--judge-model", "m", "--judge-url", "http://127.0.0.1:9/v1", "--strictness", "lax"), "no rules 'lax'")])
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (('--judge', 'friend'), 'choose openai, anthropic, local or offline'),
+        (('--judge', 'openai'), 'needs the name of a model'),
+        (('--judge', 'openai', '--judge-model', 'm', '--judge-url', 'localhost'), 'no address'),
+        (('--judge', 'offline', '--strictness', 'published'), 'one strictness'),
+        (
+            ('--judge', 'openai', '--judge-model', 'm', '--judge-url', 'http://127.0.0.1:9/v1', '--strictness', 'lax'),
+            "no rules 'lax'",
+        ),
+    ],
+)
 def test_a_judge_that_is_not_to_be_had(cli, tmp_path, options, said):
-    write_siq2(tmp_path / "siq2", videos=(2, 1, 2))
-    curate(dict(siq2=tmp_path / "siq2"), tmp_path / "atlas")
-    rows = open_atlas(tmp_path / "atlas", "test")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(dict(id=r["id"], response=r["answer"])) + "\n" for r in rows))
-    result = cli("evaluate", "--atlas", tmp_path / "atlas", "--predictions", tmp_path / "a.jsonl", "--out", tmp_path / "out", *options)
-    assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr
+    write_siq2(tmp_path / 'siq2', videos=(2, 1, 2))
+    curate(dict(siq2=tmp_path / 'siq2'), tmp_path / 'atlas')
+    rows = open_atlas(tmp_path / 'atlas', 'test')
+    (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(dict(id=r['id'], response=r['answer'])) + '\n' for r in rows))
+    result = cli(
+        'evaluate',
+        '--atlas',
+        tmp_path / 'atlas',
+        '--predictions',
+        tmp_path / 'a.jsonl',
+        '--out',
+        tmp_path / 'out',
+        *options,
+    )
+    assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
 
 
-@pytest.mark.parametrize("recipe, said", [("trainer: verl", "trainer"), ("trainer: trl\nestimator: hapro", "no estimator is called"), ("atlas: [", "not YAML"), ("trainer: trl\nfour_bit: true", "model: Field required")])
+@pytest.mark.parametrize(
+    'recipe, said',
+    [
+        ('trainer: verl', 'trainer'),
+        ('trainer: trl\nestimator: hapro', 'no estimator is called'),
+        ('atlas: [', 'not YAML'),
+        ('trainer: trl\nfour_bit: true', 'model: Field required'),
+    ],
+)
 def test_wrong_rl_recipe(cli, tmp_path, recipe, said):
-    (tmp_path / "rl.yaml").write_text(recipe)
-    for more in ((), ("--plan",)):
-        result = cli("rl", "--config", tmp_path / "rl.yaml", *more)
-        assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr
+    (tmp_path / 'rl.yaml').write_text(recipe)
+    for more in ((), ('--plan',)):
+        result = cli('rl', '--config', tmp_path / 'rl.yaml', *more)
+        assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
 
 
-BAD_ROWS = [dict(utterance=None), dict(utterance=7), dict(utterance=""), dict(context=None), dict(context=[1]), dict(speaker=None), dict(sarcasm="perhaps"), dict(utterance="\ud800 x")]
+BAD_ROWS = [
+    dict(utterance=None),
+    dict(utterance=7),
+    dict(utterance=''),
+    dict(context=None),
+    dict(context=[1]),
+    dict(speaker=None),
+    dict(sarcasm='perhaps'),
+    dict(utterance='\ud800 x'),
+]
 
 
 def test_odd_values_of_one_row_cost_that_row_only(cli, sources, tmp_path):
-    data = json.loads((sources / "mustard" / "sarcasm_data.json").read_text())
-    for key, bad in zip(list(data), BAD_ROWS): data[key] |= bad
-    entries = [*data.items(), next(iter(reversed(data.items()))), ("list", []), ("number", 3)]
-    (tmp_path / "mustard").mkdir()
-    (tmp_path / "mustard" / "sarcasm_data.json").write_text("{" + ",".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in entries) + "}")
-    result = cli("curate", "--source", f"mustard={tmp_path / 'mustard'}", "--out", tmp_path / "out")
+    data = json.loads((sources / 'mustard' / 'sarcasm_data.json').read_text())
+    for key, bad in zip(list(data), BAD_ROWS):
+        data[key] |= bad
+    entries = [*data.items(), next(iter(reversed(data.items()))), ('list', []), ('number', 3)]
+    (tmp_path / 'mustard').mkdir()
+    (tmp_path / 'mustard' / 'sarcasm_data.json').write_text(
+        '{' + ','.join(f'{json.dumps(k)}: {json.dumps(v)}' for k, v in entries) + '}'
+    )
+    result = cli('curate', '--source', f'mustard={tmp_path / "mustard"}', '--out', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
-    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["mmsd"]
-    harmless = 2   # a context that is no list of lines only ties fewer rows together
-    assert counts["read"] == len(entries) and counts["rejected"] == len(BAD_ROWS) - harmless + 3
+    counts = json.loads((tmp_path / 'out' / 'manifest.json').read_text())['counts']['mmsd']
+    harmless = 2  # a context that is no list of lines only ties fewer rows together
+    assert counts['read'] == len(entries) and counts['rejected'] == len(BAD_ROWS) - harmless + 3
 
 
 def test_a_stray_quotation_mark_costs_its_own_row_only(cli, meld, tmp_path):
-    table = meld / "train_sent_emo.csv"
-    lines = table.read_text().split("\n")
-    lines[3] = lines[3].replace(",", ',"', 1)
-    table.write_text("\n".join(lines))
-    result = cli("curate", "--source", f"meld={meld}", "--out", tmp_path / "out")
+    table = meld / 'train_sent_emo.csv'
+    lines = table.read_text().split('\n')
+    lines[3] = lines[3].replace(',', ',"', 1)
+    table.write_text('\n'.join(lines))
+    result = cli('curate', '--source', f'meld={meld}', '--out', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
-    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
-    assert [(r["dataset"], r["row"]) for r in rejected if "CSV row" in r["reason"]] == [("meld_emotion", 3), ("meld_senti", 3)]
+    rejected = [json.loads(line) for line in (tmp_path / 'out' / 'rejected.jsonl').read_text().splitlines()]
+    assert [(r['dataset'], r['row']) for r in rejected if 'CSV row' in r['reason']] == [
+        ('meld_emotion', 3),
+        ('meld_senti', 3),
+    ]
 
 
 def test_check_and_evaluate_as_a_user_calls_them(cli, sources, tmp_path):
-    atlas = tmp_path / "atlas"
-    assert cli("curate", "--source", f"mustard={sources / 'mustard'}", "--out", atlas).returncode == 0
-    result = cli("check", atlas)
-    assert result.returncode == 0 and "0 problems" in result.stdout
-    rows = open_atlas(atlas, "test")
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(dict(id=r["id"], response=r["answer"])) + "\n" for r in rows))
-    result = cli("evaluate", "--atlas", atlas, "--predictions", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--out", tmp_path / "out")
+    atlas = tmp_path / 'atlas'
+    assert cli('curate', '--source', f'mustard={sources / "mustard"}', '--out', atlas).returncode == 0
+    result = cli('check', atlas)
+    assert result.returncode == 0 and '0 problems' in result.stdout
+    rows = open_atlas(atlas, 'test')
+    for name in ('a', 'b'):
+        (tmp_path / f'{name}.jsonl').write_text(
+            ''.join(json.dumps(dict(id=r['id'], response=r['answer'])) + '\n' for r in rows)
+        )
+    result = cli(
+        'evaluate',
+        '--atlas',
+        atlas,
+        '--predictions',
+        tmp_path / 'a.jsonl',
+        tmp_path / 'b.jsonl',
+        '--out',
+        tmp_path / 'out',
+    )
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out" / "report.html").is_file() and "b,mmsd" in (tmp_path / "out" / "scores.csv").read_text()
-    (atlas / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
-    result = cli("check", atlas)
-    assert result.returncode == 1 and "no Parquet file" in result.stderr
+    assert (tmp_path / 'out' / 'report.html').is_file() and 'b,mmsd' in (tmp_path / 'out' / 'scores.csv').read_text()
+    (atlas / 'data' / 'train-00000-of-00001.parquet').write_bytes(b'PAR1 and no more')
+    result = cli('check', atlas)
+    assert result.returncode == 1 and 'no Parquet file' in result.stderr

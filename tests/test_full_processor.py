@@ -1,55 +1,112 @@
 "OmniHarpoTrainer with the processor of transformers, where torchvision is: every medium reaches sampling, old log-probabilities and loss."
+
 import importlib.util
+
 import numpy as np
 import pytest
 import trl
 from datasets import Dataset
 from PIL import Image
+
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, encode_prompt
 from omnisapiens_nb.sft.model import tiny_model
 from omnisapiens_nb.sft.processor import SPECIAL, train_tokenizer
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="no torchvision, as beside a CPU torch from the registry; machines with a GPU have it")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec('torchvision') is None,
+    reason='no torchvision, as beside a CPU torch from the registry; machines with a GPU have it',
+)
 SIDE = 56
 
 
-def talk(*parts): return [dict(role="user", content=[*parts, dict(type="text", text="what is meant?")])]
-def sound(samples): return dict(type="audio", audio=np.sin(np.arange(samples)*.05).astype(np.float32))
-def film(pictures, grey): return dict(type="video", video=np.full((pictures, SIDE, SIDE, 3), grey, np.uint8))
+def talk(*parts):
+    return [dict(role='user', content=[*parts, dict(type='text', text='what is meant?')])]
 
 
-STILL = dict(type="image", image=Image.new("RGB", (SIDE, SIDE), (200, 20, 20)))
-TALKS = [talk(), talk(sound(8000)), talk(film(4, 90)), talk(sound(16000), film(2, 20)), talk(STILL, sound(5000), film(2, 10), film(6, 200))]
+def sound(samples):
+    return dict(type='audio', audio=np.sin(np.arange(samples) * 0.05).astype(np.float32))
 
 
-@pytest.fixture(scope="module")
+def film(pictures, grey):
+    return dict(type='video', video=np.full((pictures, SIDE, SIDE, 3), grey, np.uint8))
+
+
+STILL = dict(type='image', image=Image.new('RGB', (SIDE, SIDE), (200, 20, 20)))
+TALKS = [
+    talk(),
+    talk(sound(8000)),
+    talk(film(4, 90)),
+    talk(sound(16000), film(2, 20)),
+    talk(STILL, sound(5000), film(2, 10), film(6, 200)),
+]
+
+
+@pytest.fixture(scope='module')
 def parts():
     from transformers import Qwen2_5OmniProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-    model, ours = tiny_model(train_tokenizer(["what is meant? yes no"]*9))
-    names = dict(audio_bos="<|audio_bos|>", audio="<|AUDIO|>", audio_eos="<|audio_eos|>", vision_bos="<|vision_bos|>", vision_eos="<|vision_eos|>", image="<|IMAGE|>", video="<|VIDEO|>")
+
+    model, ours = tiny_model(train_tokenizer(['what is meant? yes no'] * 9))
+    names = dict(
+        audio_bos='<|audio_bos|>',
+        audio='<|AUDIO|>',
+        audio_eos='<|audio_eos|>',
+        vision_bos='<|vision_bos|>',
+        vision_eos='<|vision_eos|>',
+        image='<|IMAGE|>',
+        video='<|VIDEO|>',
+    )
     assert set(names.values()) <= set(SPECIAL)
     for name, token in names.items():
-        setattr(ours.tokenizer, f"{name}_token", token)
-        setattr(ours.tokenizer, f"{name}_token_id", ours.tokenizer.convert_tokens_to_ids(token))
-    size = dict(min_pixels=SIDE**2, max_pixels=4*SIDE**2)
-    return model, Qwen2_5OmniProcessor(image_processor=Qwen2VLImageProcessor(**size), video_processor=Qwen2VLVideoProcessor(**size), feature_extractor=ours.extractor, tokenizer=ours.tokenizer, chat_template=ours.tokenizer.chat_template)
+        setattr(ours.tokenizer, f'{name}_token', token)
+        setattr(ours.tokenizer, f'{name}_token_id', ours.tokenizer.convert_tokens_to_ids(token))
+    size = dict(min_pixels=SIDE**2, max_pixels=4 * SIDE**2)
+    return model, Qwen2_5OmniProcessor(
+        image_processor=Qwen2VLImageProcessor(**size),
+        video_processor=Qwen2VLVideoProcessor(**size),
+        feature_extractor=ours.extractor,
+        tokenizer=ours.tokenizer,
+        chat_template=ours.tokenizer.chat_template,
+    )
 
 
 def test_prompts(parts):
     found = [encode_prompt(parts[1], t)[1] for t in TALKS]
-    assert [len(m.get("video_grid_thw", ())) for m in found] == [0, 0, 1, 1, 2]
-    assert [len(m.get("input_features", ())) for m in found] == [0, 1, 0, 1, 1]
-    assert [len(m.get("image_grid_thw", ())) for m in found] == [0, 0, 0, 0, 1]
+    assert [len(m.get('video_grid_thw', ())) for m in found] == [0, 0, 1, 1, 2]
+    assert [len(m.get('input_features', ())) for m in found] == [0, 1, 0, 1, 1]
+    assert [len(m.get('image_grid_thw', ())) for m in found] == [0, 0, 0, 0, 1]
 
 
 def test_training(parts, tmp_path):
     model, processor = parts
-    data = Dataset.from_dict(dict(task=list("ababb"), talk=list(range(5)))).with_transform(lambda rows: rows | dict(prompt=[TALKS[i] for i in rows["talk"]]))
-    args = trl.GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[], max_steps=4, per_device_train_batch_size=10, num_generations=4, steps_per_generation=2, num_iterations=2, max_completion_length=8, save_strategy="no", disable_tqdm=True)
-    trainer = OmniHarpoTrainer(model, lambda completions, **columns: [float(len(c[0]["content"]) % 3) for c in completions], args, data, processor)
+    data = Dataset.from_dict(dict(task=list('ababb'), talk=list(range(5)))).with_transform(
+        lambda rows: rows | dict(prompt=[TALKS[i] for i in rows['talk']])
+    )
+    args = trl.GRPOConfig(
+        str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        max_steps=4,
+        per_device_train_batch_size=10,
+        num_generations=4,
+        steps_per_generation=2,
+        num_iterations=2,
+        max_completion_length=8,
+        save_strategy='no',
+        disable_tqdm=True,
+    )
+    trainer = OmniHarpoTrainer(
+        model,
+        lambda completions, **columns: [float(len(c[0]['content']) % 3) for c in completions],
+        args,
+        data,
+        processor,
+    )
     heard, seen = [], []
-    model.model.audio_tower.register_forward_pre_hook(lambda m, a, k: heard.append(len(k["feature_lens"])), with_kwargs=True)
-    model.model.visual.register_forward_pre_hook(lambda m, a, k: seen.append(len(k["grid_thw"])), with_kwargs=True)
+    model.model.audio_tower.register_forward_pre_hook(
+        lambda m, a, k: heard.append(len(k['feature_lens'])), with_kwargs=True
+    )
+    model.model.visual.register_forward_pre_hook(lambda m, a, k: seen.append(len(k['grid_thw'])), with_kwargs=True)
     trainer.train()
-    assert (sum(heard), sum(seen)) == (4*12, 4*20)   # Sampling and old log-probabilities once, the loss twice
+    assert (sum(heard), sum(seen)) == (4 * 12, 4 * 20)  # Sampling and old log-probabilities once, the loss twice
     assert not trainer.reader.skipped

@@ -1,9 +1,13 @@
 "The five held-out sets: mini folders through the command line, the check and `datasets`; AV-ASD's adapter on a real excerpt of its test table."
-import csv, json
+
+import csv
+import json
 from collections import Counter
+
 import datasets
 import pyarrow.parquet as pq
 import pytest
+
 from omnisapiens_nb.atlas.curate import curate, finish_row
 from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.leakage import Leakage
@@ -15,85 +19,111 @@ from omnisapiens_nb.atlas.sources.registry import HELD_OUT_WRITERS, WRITERS, ada
 KEYS = {d.key for d in DATASETS.values() if d.held_out}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def folders(cli, tmp_path_factory):
-    out = tmp_path_factory.mktemp("held_out")
-    assert cli("mini", "--held-out", "--out", out).returncode == 0
+    out = tmp_path_factory.mktemp('held_out')
+    assert cli('mini', '--held-out', '--out', out).returncode == 0
     return {folder.name: folder for folder in out.iterdir()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def atlas(cli, folders, tmp_path_factory):
-    out = tmp_path_factory.mktemp("atlas") / "atlas"
-    result = cli("curate", *(a for name, folder in folders.items() for a in ("--source", f"{name}={folder}")), "--out", out)
+    out = tmp_path_factory.mktemp('atlas') / 'atlas'
+    result = cli(
+        'curate', *(a for name, folder in folders.items() for a in ('--source', f'{name}={folder}')), '--out', out
+    )
     assert result.returncode == 0, result.stderr
     return out
 
 
 def test_they_are_five_and_none_of_the_atlas():
-    assert KEYS == {"av_asd", "iemocap", "eatd", "mvsa", "sarcnet"} == set(HELD_OUT_WRITERS) and not KEYS & set(WRITERS)
+    assert KEYS == {'av_asd', 'iemocap', 'eatd', 'mvsa', 'sarcnet'} == set(HELD_OUT_WRITERS) and not KEYS & set(WRITERS)
 
 
 def test_nothing_is_lost(atlas, folders):
-    counts = json.loads((atlas / "manifest.json").read_text())["counts"]
+    counts = json.loads((atlas / 'manifest.json').read_text())['counts']
     assert set(counts) == KEYS
-    for name, c in counts.items(): assert c["read"] == c["kept"] + c["rejected"] == len(list(adapter(name, folders[name]))) and c["kept"] and c["rejected"]
-    rejected = [json.loads(line) for line in (atlas / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert Counter(r["dataset"] for r in rejected) == {k: c["rejected"] for k, c in counts.items()}
-    assert all(r["file"] and r["row"] and r["reason"] for r in rejected)
-    assert str(atlas.parent.parent) not in (atlas / "rejected.jsonl").read_text(encoding="utf-8")
+    for name, c in counts.items():
+        assert (
+            c['read'] == c['kept'] + c['rejected'] == len(list(adapter(name, folders[name])))
+            and c['kept']
+            and c['rejected']
+        )
+    rejected = [json.loads(line) for line in (atlas / 'rejected.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert Counter(r['dataset'] for r in rejected) == {k: c['rejected'] for k, c in counts.items()}
+    assert all(r['file'] and r['row'] and r['reason'] for r in rejected)
+    assert str(atlas.parent.parent) not in (atlas / 'rejected.jsonl').read_text(encoding='utf-8')
 
 
 def test_check_finds_no_problem(cli, atlas):
-    result = cli("check", atlas)
-    assert result.returncode == 0 and "0 problems" in result.stdout, result.stdout
+    result = cli('check', atlas)
+    assert result.returncode == 0 and '0 problems' in result.stdout, result.stdout
 
 
 def test_datasets_opens_it(atlas, tmp_path):
     loaded = datasets.load_dataset(str(atlas), cache_dir=str(tmp_path))
-    counts = json.loads((atlas / "manifest.json").read_text())["counts"]
-    assert sum(map(len, loaded.values())) == sum(c["kept"] for c in counts.values())
-    assert set(loaded["test"]["dataset"]) == KEYS
-    assert set(loaded["train"]["dataset"]) == {"av_asd", "sarcnet"}   # the only ones whose authors give a split
+    counts = json.loads((atlas / 'manifest.json').read_text())['counts']
+    assert sum(map(len, loaded.values())) == sum(c['kept'] for c in counts.values())
+    assert set(loaded['test']['dataset']) == KEYS
+    assert set(loaded['train']['dataset']) == {'av_asd', 'sarcnet'}  # the only ones whose authors give a split
 
 
 def test_media_and_languages(atlas):
-    rows = [r for shard in sorted((atlas / "data").glob("*.parquet")) for r in pq.read_table(shard, columns=["dataset", "problem", "language", "images", "videos", "audios"]).to_pylist()]
-    held = {(r["dataset"], len(r["images"]), len(r["videos"]), len(r["audios"])) for r in rows}
-    assert held == {("av_asd", 0, 1, 1), ("iemocap", 0, 0, 1), ("iemocap", 0, 0, 0), ("eatd", 0, 0, 3), ("mvsa", 1, 0, 0), ("sarcnet", 1, 0, 0)}
-    assert {r["language"] for r in rows if r["dataset"] == "sarcnet"} == {"en", "zh"}
-    assert "mul" not in (atlas / "README.md").read_text(encoding="utf-8").split("---")[1]
+    rows = [
+        r
+        for shard in sorted((atlas / 'data').glob('*.parquet'))
+        for r in pq.read_table(
+            shard, columns=['dataset', 'problem', 'language', 'images', 'videos', 'audios']
+        ).to_pylist()
+    ]
+    held = {(r['dataset'], len(r['images']), len(r['videos']), len(r['audios'])) for r in rows}
+    assert held == {
+        ('av_asd', 0, 1, 1),
+        ('iemocap', 0, 0, 1),
+        ('iemocap', 0, 0, 0),
+        ('eatd', 0, 0, 3),
+        ('mvsa', 1, 0, 0),
+        ('sarcnet', 1, 0, 0),
+    }
+    assert {r['language'] for r in rows if r['dataset'] == 'sarcnet'} == {'en', 'zh'}
+    assert 'mul' not in (atlas / 'README.md').read_text(encoding='utf-8').split('---')[1]
 
 
-@pytest.fixture(scope="module")
-def excerpt(shared): return shared / "data" / "av_asd"
+@pytest.fixture(scope='module')
+def excerpt(shared):
+    return shared / 'data' / 'av_asd'
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def table(excerpt):
-    with (excerpt / "dataset" / "csvs" / "test.csv").open(encoding="utf-8", newline="") as f: return list(csv.DictReader(f))
+    with (excerpt / 'dataset' / 'csvs' / 'test.csv').open(encoding='utf-8', newline='') as f:
+        return list(csv.DictReader(f))
 
 
 def test_real_labels_are_the_columns_with_a_one(excerpt, table):
     rows = list(AvAsd(excerpt))
     assert len(rows) == len(table) == 60 and not any(isinstance(r, Rejected) for r in rows)
     for row, line in zip(rows, table, strict=True):
-        ones = [name for name, mark in line.items() if mark == "1"]
-        assert row.answer.split(", ") == ones and row.class_label == row.answer and row.raw_label.count("1") == len(ones)
-        assert row.id == f"av_asd/{line['Video_ID']}" and row.split == "test"
-        source, start, end = line["Video_ID"].rsplit("_", 2)
-        assert (row.group, row.start, row.end) == (f"avasd:{source}", float(start), float(end))
+        ones = [name for name, mark in line.items() if mark == '1']
+        assert (
+            row.answer.split(', ') == ones and row.class_label == row.answer and row.raw_label.count('1') == len(ones)
+        )
+        assert row.id == f'av_asd/{line["Video_ID"]}' and row.split == 'test'
+        source, start, end = line['Video_ID'].rsplit('_', 2)
+        assert (row.group, row.start, row.end) == (f'avasd:{source}', float(start), float(end))
 
 
 def test_real_marks_say_one_thing(table):
     "Why rows without a mark, or with Background beside a behaviour, are rejected: no real one is like that."
-    ones = [{name for name, mark in line.items() if mark == "1"} for line in table]
-    assert all(ones) and all(len(o) == 1 for o in ones if "Background" in o) and sum(len(o) > 1 for o in ones) == 33
+    ones = [{name for name, mark in line.items() if mark == '1'} for line in table]
+    assert all(ones) and all(len(o) == 1 for o in ones if 'Background' in o) and sum(len(o) > 1 for o in ones) == 33
 
 
 def test_without_clips_no_row_passes(excerpt, tmp_path):
     for row in AvAsd(excerpt):
         assert row_faults(row)
-        with pytest.raises(Reject, match="is not in the folder, and the words alone do not carry the label"): finish_row(row, Leakage())
-    with pytest.raises(SourceError, match="not one of 60 rows passed the gates.*is not in the folder"): curate({"av_asd": excerpt}, tmp_path / "atlas")
-    assert not (tmp_path / "atlas").exists()
+        with pytest.raises(Reject, match='is not in the folder, and the words alone do not carry the label'):
+            finish_row(row, Leakage())
+    with pytest.raises(SourceError, match='not one of 60 rows passed the gates.*is not in the folder'):
+        curate({'av_asd': excerpt}, tmp_path / 'atlas')
+    assert not (tmp_path / 'atlas').exists()

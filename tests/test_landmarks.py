@@ -1,8 +1,12 @@
 "MediaPipe's landmarks on a real talking person, in the environment that `make landmarks-env` makes."
-import json, subprocess
+
+import json
+import subprocess
+
 import numpy as np
 import pytest
 from conftest import ROOT
+
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.descriptors import read_descriptors
 from omnisapiens_nb.atlas.extract import describe_atlas
@@ -12,8 +16,8 @@ from omnisapiens_nb.atlas.mini import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas, rewrite_atlas
 
-PYTHON = ROOT / ".venv-landmarks" / "bin" / "python"
-pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason="no MediaPipe (over a gigabyte): make landmarks-env")
+PYTHON = ROOT / '.venv-landmarks' / 'bin' / 'python'
+pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason='no MediaPipe (over a gigabyte): make landmarks-env')
 
 # A HolisticLandmarker bundle of the models that come with the package. Its face model lacks the irises: the face has 478 points, in wrong places.
 BUNDLE = """
@@ -36,67 +40,80 @@ with zipfile.ZipFile(sys.argv[1], 'w') as bundle:
 """
 
 
-@pytest.fixture(scope="module")
-def films(shared): return [(shared / "data" / "video_samples" / f"carphone_{kind}.mp4").read_bytes() for kind in ("pristine", "distorted")]
+@pytest.fixture(scope='module')
+def films(shared):
+    return [
+        (shared / 'data' / 'video_samples' / f'carphone_{kind}.mp4').read_bytes() for kind in ('pristine', 'distorted')
+    ]
 
 
-@pytest.fixture(scope="module")
-def found(films): return landmarks(films, PYTHON)
+@pytest.fixture(scope='module')
+def found(films):
+    return landmarks(films, PYTHON)
 
 
 def test_a_talking_person(found):
     "Found in most pictures where it can be seen, in few where the film is compressed to mush."
     clear, blurred = found
     assert clear.shape == blurred.shape == (120, 553, 3)
-    assert found_shares(clear)["face"] > .9 and found_shares(clear)["pose"] > .9
-    assert found_shares(blurred)["face"] < .5
-    face = clear[:, PLACES["face"]]
+    assert found_shares(clear)['face'] > 0.9 and found_shares(clear)['pose'] > 0.9
+    assert found_shares(blurred)['face'] < 0.5
+    face = clear[:, PLACES['face']]
     inside = face[..., :2][face[..., 2] > 0]
-    assert ((inside > 0) & (inside < 1)).mean() > .95
+    assert ((inside > 0) & (inside < 1)).mean() > 0.95
     assert all(np.isfinite(pool_landmarks(x)).all() and len(pool_landmarks(x)) == 3318 for x in found)
 
 
 def test_the_face_is_where_the_head_is(found):
     "Two models agree: nose, eyes and mouth of the body's landmarks lie among the points of the face."
     clear, _ = found
-    face, body = clear[:, PLACES["face"], :2], clear[:, PLACES["pose"], :2]
-    for part in (0, 2, 5, 9, 10):   # Nose, eyes, corners of the mouth
-        assert ((face.min(1) < body[:, part]) & (body[:, part] < face.max(1))).all(-1).mean() > .9
+    face, body = clear[:, PLACES['face'], :2], clear[:, PLACES['pose'], :2]
+    for part in (0, 2, 5, 9, 10):  # Nose, eyes, corners of the mouth
+        assert ((face.min(1) < body[:, part]) & (body[:, part] < face.max(1))).all(-1).mean() > 0.9
 
 
 def test_the_same_points_by_the_tasks_api(films, found, tmp_path):
     "Without a hand in the picture, where mediapipe's own reading of the result aborts the process."
-    bundle = tmp_path / "made.task"
-    subprocess.run([PYTHON, "-c", BUNDLE, bundle], check=True, capture_output=True)
-    again, = landmarks(films[:1], PYTHON, bundle)
+    bundle = tmp_path / 'made.task'
+    subprocess.run([PYTHON, '-c', BUNDLE, bundle], check=True, capture_output=True)
+    (again,) = landmarks(films[:1], PYTHON, bundle)
     assert again.shape == (120, 553, 3)
     shares = found_shares(again)
-    assert shares["pose"] > .9 and shares["left_hand"] == shares["right_hand"] == 0
-    assert np.median(np.abs(again - found[0])[:, PLACES["pose"]]) < .01
+    assert shares['pose'] > 0.9 and shares['left_hand'] == shares['right_hand'] == 0
+    assert np.median(np.abs(again - found[0])[:, PLACES['pose']]) < 0.01
 
 
 def test_a_file_that_is_no_model(films, tmp_path):
-    (tmp_path / "noise.task").write_bytes(b"no model")
-    with pytest.raises(SourceError, match="noise.task: no model of a HolisticLandmarker .*give the"): landmarks(films[:1], PYTHON, tmp_path / "noise.task")
-    with pytest.raises(SourceError, match="none.task: no such file"): landmarks(films[:1], PYTHON, tmp_path / "none.task")
+    (tmp_path / 'noise.task').write_bytes(b'no model')
+    with pytest.raises(SourceError, match='noise.task: no model of a HolisticLandmarker .*give the'):
+        landmarks(films[:1], PYTHON, tmp_path / 'noise.task')
+    with pytest.raises(SourceError, match='none.task: no such file'):
+        landmarks(films[:1], PYTHON, tmp_path / 'none.task')
 
 
 def test_a_film_that_is_none(films):
-    with pytest.raises(MediaError, match="film 1 gave no landmarks: .*Invalid data"): landmarks([films[1], b"noise"], PYTHON)
+    with pytest.raises(MediaError, match='film 1 gave no landmarks: .*Invalid data'):
+        landmarks([films[1], b'noise'], PYTHON)
 
 
 def test_an_atlas_with_landmarks(films, tmp_path, monkeypatch):
     "The row of the real film has 3,318 numbers, a drawn face that is never found has none."
     monkeypatch.chdir(ROOT)
-    write_siq2(tmp_path / "siq2", videos=(4, 1, 1))
-    atlas = curate({"siq2": tmp_path / "siq2"}, tmp_path / "plain").folder
-    real = next(r["id"] for r in open_atlas(atlas) if r["videos"])
-    atlas = rewrite_atlas(atlas, tmp_path / "atlas", lambda row: row | dict(videos=[films[0]]) if row["id"] == real else row, {})
-    rows = list(open_atlas(describe_atlas(atlas, tmp_path / "out", ["landmarks"])))
-    assert json.loads((tmp_path / "out" / "descriptors.json").read_text()) == dict(landmarks=dict(width=3318, package="mediapipe", version="0.10.21"))
-    assert mediapipe_version(PYTHON) == "0.10.21"
+    write_siq2(tmp_path / 'siq2', videos=(4, 1, 1))
+    atlas = curate({'siq2': tmp_path / 'siq2'}, tmp_path / 'plain').folder
+    real = next(r['id'] for r in open_atlas(atlas) if r['videos'])
+    atlas = rewrite_atlas(
+        atlas, tmp_path / 'atlas', lambda row: row | dict(videos=[films[0]]) if row['id'] == real else row, {}
+    )
+    rows = list(open_atlas(describe_atlas(atlas, tmp_path / 'out', ['landmarks'])))
+    assert json.loads((tmp_path / 'out' / 'descriptors.json').read_text()) == dict(
+        landmarks=dict(width=3318, package='mediapipe', version='0.10.21')
+    )
+    assert mediapipe_version(PYTHON) == '0.10.21'
     for row in rows:
-        assert len(row["ext_video_feats"]) == len(row["videos"])
-        if row["id"] == real: assert read_descriptors(row["ext_video_feats"][0], 3318).isfinite().all()
-        elif row["videos"]:
-            with pytest.raises(MediaError, match="3318 of 3318 descriptors are not finite"): read_descriptors(row["ext_video_feats"][0], 3318)
+        assert len(row['ext_video_feats']) == len(row['videos'])
+        if row['id'] == real:
+            assert read_descriptors(row['ext_video_feats'][0], 3318).isfinite().all()
+        elif row['videos']:
+            with pytest.raises(MediaError, match='3318 of 3318 descriptors are not finite'):
+                read_descriptors(row['ext_video_feats'][0], 3318)

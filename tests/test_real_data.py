@@ -1,9 +1,13 @@
 "The adapters on the real annotation files, against counts made on them by other means."
-import csv, json
+
+import csv
+import json
 from collections import Counter
 from dataclasses import replace
+
 import pytest
 from conftest import ROOT
+
 from omnisapiens_nb.atlas.adapters import Cremad, Meld, Mustard, Siq2
 from omnisapiens_nb.atlas.curate import Choices, curate
 from omnisapiens_nb.atlas.groups import match_key
@@ -15,154 +19,217 @@ from omnisapiens_nb.evaluation.metrics import similarity_accuracy
 from omnisapiens_nb.evaluation.similarity import cosines, minilm
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def real(shared, tmp_path_factory):
-    sources = {name: shared / "data" / name for name in ("meld", "mustard", "siq2", "cremad")}
-    return curate(sources, tmp_path_factory.mktemp("real") / "atlas")
+    sources = {name: shared / 'data' / name for name in ('meld', 'mustard', 'siq2', 'cremad')}
+    return curate(sources, tmp_path_factory.mktemp('real') / 'atlas')
 
 
-def lines(path): return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
 
 
 def test_no_row_is_lost(real):
-    read = {key: c["read"] for key, c in real.counts.items()}
+    read = {key: c['read'] for key, c in real.counts.items()}
     assert read == dict(meld_emotion=13_708, meld_senti=13_708, mmsd=690, siq2=2_000 + 943 + 1_715, cremad=7_442)
-    assert all(c["read"] == c["kept"] + c["rejected"] for c in real.counts.values())
-    assert len(lines(real.folder / "rejected.jsonl")) == sum(c["rejected"] for c in real.counts.values())
+    assert all(c['read'] == c['kept'] + c['rejected'] for c in real.counts.values())
+    assert len(lines(real.folder / 'rejected.jsonl')) == sum(c['rejected'] for c in real.counts.values())
 
 
 def test_absent_media(real):
-    assert real.counts["mmsd"]["text_only"] == real.counts["mmsd"]["kept"] == 690
-    assert real.counts["cremad"]["kept"] == 0
-    reasons = Counter(r["reason"].split(" is ")[1] for r in lines(real.folder / "rejected.jsonl") if r["dataset"] == "cremad" and "broken" not in r["reason"])
-    assert list(reasons) == ["not in the folder, and the words alone do not carry the label"]
+    assert real.counts['mmsd']['text_only'] == real.counts['mmsd']['kept'] == 690
+    assert real.counts['cremad']['kept'] == 0
+    reasons = Counter(
+        r['reason'].split(' is ')[1]
+        for r in lines(real.folder / 'rejected.jsonl')
+        if r['dataset'] == 'cremad' and 'broken' not in r['reason']
+    )
+    assert list(reasons) == ['not in the folder, and the words alone do not carry the label']
 
 
 def test_only_the_span_without_length_and_missing_answers_are_rejected(real):
-    rejected = [r for r in lines(real.folder / "rejected.jsonl") if r["dataset"] != "cremad"]
-    assert Counter((r["dataset"], r["reason"].split(" at ")[0].split(";")[0]) for r in rejected) == {
-        ("meld_emotion", "the span ends"): 1, ("meld_senti", "the span ends"): 1, ("siq2", "the answer is empty"): 1_715}
+    rejected = [r for r in lines(real.folder / 'rejected.jsonl') if r['dataset'] != 'cremad']
+    assert Counter((r['dataset'], r['reason'].split(' at ')[0].split(';')[0]) for r in rejected) == {
+        ('meld_emotion', 'the span ends'): 1,
+        ('meld_senti', 'the span ends'): 1,
+        ('siq2', 'the answer is empty'): 1_715,
+    }
 
 
 def test_ids_and_answers(real):
-    atlases = [open_atlas(real.folder, split) for split in ("train", "validation", "test")]
-    columns = [a.columns("id", "answer", "options", "task") for a in atlases]
-    ids = [i for c in columns for i in c["id"]]
-    assert len(ids) == len(set(ids)) == sum(c["kept"] for c in real.counts.values())
-    assert all(a in o for c in columns for a, o, t in zip(c["answer"], c["options"], c["task"]) if t.endswith("_cls"))
+    atlases = [open_atlas(real.folder, split) for split in ('train', 'validation', 'test')]
+    columns = [a.columns('id', 'answer', 'options', 'task') for a in atlases]
+    ids = [i for c in columns for i in c['id']]
+    assert len(ids) == len(set(ids)) == sum(c['kept'] for c in real.counts.values())
+    assert all(a in o for c in columns for a, o, t in zip(c['answer'], c['options'], c['task']) if t.endswith('_cls'))
 
 
 def test_groups_stay_in_one_split(real):
     splits = {}
-    for split in ("train", "validation", "test"):
-        for group in open_atlas(real.folder, split).columns("group")["group"]: splits.setdefault(group, set()).add(split)
+    for split in ('train', 'validation', 'test'):
+        for group in open_atlas(real.folder, split).columns('group')['group']:
+            splits.setdefault(group, set()).add(split)
     assert max(map(len, splits.values())) == 1
 
 
 def shared_text(real, left, right):
     "Rows of `left` whose text is in `right`."
     for e in real.leakage:
-        if e["kind"] == "text":
-            sides = {(e[s]["dataset"], e[s]["split"]): e[f"{s}_count"] for s in ("left", "right")}
-            if sides.keys() == {left, right}: return sides[left]
+        if e['kind'] == 'text':
+            sides = {(e[s]['dataset'], e[s]['split']): e[f'{s}_count'] for s in ('left', 'right')}
+            if sides.keys() == {left, right}:
+                return sides[left]
     return 0
 
 
 def test_known_leakage(real):
-    in_train = sum(shared_text(real, ("mmsd", split), ("meld_emotion", "train")) for split in ("train", "validation", "test"))
+    in_train = sum(
+        shared_text(real, ('mmsd', split), ('meld_emotion', 'train')) for split in ('train', 'validation', 'test')
+    )
     assert in_train == 161
-    assert shared_text(real, ("meld_emotion", "test"), ("meld_emotion", "train")) == 25
+    assert shared_text(real, ('meld_emotion', 'test'), ('meld_emotion', 'train')) == 25
 
 
 def between(rows, near=False):
     "What places share: kind, left and right place to the two counts."
     found = Leakage(near)
-    for row in rows: found.add(row)
-    place = lambda side: (side["dataset"], side["split"])
-    return {(e["kind"], place(e["left"]), place(e["right"])): (e["left_count"], e["right_count"]) for e in report(found)}
+    for row in rows:
+        found.add(row)
+
+    def place(side):
+        return (side['dataset'], side['split'])
+
+    return {
+        (e['kind'], place(e['left']), place(e['right'])): (e['left_count'], e['right_count']) for e in report(found)
+    }
 
 
 def test_friends_of_mustard_are_in_meld(shared):
-    meld = [r for r in Meld(shared / "data" / "meld") if r.dataset == "meld_emotion" and isinstance(r, Row)]
-    friends = [replace(r, split="test") for r in Mustard(shared / "data" / "mustard") if r.person.startswith("friends:")]
+    meld = [r for r in Meld(shared / 'data' / 'meld') if r.dataset == 'meld_emotion' and isinstance(r, Row)]
+    friends = [
+        replace(r, split='test') for r in Mustard(shared / 'data' / 'mustard') if r.person.startswith('friends:')
+    ]
     assert sum(bool(match_key(r.transcript)) for r in friends) == 297
-    anywhere = between([*friends, *(replace(r, split="train") for r in meld)])
-    assert anywhere["text", ("meld_emotion", "train"), ("mmsd", "test")][1] == 162
-    in_train = between([*friends, *(r for r in meld if r.split == "train")])
-    assert in_train["text", ("meld_emotion", "train"), ("mmsd", "test")][1] == 161
+    anywhere = between([*friends, *(replace(r, split='train') for r in meld)])
+    assert anywhere['text', ('meld_emotion', 'train'), ('mmsd', 'test')][1] == 162
+    in_train = between([*friends, *(r for r in meld if r.split == 'train')])
+    assert in_train['text', ('meld_emotion', 'train'), ('mmsd', 'test')][1] == 161
 
 
 def test_videos_of_social_iqs_test_file_are_elsewhere(shared):
     "Files in place of splits, one row per video."
-    rows = {(r.source_file, r.group): replace(r, split=r.source_file.split("_")[1].removesuffix(".json")) for r in Siq2(shared / "data" / "siq2")}
+    rows = {
+        (r.source_file, r.group): replace(r, split=r.source_file.split('_')[1].removesuffix('.json'))
+        for r in Siq2(shared / 'data' / 'siq2')
+    }
     found = between(rows.values())
-    assert found["source_video", ("siq2", "test"), ("siq2", "train")] == (57, 57)
-    assert found["source_video", ("siq2", "test"), ("siq2", "val")] == (27, 27)
+    assert found['source_video', ('siq2', 'test'), ('siq2', 'train')] == (57, 57)
+    assert found['source_video', ('siq2', 'test'), ('siq2', 'val')] == (27, 27)
 
 
 def test_two_keys_of_a_source_share_every_group(real):
-    for split in ("train", "validation", "test"):
-        columns = open_atlas(real.folder, split).columns("dataset", "group")
-        of = {key: {g for d, g in zip(columns["dataset"], columns["group"]) if d == key} for key in ("meld_emotion", "meld_senti")}
-        assert of["meld_emotion"] == of["meld_senti"] and of["meld_emotion"]
+    for split in ('train', 'validation', 'test'):
+        columns = open_atlas(real.folder, split).columns('dataset', 'group')
+        of = {
+            key: {g for d, g in zip(columns['dataset'], columns['group']) if d == key}
+            for key in ('meld_emotion', 'meld_senti')
+        }
+        assert of['meld_emotion'] == of['meld_senti'] and of['meld_emotion']
 
 
 def test_meld_clips_cut_from_the_same_seconds(real):
     "Exactly equal spans are known: 3 test and 2 validation clips have a span of training; overlaps are at least those."
-    spans = {tuple((e[s]["dataset"], e[s]["split"]) for s in ("left", "right")): (e["left_count"], e["right_count"]) for e in real.leakage if e["kind"] == "span"}
-    assert spans[("meld_emotion", "test"), ("meld_emotion", "train")][0] >= 3
-    assert spans[("meld_emotion", "train"), ("meld_emotion", "validation")][1] >= 2
+    spans = {
+        tuple((e[s]['dataset'], e[s]['split']) for s in ('left', 'right')): (e['left_count'], e['right_count'])
+        for e in real.leakage
+        if e['kind'] == 'span'
+    }
+    assert spans[('meld_emotion', 'test'), ('meld_emotion', 'train')][0] >= 3
+    assert spans[('meld_emotion', 'train'), ('meld_emotion', 'validation')][1] >= 2
 
 
 def emorynlp(folder):
     "Utterances by id, read without the package."
-    data = [json.loads((folder / "json" / f"emotion-detection-{part}.json").read_text(encoding="utf-8")) for part in ("dev", "tst")]
-    return {u["utterance_id"]: u["transcript"] for d in data for e in d["episodes"] for s in e["scenes"] for u in s["utterances"]}
+    data = [
+        json.loads((folder / 'json' / f'emotion-detection-{part}.json').read_text(encoding='utf-8'))
+        for part in ('dev', 'tst')
+    ]
+    return {
+        u['utterance_id']: u['transcript']
+        for d in data
+        for e in d['episodes']
+        for s in e['scenes']
+        for u in s['utterances']
+    }
 
 
 def test_near_duplicates_of_emorynlp(shared):
-    meld = [replace(r, split="train") for r in Meld(shared / "data" / "meld") if r.dataset == "meld_emotion" and isinstance(r, Row)]
-    emory = [Row(i, "emorynlp", "emotion_cls", split="test", group=i, transcript=text) for i, text in emorynlp(shared / "data" / "emorynlp").items()]
+    meld = [
+        replace(r, split='train')
+        for r in Meld(shared / 'data' / 'meld')
+        if r.dataset == 'meld_emotion' and isinstance(r, Row)
+    ]
+    emory = [
+        Row(i, 'emorynlp', 'emotion_cls', split='test', group=i, transcript=text)
+        for i, text in emorynlp(shared / 'data' / 'emorynlp').items()
+    ]
     assert sum(bool(match_key(r.transcript)) for r in emory) == 1_888
     found = between([*meld, *emory], near=True)
-    exact, close = (found[kind, ("emorynlp", "test"), ("meld_emotion", "train")][0] for kind in ("text", "near_text"))
+    exact, close = (found[kind, ('emorynlp', 'test'), ('meld_emotion', 'train')][0] for kind in ('text', 'near_text'))
     assert exact == 475
-    assert close == json.loads((ROOT / "nbs" / "results" / "real_atlas.json").read_text())["emorynlp"]["at_least"]["0.70"] > 475
+    assert (
+        close
+        == json.loads((ROOT / 'nbs' / 'results' / 'real_atlas.json').read_text())['emorynlp']['at_least']['0.70']
+        > 475
+    )
 
 
 def test_pairs_checked_by_hand_are_those_of_the_files(shared):
-    emory = emorynlp(shared / "data" / "emorynlp")
-    meld = {r.id: r.transcript for r in Meld(shared / "data" / "meld") if isinstance(r, Row)}
-    pairs = list(csv.DictReader((ROOT / "nbs" / "results" / "near_text_checked.csv").open()))
+    emory = emorynlp(shared / 'data' / 'emorynlp')
+    meld = {r.id: r.transcript for r in Meld(shared / 'data' / 'meld') if isinstance(r, Row)}
+    pairs = list(csv.DictReader((ROOT / 'nbs' / 'results' / 'near_text_checked.csv').open()))
     assert len(pairs) == 50
-    for p in pairs: assert abs(jaccard(*(shingles(match_key(t)) for t in (emory[p["emorynlp"]], meld[p["meld"]]))) - float(p["similarity"])) < 1e-4
+    for p in pairs:
+        assert (
+            abs(
+                jaccard(*(shingles(match_key(t)) for t in (emory[p['emorynlp']], meld[p['meld']])))
+                - float(p['similarity'])
+            )
+            < 1e-4
+        )
 
 
 def test_nothing_of_a_test_is_left_in_training_when_dropped(shared, tmp_path):
-    folders = {name: shared / "data" / name for name in ("meld", "mustard")}
-    kinds = ("text", "near_text", "span", "context")
-    dropped = curate(folders, tmp_path / "atlas", Choices(drop=kinds))
-    assert all(c["read"] == c["kept"] + c["rejected"] for c in dropped.counts.values())
-    assert not [e for e in dropped.leakage if e["kind"] in kinds and e["left"]["split"] != e["right"]["split"]]
-    rejected = lines(dropped.folder / "rejected.jsonl")
-    gone = [r for r in rejected if r["reason"].startswith("dropped")]
-    assert len(gone) == len(rejected) - 2 and all("/train/" in r["id"] or "/validation/" in r["id"] or r["dataset"] == "mmsd" for r in gone)
-    test = open_atlas(dropped.folder, "test").columns("dataset")["dataset"]
-    assert test.count("meld_emotion") == 2_609 and not any(r["id"].startswith("meld") and "/test/" in r["id"] for r in gone)
+    folders = {name: shared / 'data' / name for name in ('meld', 'mustard')}
+    kinds = ('text', 'near_text', 'span', 'context')
+    dropped = curate(folders, tmp_path / 'atlas', Choices(drop=kinds))
+    assert all(c['read'] == c['kept'] + c['rejected'] for c in dropped.counts.values())
+    assert not [e for e in dropped.leakage if e['kind'] in kinds and e['left']['split'] != e['right']['split']]
+    rejected = lines(dropped.folder / 'rejected.jsonl')
+    gone = [r for r in rejected if r['reason'].startswith('dropped')]
+    assert len(gone) == len(rejected) - 2 and all(
+        '/train/' in r['id'] or '/validation/' in r['id'] or r['dataset'] == 'mmsd' for r in gone
+    )
+    test = open_atlas(dropped.folder, 'test').columns('dataset')['dataset']
+    assert test.count('meld_emotion') == 2_609 and not any(
+        r['id'].startswith('meld') and '/test/' in r['id'] for r in gone
+    )
 
 
 def test_crowd_and_intention(shared):
     "What most heard in the voice, recounted from the table; clips over which the crowd is split have no label."
-    letter = dict(ANG="A", DIS="D", FEA="F", HAP="H", NEU="N", SAD="S")
-    votes = list(csv.DictReader((shared / "data" / "cremad" / "processedResults" / "summaryTable.csv").open()))
-    heard = [r for r in Cremad(shared / "data" / "cremad", rules=dict(cremad="crowd")) if isinstance(r, Row)]
-    assert len(heard) == sum(":" not in v["VoiceVote"] for v in votes) == 7_442 - 644
-    assert sum(letter[r.id.split("_")[2]] == letter[r.raw_label] for r in heard) == 3_099
+    letter = dict(ANG='A', DIS='D', FEA='F', HAP='H', NEU='N', SAD='S')
+    votes = list(csv.DictReader((shared / 'data' / 'cremad' / 'processedResults' / 'summaryTable.csv').open()))
+    heard = [r for r in Cremad(shared / 'data' / 'cremad', rules=dict(cremad='crowd')) if isinstance(r, Row)]
+    assert len(heard) == sum(':' not in v['VoiceVote'] for v in votes) == 7_442 - 644
+    assert sum(letter[r.id.split('_')[2]] == letter[r.raw_label] for r in heard) == 3_099
 
 
 def test_wrong_options_of_social_iq_rarely_pass_as_right(shared):
-    rows = [r for r in lines(shared / "data" / "siq2" / "qa" / "qa_val.json")][:200]
-    right, wrong = zip(*((r[f"a{r['answer_idx']}"], r[f"a{i}"]) for r in rows for i in range(4) if i != r["answer_idx"]))
+    rows = [r for r in lines(shared / 'data' / 'siq2' / 'qa' / 'qa_val.json')][:200]
+    right, wrong = zip(
+        *((r[f'a{r["answer_idx"]}'], r[f'a{i}']) for r in rows for i in range(4) if i != r['answer_idx'])
+    )
     found = cosines(wrong, right, minilm())
-    assert similarity_accuracy(found) < .05
-    assert similarity_accuracy(found, .7) > 1/6
+    assert similarity_accuracy(found) < 0.05
+    assert similarity_accuracy(found, 0.7) > 1 / 6

@@ -1,137 +1,204 @@
 "Recipes of reinforcement learning hold together: names, arithmetic, memory, and what starts them on a cluster."
-import re, subprocess
+
+import re
+import subprocess
 from dataclasses import fields
 from functools import cache
+
 import pytest
 import yaml
 from conftest import ROOT
+
 from omnisapiens_nb.rl.advantages import ESTIMATORS
 from omnisapiens_nb.rl.memory import PAPER, card, film_tokens, largest_batch, peak, plan_recipe, sound_tokens
 from omnisapiens_nb.runs.reinforcement import TRLRecipe, read_rl
 
-RECIPES = ROOT / "recipes"
-RL = sorted(p for p in RECIPES.rglob("rl*.yaml") if "verl" not in p.parts)
-CARDS = {"7b/rl": (80, 1), "cluster/rl": (80, 8), "3b_16gb/rl": (16, 1)}   # GB of a card, cards
+RECIPES = ROOT / 'recipes'
+RL = sorted(p for p in RECIPES.rglob('rl*.yaml') if 'verl' not in p.parts)
+CARDS = {'7b/rl': (80, 1), 'cluster/rl': (80, 8), '3b_16gb/rl': (16, 1)}  # GB of a card, cards
 
 
-def key(path): return str(path.relative_to(RECIPES).with_suffix(""))
+def key(path):
+    return str(path.relative_to(RECIPES).with_suffix(''))
+
+
 @cache
-def load(name): return yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+def load(name):
+    return yaml.safe_load((RECIPES / f'{name}.yaml').read_text(encoding='utf-8'))
+
+
 @cache
 def config(name):
     from trl import GRPOConfig
-    return GRPOConfig(output_dir="unused", **load(name)["train"] | dict(use_cpu=True, bf16=False, fp16=False))
+
+    return GRPOConfig(output_dir='unused', **load(name)['train'] | dict(use_cpu=True, bf16=False, fp16=False))
 
 
 def arithmetic(name, cards=1):
     "Prompts per generation, rollouts per prompt, prompts' worth of rollouts per update, updates per generation."
     c = config(name)
-    rollouts, update = c.generation_batch_size * cards, c.per_device_train_batch_size * c.gradient_accumulation_steps * cards
+    rollouts, update = (
+        c.generation_batch_size * cards,
+        c.per_device_train_batch_size * c.gradient_accumulation_steps * cards,
+    )
     return rollouts / c.num_generations, c.num_generations, update / c.num_generations, rollouts / update
 
 
 def test_all_are_here():
-    assert {key(p) for p in RL} == {*CARDS, "tiny/rl_trl"}
-    staged = {p for p in RECIPES.rglob("*.yaml") if "stage" in load(key(p))}   # tests/test_supervised.py has these
-    assert set(RECIPES.rglob("*.yaml")) == {*RL, *staged, RECIPES / "cluster" / "accelerate_fsdp.yaml"}
+    assert {key(p) for p in RL} == {*CARDS, 'tiny/rl_trl'}
+    staged = {p for p in RECIPES.rglob('*.yaml') if 'stage' in load(key(p))}  # tests/test_supervised.py has these
+    assert set(RECIPES.rglob('*.yaml')) == {*RL, *staged, RECIPES / 'cluster' / 'accelerate_fsdp.yaml'}
 
 
-@pytest.mark.parametrize("name", [key(p) for p in RL])
+@pytest.mark.parametrize('name', [key(p) for p in RL])
 def test_form(name):
-    read_rl(RECIPES / f"{name}.yaml")
+    read_rl(RECIPES / f'{name}.yaml')
     from peft import LoraConfig
     from trl import GRPOConfig
+
     recipe = load(name)
     assert set(recipe) <= set(TRLRecipe.model_fields)
-    assert recipe["trainer"] == "trl" and recipe["estimator"] in ESTIMATORS and recipe["reward"] in ("harpo", "grpo")
-    assert set(recipe["train"]) <= {f.name for f in fields(GRPOConfig)}
-    assert not {"output_dir", "use_cpu", "scale_rewards"} & set(recipe["train"])   # These follow from the recipe, or from the estimator
-    if "lora" in recipe: LoraConfig(**recipe["lora"])
-    if recipe.get("four_bit"): assert "lora" in recipe
-    half = {"bfloat16": "bf16", "float16": "fp16"}.get(recipe.get("dtype"))
-    assert [k for k in ("bf16", "fp16") if recipe["train"].get(k)] == [half] * bool(half)   # Autocast in the type of the weights
+    assert recipe['trainer'] == 'trl' and recipe['estimator'] in ESTIMATORS and recipe['reward'] in ('harpo', 'grpo')
+    assert set(recipe['train']) <= {f.name for f in fields(GRPOConfig)}
+    assert not {'output_dir', 'use_cpu', 'scale_rewards'} & set(
+        recipe['train']
+    )  # These follow from the recipe, or from the estimator
+    if 'lora' in recipe:
+        LoraConfig(**recipe['lora'])
+    if recipe.get('four_bit'):
+        assert 'lora' in recipe
+    half = {'bfloat16': 'bf16', 'float16': 'fp16'}.get(recipe.get('dtype'))
+    assert [k for k in ('bf16', 'fp16') if recipe['train'].get(k)] == [half] * bool(
+        half
+    )  # Autocast in the type of the weights
 
 
-@pytest.mark.parametrize("name", ["7b/rl", "cluster/rl"])
+@pytest.mark.parametrize('name', ['7b/rl', 'cluster/rl'])
 def test_as_the_paper(name):
     assert arithmetic(name, CARDS[name][1]) == (32, 5, 8, 4)
     c = config(name)
-    assert (c.learning_rate, c.beta, c.entropy_coef, c.num_iterations, c.max_completion_length) == (1e-6, 0, 0, 1, PAPER["completion"])
-    assert (c.temperature, c.top_p, c.top_k) == (1, 1, 0)   # Sampled from what the log-probabilities are of
+    assert (c.learning_rate, c.beta, c.entropy_coef, c.num_iterations, c.max_completion_length) == (
+        1e-6,
+        0,
+        0,
+        1,
+        PAPER['completion'],
+    )
+    assert (c.temperature, c.top_p, c.top_k) == (1, 1, 0)  # Sampled from what the log-probabilities are of
 
 
 def test_small_ones():
-    assert arithmetic("3b_16gb/rl") == (4, 4, 4, 1)
-    assert arithmetic("tiny/rl_trl") == (8, 5, 8, 1)
+    assert arithmetic('3b_16gb/rl') == (4, 4, 4, 1)
+    assert arithmetic('tiny/rl_trl') == (8, 5, 8, 1)
 
 
-@pytest.mark.parametrize("name", [key(p) for p in RL])
+@pytest.mark.parametrize('name', [key(p) for p in RL])
 def test_a_checkpoint_ends_a_generation(name):
     c = config(name)
     assert c.save_steps * c.gradient_accumulation_steps % (c.steps_per_generation * c.num_iterations) == 0
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize('name', CARDS)
 def test_fits_its_card(name):
     gb, cards = CARDS[name]
     clip = dict(sound=sound_tokens(10), film=film_tokens())
     plan = plan_recipe(load(name), sum(clip.values()) + 150, processes=cards, **clip)
-    assert peak(plan) < .9 * card(gb)
+    assert peak(plan) < 0.9 * card(gb)
     assert plan.rows <= largest_batch(plan, card(gb))
 
 
 def test_a_recipe_that_is_too_large_is_caught():
-    long = plan_recipe(load("7b/rl") | dict(sampled_rows=None), film=film_tokens(), sound=PAPER["prompt"] - film_tokens() - 150)
-    with pytest.raises(ValueError, match="prompts read.*generate fewer"): largest_batch(long, card(80))
+    long = plan_recipe(
+        load('7b/rl') | dict(sampled_rows=None), film=film_tokens(), sound=PAPER['prompt'] - film_tokens() - 150
+    )
+    with pytest.raises(ValueError, match='prompts read.*generate fewer'):
+        largest_batch(long, card(80))
 
 
-@pytest.mark.parametrize("name", ["7b/rl", "cluster/rl"])
+@pytest.mark.parametrize('name', ['7b/rl', 'cluster/rl'])
 def test_the_paper_s_longest_prompts_fit(name):
-    plan = plan_recipe(load(name), film=film_tokens(), sound=PAPER["prompt"] - film_tokens() - 150, processes=CARDS[name][1])
+    plan = plan_recipe(
+        load(name), film=film_tokens(), sound=PAPER['prompt'] - film_tokens() - 150, processes=CARDS[name][1]
+    )
     assert plan.rows <= largest_batch(plan, card(80))
 
 
 def test_accelerate_reads_its_file(tmp_path):
     from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.commands.launch import launch_command_parser, _validate_launch_command
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni
-    path = RECIPES / "cluster" / "accelerate_fsdp.yaml"
-    found = load_config_from_file(str(path))   # Refuses unknown keys
+
+    path = RECIPES / 'cluster' / 'accelerate_fsdp.yaml'
+    found = load_config_from_file(str(path))  # Refuses unknown keys
     known = {a.dest for a in launch_command_parser()._actions}
-    assert set(found.fsdp_config) <= known and found.fsdp_config["fsdp_version"] == 2
-    for layer in found.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(","): assert hasattr(modeling_qwen2_5_omni, layer)
-    args, *_ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(path), "--no_python", "omnisapiens-nb"]))
-    assert args.use_fsdp and args.fsdp_version == 2 and args.num_processes == 4 and args.mixed_precision == "bf16"
-    wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(path.read_text(encoding="utf-8") + "fsdp_versoin: 2\n")
-    with pytest.raises(ValueError, match="fsdp_versoin"): load_config_from_file(str(wrong))
+    assert set(found.fsdp_config) <= known and found.fsdp_config['fsdp_version'] == 2
+    for layer in found.fsdp_config['fsdp_transformer_layer_cls_to_wrap'].split(','):
+        assert hasattr(modeling_qwen2_5_omni, layer)
+    args, *_ = _validate_launch_command(
+        launch_command_parser().parse_args(['--config_file', str(path), '--no_python', 'omnisapiens-nb'])
+    )
+    assert args.use_fsdp and args.fsdp_version == 2 and args.num_processes == 4 and args.mixed_precision == 'bf16'
+    wrong = tmp_path / 'wrong.yaml'
+    wrong.write_text(path.read_text(encoding='utf-8') + 'fsdp_versoin: 2\n')
+    with pytest.raises(ValueError, match='fsdp_versoin'):
+        load_config_from_file(str(wrong))
 
 
-@pytest.mark.parametrize("name", ["cluster/rl.slurm", "vllm/serve.sh"])
-def test_scripts_parse(name): subprocess.run(["bash", "-n", RECIPES / name], check=True)
+@pytest.mark.parametrize('name', ['cluster/rl.slurm', 'vllm/serve.sh'])
+def test_scripts_parse(name):
+    subprocess.run(['bash', '-n', RECIPES / name], check=True)
 
 
-SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "signal", "requeue", "open-mode", "output"}   # Read off Slurm's manual
+SBATCH = {
+    'job-name',
+    'nodes',
+    'ntasks-per-node',
+    'gpus-per-node',
+    'cpus-per-task',
+    'mem',
+    'time',
+    'signal',
+    'requeue',
+    'open-mode',
+    'output',
+}  # Read off Slurm's manual
 
 
 def test_slurm():
     from torch.distributed.run import get_args_parser
-    text = (RECIPES / "cluster" / "rl.slurm").read_text(encoding="utf-8")
-    options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)$", text, re.M))
-    assert set(options) == SBATCH and options["signal"] == "B:USR1@300" and "trap requeue USR1" in text
-    train, cards = load("cluster/rl")["train"], int(options["nodes"]) * int(options["gpus-per-node"])
-    assert cards == CARDS["cluster/rl"][1] and train["per_device_train_batch_size"] * cards * train["steps_per_generation"] == 160
-    command = re.sub(r"\$\{?\w+(:-\d)?\}?", "1", re.search(r"torchrun(.*) &$", text.replace("\\\n", ""), re.M)[1]).replace('"', "").split()
+
+    text = (RECIPES / 'cluster' / 'rl.slurm').read_text(encoding='utf-8')
+    options = dict(re.findall(r'^#SBATCH --([\w-]+)=?(\S*)$', text, re.M))
+    assert set(options) == SBATCH and options['signal'] == 'B:USR1@300' and 'trap requeue USR1' in text
+    train, cards = load('cluster/rl')['train'], int(options['nodes']) * int(options['gpus-per-node'])
+    assert (
+        cards == CARDS['cluster/rl'][1]
+        and train['per_device_train_batch_size'] * cards * train['steps_per_generation'] == 160
+    )
+    command = (
+        re.sub(r'\$\{?\w+(:-\d)?\}?', '1', re.search(r'torchrun(.*) &$', text.replace('\\\n', ''), re.M)[1])
+        .replace('"', '')
+        .split()
+    )
     args = get_args_parser().parse_args(command)
-    assert args.no_python and args.rdzv_backend == "c10d" and [args.training_script, *args.training_script_args[:2]] == ["omnisapiens-nb", "rl", "--config"] and "--resume" in args.training_script_args
+    assert (
+        args.no_python
+        and args.rdzv_backend == 'c10d'
+        and [args.training_script, *args.training_script_args[:2]] == ['omnisapiens-nb', 'rl', '--config']
+        and '--resume' in args.training_script_args
+    )
 
 
 def test_the_vllm_server_has_what_trl_relies_on():
     from trl import GRPOConfig
     from trl.scripts.vllm_serve import ScriptArguments, build_command
-    text = (RECIPES / "vllm" / "serve.sh").read_text(encoding="utf-8")
-    wanted = build_command(ScriptArguments(model="any"))
-    for flag in wanted[wanted.index("--weight-transfer-config"):]: assert flag in text
-    assert "VLLM_SERVER_DEV_MODE=1" in text
-    shown = yaml.safe_load(re.search(r"```yaml\n(.*?)```", (RECIPES / "vllm" / "README.md").read_text(encoding="utf-8"), re.S)[1])
-    assert set(shown["train"]) <= {f.name for f in fields(GRPOConfig)}
+
+    text = (RECIPES / 'vllm' / 'serve.sh').read_text(encoding='utf-8')
+    wanted = build_command(ScriptArguments(model='any'))
+    for flag in wanted[wanted.index('--weight-transfer-config') :]:
+        assert flag in text
+    assert 'VLLM_SERVER_DEV_MODE=1' in text
+    shown = yaml.safe_load(
+        re.search(r'```yaml\n(.*?)```', (RECIPES / 'vllm' / 'README.md').read_text(encoding='utf-8'), re.S)[1]
+    )
+    assert set(shown['train']) <= {f.name for f in fields(GRPOConfig)}

@@ -1,9 +1,13 @@
 "Sentiment family as recorded, counts against rows, intervals that cover, tests between models against brute force."
-import itertools, time
+
+import itertools
+import time
+
 import numpy as np
 import pytest
 import scipy.stats
 from sklearn.metrics import f1_score
+
 from omnisapiens_nb.evaluation import metrics as M
 from omnisapiens_nb.evaluation import uncertainty as U
 from omnisapiens_nb.evaluation.comparison import compare_models, corrected, mcnemar, smallest_difference
@@ -14,26 +18,32 @@ LABELS = list(M.SENTIMENTS)
 
 def columns(metric, rng, n):
     "References and answers of three models that suit a metric, faulty answers included."
-    if metric is M.similar_share: return [1]*n, [[float(x) for x in rng.random(n)] for _ in range(3)]
+    if metric is M.similar_share:
+        return [1] * n, [[float(x) for x in rng.random(n)] for _ in range(3)]
     if metric is M.mean_label_f1:
-        some = lambda least: ", ".join(rng.permutation(LABELS[:4])[:rng.integers(least, 4)]) or None
+
+        def some(least):
+            return ', '.join(rng.permutation(LABELS[:4])[: rng.integers(least, 4)]) or None
+
         return [some(1) for _ in range(n)], [[some(0) for _ in range(n)] for _ in range(3)]
     truth = [LABELS[i] for i in rng.integers(0, rng.integers(1, 8), n)]
-    return truth, [[t if rng.random() < .5 else [*LABELS, "irony", None][rng.integers(9)] for t in truth] for _ in range(3)]
+    return truth, [
+        [t if rng.random() < 0.5 else [*LABELS, 'irony', None][rng.integers(9)] for t in truth] for _ in range(3)
+    ]
 
 
 def test_sentiment_family_released(golden):
-    cases = [c for c in golden("metrics_released_code")["cases"] if "collapsed" in c]
+    cases = [c for c in golden('metrics_released_code')['cases'] if 'collapsed' in c]
     assert len(cases) == 3
     for c in cases:
-        ours = M.sentiment_family(c["y_true"], c["y_pred"])
-        assert ours.keys() == c["collapsed"].keys()
-        assert max(abs(ours[k] - v) for k, v in c["collapsed"].items()) < 1e-12
+        ours = M.sentiment_family(c['y_true'], c['y_pred'])
+        assert ours.keys() == c['collapsed'].keys()
+        assert max(abs(ours[k] - v) for k, v in c['collapsed'].items()) < 1e-12
 
 
 def test_accuracy_released(golden):
-    for c in golden("metrics_released_code")["cases"]:
-        assert abs(M.accuracy(c["y_true"], c["y_pred"]) - c["metrics"]["weighted_accuracy"]) < 1e-12
+    for c in golden('metrics_released_code')['cases']:
+        assert abs(M.accuracy(c['y_true'], c['y_pred']) - c['metrics']['weighted_accuracy']) < 1e-12
 
 
 def test_confusion_counts_every_row():
@@ -42,21 +52,35 @@ def test_confusion_counts_every_row():
         t, (p, *_) = columns(M.accuracy, rng, n)
         labels, table = M.confusion(t, p)
         assert table.sum() == n
-        for (i, c), (j, d) in itertools.product(enumerate(labels), enumerate(labels)): assert table[i, j] == sum(x == c and y == d for x, y in zip(t, p))
+        for (i, c), (j, d) in itertools.product(enumerate(labels), enumerate(labels)):
+            assert table[i, j] == sum(x == c and y == d for x, y in zip(t, p))
 
 
-@pytest.mark.parametrize("metric", list(M.COUNTED), ids=lambda m: m.__name__)
+@pytest.mark.parametrize('metric', list(M.COUNTED), ids=lambda m: m.__name__)
 def test_counts_give_what_rows_give(metric):
     "The same resamples by counts and by rows, for values, differences and seeds, labels that vanish from a resample included."
     rng = np.random.default_rng(1)
-    plain = lambda t, p: metric(t, p)
-    same = lambda a, b: (a.value, a.low, a.high, a.undefined) == pytest.approx((b.value, b.low, b.high, b.undefined), abs=1e-12, nan_ok=True)
+
+    def plain(t, p):
+        return metric(t, p)
+
+    def same(a, b):
+        return (a.value, a.low, a.high, a.undefined) == pytest.approx(
+            (b.value, b.low, b.high, b.undefined), abs=1e-12, nan_ok=True
+        )
+
     for n in (1, 2, 3, 7, 30, 60):
         t, (a, b, c) = columns(metric, rng, n)
-        for groups in (None, [f"g{i}" for i in rng.integers(0, 9, n)]):
+        for groups in (None, [f'g{i}' for i in rng.integers(0, 9, n)]):
             assert same(U.bootstrap(metric, t, a, groups, 60, n), U.bootstrap(plain, t, a, groups, 60, n))
-            assert same(U.bootstrap_difference(metric, t, a, b, groups, 60, n), U.bootstrap_difference(plain, t, a, b, groups, 60, n))
-            assert same(U.bootstrap_seeds(metric, t, [a, b], [b, c], groups, 60, n), U.bootstrap_seeds(plain, t, [a, b], [b, c], groups, 60, n))
+            assert same(
+                U.bootstrap_difference(metric, t, a, b, groups, 60, n),
+                U.bootstrap_difference(plain, t, a, b, groups, 60, n),
+            )
+            assert same(
+                U.bootstrap_seeds(metric, t, [a, b], [b, c], groups, 60, n),
+                U.bootstrap_seeds(plain, t, [a, b], [b, c], groups, 60, n),
+            )
 
 
 def test_every_metric_of_a_task_is_counted():
@@ -64,9 +88,9 @@ def test_every_metric_of_a_task_is_counted():
 
 
 def test_many_labels_go_by_rows(monkeypatch):
-    t = [f"label {i}" for i in range(60)]
+    t = [f'label {i}' for i in range(60)]
     short = U.bootstrap(M.weighted_f1, t, t[:30] + t[:30], resamples=50)
-    monkeypatch.setattr(U, "LARGEST", 100)
+    monkeypatch.setattr(U, 'LARGEST', 100)
     long = U.bootstrap(M.weighted_f1, t, t[:30] + t[:30], resamples=50)
     assert (short.low, short.high) == pytest.approx((long.low, long.high), abs=1e-12)
 
@@ -76,19 +100,28 @@ def test_faster_than_a_loop():
     rng = np.random.default_rng(0)
     n, groups = 18_204, rng.integers(2000, size=18_204)
     t = rng.integers(4, size=n)
-    p = np.where(rng.random(n) < .6, t, rng.integers(4, size=n))
+    p = np.where(rng.random(n) < 0.6, t, rng.integers(4, size=n))
+
     def seconds(f):
         start = time.perf_counter()
         return f(), time.perf_counter() - start
+
     def loop():
         members, draw = [np.flatnonzero(groups == g) for g in np.unique(groups)], np.random.default_rng(9)
-        rows = lambda: np.concatenate([members[i] for i in draw.integers(len(members), size=len(members))])
-        return np.quantile([f1_score(t[i], p[i], average="weighted", zero_division=0) for i in (rows() for _ in range(100))], [.025, .975])
+
+        def rows():
+            return np.concatenate([members[i] for i in draw.integers(len(members), size=len(members))])
+
+        return np.quantile(
+            [f1_score(t[i], p[i], average='weighted', zero_division=0) for i in (rows() for _ in range(100))],
+            [0.025, 0.975],
+        )
+
     U.bootstrap(M.weighted_f1, t, p, groups, 10)
     ours, fast = seconds(lambda: U.bootstrap(M.weighted_f1, t, p, groups))
     theirs, slow = seconds(loop)
-    assert 10*slow/fast > 50
-    assert np.abs(theirs - (ours.low, ours.high)).max() < .004
+    assert 10 * slow / fast > 50
+    assert np.abs(theirs - (ours.low, ours.high)).max() < 0.004
 
 
 def clustered_sample(rng, people=50, rows=6):
@@ -102,15 +135,21 @@ def test_intervals_cover():
     for seed in range(1000):
         t, right, who = clustered_sample(np.random.default_rng(seed))
         a, b = np.where(right, t, 1 - t)
-        by_person, by_row, gap = U.bootstrap(M.accuracy, t, a, who, 400, seed), U.bootstrap(M.accuracy, t, a, None, 400, seed), U.bootstrap_difference(M.accuracy, t, a, b, who, 400, seed)
-        inside.append((by_person.low <= 2/3 <= by_person.high, by_row.low <= 2/3 <= by_row.high, gap.low <= 0 <= gap.high))
+        by_person, by_row, gap = (
+            U.bootstrap(M.accuracy, t, a, who, 400, seed),
+            U.bootstrap(M.accuracy, t, a, None, 400, seed),
+            U.bootstrap_difference(M.accuracy, t, a, b, who, 400, seed),
+        )
+        inside.append(
+            (by_person.low <= 2 / 3 <= by_person.high, by_row.low <= 2 / 3 <= by_row.high, gap.low <= 0 <= gap.high)
+        )
     by_person, by_row, gap = np.mean(inside, 0)
-    assert .93 <= by_person <= .97 and .93 <= gap <= .97 and by_row < .9
+    assert 0.93 <= by_person <= 0.97 and 0.93 <= gap <= 0.97 and by_row < 0.9
 
 
 def test_few_groups_widen():
-    assert U._levels(10**6) == pytest.approx((.025, .975), abs=1e-5)
-    assert U._levels(9)[0] < U._levels(40)[0] < U._levels(400)[0] < .025
+    assert U._levels(10**6) == pytest.approx((0.025, 0.975), abs=1e-5)
+    assert U._levels(9)[0] < U._levels(40)[0] < U._levels(400)[0] < 0.025
 
 
 def test_clustered_error_by_definition():
@@ -118,21 +157,26 @@ def test_clustered_error_by_definition():
     for n in (2, 5, 30):
         x, g = rng.random(n), rng.integers(0, 6, n)
         d = x - x.mean()
-        square = x.var(ddof=1)/n + sum(d[i]*d[j] for i, j in itertools.permutations(range(n), 2) if g[i] == g[j])/n**2
-        assert U.clustered_error(x, g) == pytest.approx(square**.5 if square >= 0 else np.nan, abs=1e-12, nan_ok=True)
+        square = (
+            x.var(ddof=1) / n + sum(d[i] * d[j] for i, j in itertools.permutations(range(n), 2) if g[i] == g[j]) / n**2
+        )
+        assert U.clustered_error(x, g) == pytest.approx(square**0.5 if square >= 0 else np.nan, abs=1e-12, nan_ok=True)
         assert U.clustered_error(x) == pytest.approx(scipy.stats.sem(x), abs=1e-12)
 
 
 def test_mcnemar_is_every_pattern_of_signs():
     rng = np.random.default_rng(3)
     for _ in range(30):
-        right, groups = rng.random((2, 24)) < .5, rng.integers(0, 7, 24)
+        right, groups = rng.random((2, 24)) < 0.5, rng.integers(0, 7, 24)
         d = np.array([(right[0][groups == k].sum() - right[1][groups == k].sum()) for k in range(7)], int)
         sums = np.array([np.dot(s, d) for s in itertools.product((-1, 1), repeat=7)])
-        m = mcnemar([1]*24, right[0].astype(int), right[1].astype(int), groups)
+        m = mcnemar([1] * 24, right[0].astype(int), right[1].astype(int), groups)
         assert m.p == pytest.approx((abs(sums) >= abs(d.sum())).mean(), abs=1e-12)
-        rows = mcnemar([1]*24, right[0].astype(int), right[1].astype(int))
-        assert rows.p == pytest.approx(scipy.stats.binomtest(rows.a_only, rows.a_only + rows.b_only).pvalue if rows.a_only + rows.b_only else 1, abs=1e-12)
+        rows = mcnemar([1] * 24, right[0].astype(int), right[1].astype(int))
+        assert rows.p == pytest.approx(
+            scipy.stats.binomtest(rows.a_only, rows.a_only + rows.b_only).pvalue if rows.a_only + rows.b_only else 1,
+            abs=1e-12,
+        )
 
 
 def test_p_and_interval_agree():
@@ -140,53 +184,68 @@ def test_p_and_interval_agree():
     pairs = []
     for seed in range(150):
         t, right, who = clustered_sample(np.random.default_rng(seed), 20)
-        right[1] |= np.random.default_rng(seed).random(right.shape[1]) < .5
+        right[1] |= np.random.default_rng(seed).random(right.shape[1]) < 0.5
         a, b = np.where(right, t, 1 - t)
         c = compare_models(M.weighted_f1, t, a, b, who, 999)
         pairs.append((c.p, not c.difference.low <= 0 <= c.difference.high))
-        assert c.smallest == pytest.approx(2.8016*c.se, rel=1e-4)
-    assert 20 < sum(p < .05 for p, _ in pairs) < 130
-    assert all(abs(p - .05) < .005 for p, outside in pairs if (p < .05) != outside)
+        assert c.smallest == pytest.approx(2.8016 * c.se, rel=1e-4)
+    assert 20 < sum(p < 0.05 for p, _ in pairs) < 130
+    assert all(abs(p - 0.05) < 0.005 for p, outside in pairs if (p < 0.05) != outside)
 
 
 def test_one_group_says_nothing():
-    c = compare_models(M.accuracy, [0, 1], [0, 1], [1, 1], ["x", "x"])
-    assert c.difference.value == .5 and np.isnan([c.p, c.se, c.smallest, c.difference.low]).all()
+    c = compare_models(M.accuracy, [0, 1], [0, 1], [1, 1], ['x', 'x'])
+    assert c.difference.value == 0.5 and np.isnan([c.p, c.se, c.smallest, c.difference.low]).all()
 
 
 def test_corrections_by_definition():
     rng = np.random.default_rng(4)
     for m in range(1, 12):
-        p = rng.random(m)**3
-        table = corrected({f"t{i}": x for i, x in enumerate(p)} | {"none": np.nan})
-        holm = [min(1, max((m - sorted(p).index(y))*y for y in p if y <= x)) for x in p]
-        bh = [min(min(y*m/(sorted(p).index(y) + 1) for y in p if y >= x), 1) for x in p]
-        assert np.allclose(table.holm[:-1], holm, atol=1e-12) and np.allclose(table.bh[:-1], bh, atol=1e-12) and table.loc["none"].isna().all()
-    assert corrected({"a": np.nan}).isna().all(axis=None)
+        p = rng.random(m) ** 3
+        table = corrected({f't{i}': x for i, x in enumerate(p)} | {'none': np.nan})
+        holm = [min(1, max((m - sorted(p).index(y)) * y for y in p if y <= x)) for x in p]
+        bh = [min(min(y * m / (sorted(p).index(y) + 1) for y in p if y >= x), 1) for x in p]
+        assert (
+            np.allclose(table.holm[:-1], holm, atol=1e-12)
+            and np.allclose(table.bh[:-1], bh, atol=1e-12)
+            and table.loc['none'].isna().all()
+        )
+    assert corrected({'a': np.nan}).isna().all(axis=None)
 
 
 def test_smallest_difference_by_hand():
-    assert smallest_difference(.01) == pytest.approx(.01*(1.959964 + .841621), abs=1e-8)
+    assert smallest_difference(0.01) == pytest.approx(0.01 * (1.959964 + 0.841621), abs=1e-8)
 
 
 def test_a_small_set_does_not_rule():
-    make = lambda d, t, n, v: Score(d, t, n, v, v, v, 0, 0)
-    scores = [make("daicwoz", "depression_cls", 47, .4), make("mmpsy_depression", "depression_cls", 255, .7), make("urfunny", "humour_cls", 994, .6)]
-    assert atlas_mean(scores) == pytest.approx((.55 + .6)/2)
+    def make(d, t, n, v):
+        return Score(d, t, n, v, v, v, 0, 0)
+
+    scores = [
+        make('daicwoz', 'depression_cls', 47, 0.4),
+        make('mmpsy_depression', 'depression_cls', 255, 0.7),
+        make('urfunny', 'humour_cls', 994, 0.6),
+    ]
+    assert atlas_mean(scores) == pytest.approx((0.55 + 0.6) / 2)
     weights = np.sqrt([47, 255, 994])
-    assert root_rows_mean(scores) == pytest.approx((weights*[.4, .7, .6]).sum()/weights.sum())
+    assert root_rows_mean(scores) == pytest.approx((weights * [0.4, 0.7, 0.6]).sum() / weights.sum())
 
 
-@pytest.mark.parametrize("call, says", [
-    (lambda: U.bootstrap(M.weighted_f1, ["a"], ["a", "b"]), "row 1"),
-    (lambda: U.bootstrap(M.weighted_f1, [], []), "no rows"),
-    (lambda: U.bootstrap(M.similar_share, [1], [.9, .9]), "row 1"),
-    (lambda: U.bootstrap(M.weighted_f1, ["a", "b"], ["a", "b"], ["x"]), "row 1 has no partner"),
-    (lambda: U.bootstrap(M.weighted_f1, ["a", "b"], ["a", "b"], ["x", None]), "row 1: no group"),
-    (lambda: U.bootstrap_seeds(M.weighted_f1, ["a"], [["a"]], []), "1 and 0 runs"),
-    (lambda: U.bootstrap(M.sentiment_binary_f1, ["angry"], ["angry"]), "no sentiment"),
-    (lambda: M.fold_sentiment(["neutral"], ["neutral"], 4), "no sentiment on 4 classes"),
-    (lambda: mcnemar([1, 0], [1], [1, 0]), "one answer of each model"),
-    (lambda: mcnemar([1, 0], [1, 0], [1, 0], ["x"]), "row 1 has no partner")])
+@pytest.mark.parametrize(
+    'call, says',
+    [
+        (lambda: U.bootstrap(M.weighted_f1, ['a'], ['a', 'b']), 'row 1'),
+        (lambda: U.bootstrap(M.weighted_f1, [], []), 'no rows'),
+        (lambda: U.bootstrap(M.similar_share, [1], [0.9, 0.9]), 'row 1'),
+        (lambda: U.bootstrap(M.weighted_f1, ['a', 'b'], ['a', 'b'], ['x']), 'row 1 has no partner'),
+        (lambda: U.bootstrap(M.weighted_f1, ['a', 'b'], ['a', 'b'], ['x', None]), 'row 1: no group'),
+        (lambda: U.bootstrap_seeds(M.weighted_f1, ['a'], [['a']], []), '1 and 0 runs'),
+        (lambda: U.bootstrap(M.sentiment_binary_f1, ['angry'], ['angry']), 'no sentiment'),
+        (lambda: M.fold_sentiment(['neutral'], ['neutral'], 4), 'no sentiment on 4 classes'),
+        (lambda: mcnemar([1, 0], [1], [1, 0]), 'one answer of each model'),
+        (lambda: mcnemar([1, 0], [1, 0], [1, 0], ['x']), 'row 1 has no partner'),
+    ],
+)
 def test_bad_input_is_named(call, says):
-    with pytest.raises(ValueError, match=says): call()
+    with pytest.raises(ValueError, match=says):
+        call()

@@ -1,32 +1,43 @@
 "HARPO in verl itself, in the environment that `make verl-env` makes: tests/verl_check.py is run there once, and each of its checks is a test here."
-import json, os, re, subprocess, sys
+
+import json
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT
 
-PYTHON, SCRIPT = ROOT / ".venv-verl" / "bin" / "python", ROOT / "tests" / "verl_check.py"
-CHECKS = re.findall(r"^def (check_\w+)", SCRIPT.read_text(encoding="utf-8"), re.M)
+PYTHON, SCRIPT = ROOT / '.venv-verl' / 'bin' / 'python', ROOT / 'tests' / 'verl_check.py'
+CHECKS = re.findall(r'^def (check_\w+)', SCRIPT.read_text(encoding='utf-8'), re.M)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def report():
-    if not PYTHON.is_file(): pytest.skip("no verl (over two gigabytes): make verl-env")
-    environment = os.environ | dict(OMP_NUM_THREADS="1", VERL_USE_EXTERNAL_PLUGINS="auto", VERL_USE_EXTERNAL_MODULES="")
+    if not PYTHON.is_file():
+        pytest.skip('no verl (over two gigabytes): make verl-env')
+    environment = os.environ | dict(OMP_NUM_THREADS='1', VERL_USE_EXTERNAL_PLUGINS='auto', VERL_USE_EXTERNAL_MODULES='')
     run = subprocess.run([PYTHON, SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
     lines = [l for l in run.stdout.splitlines() if l.startswith('{"verl"')]
     assert run.returncode == 0 and lines, run.stderr[-3000:]
     return json.loads(lines[0])
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize('check', CHECKS)
 def test_in_verl(report, check):
-    assert report["verl"] == "0.9.1" and check in report["ran"]
-    assert check not in report["failed"], report["failed"][check]
+    assert report['verl'] == '0.9.1' and check in report['ran']
+    assert check not in report['failed'], report['failed'][check]
 
 
 def test_nothing_else_needs_verl():
     "The package is imported without verl; only the plugin, and only where there is one, imports it."
-    naming = [p.name for p in (ROOT / "omnisapiens_nb").rglob("*.py") if re.search(r"^\s*(from|import) verl\b", p.read_text(encoding="utf-8"), re.M)]
-    assert naming == ["verl_plugin.py"]
+    naming = [
+        p.name
+        for p in (ROOT / 'omnisapiens_nb').rglob('*.py')
+        if re.search(r'^\s*(from|import) verl\b', p.read_text(encoding='utf-8'), re.M)
+    ]
+    assert naming == ['verl_plugin.py']
     code = "import sys, omnisapiens_nb.rl.verl_plugin as p; assert 'verl' not in sys.modules; p.register_verl()"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert out.returncode == 1 and "ImportError" in out.stderr and "make verl-env" in out.stderr
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert out.returncode == 1 and 'ImportError' in out.stderr and 'make verl-env' in out.stderr

@@ -1,9 +1,19 @@
 "What is checked against verl itself, in the environment that `make verl-env` makes: tests/test_verl.py runs this file there. It prints what failed, by the name of the check, as JSON."
-import inspect, json, re, subprocess, sys, tempfile, traceback, uuid, warnings
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+import uuid
+import warnings
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +27,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config
 from verl import DataProto
 from verl.trainer.ppo import core_algos, ray_trainer
 from verl.trainer.ppo.v1 import get_trainer_cls
+
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.rl import verl_plugin
 from omnisapiens_nb.rl.advantages import ESTIMATORS, GRPO
@@ -31,45 +42,66 @@ TASKS = ['emotion_cls', 'intent_qa', 'sarcasm_cls', 'a::b_c']
 def rollouts(seed, prompts=8, n=5, tokens=6):
     "Rewards, mask, ids of prompts and tasks of a step, in mixed order; a third of the groups are dead, one task is away in every second step."
     g = torch.Generator().manual_seed(seed)
-    names = TASKS[:3 + seed % 2]
+    names = TASKS[: 3 + seed % 2]
     tasks = [names[q % len(names)] for q in range(prompts)]
     reward = torch.rand(prompts, n, generator=g)
-    reward[::3] = .5
+    reward[::3] = 0.5
     order = torch.randperm(prompts * n, generator=g)
     mask = (torch.arange(tokens) < torch.randint(1, tokens + 1, (prompts * n, 1), generator=g)).float()
     rewards = torch.zeros(prompts * n, tokens)
     rewards[torch.arange(prompts * n), mask.sum(1).long() - 1] = reward.flatten()[order]
     prompt = (order // n).tolist()
     uuids = [str(uuid.UUID(int=q)) for q in range(prompts)]
-    return rewards, mask, np.array([verl_plugin.verl_uid(tasks[q], uuids[q]) for q in prompt], dtype=object), [tasks[q] for q in prompt]
+    return (
+        rewards,
+        mask,
+        np.array([verl_plugin.verl_uid(tasks[q], uuids[q]) for q in prompt], dtype=object),
+        [tasks[q] for q in prompt],
+    )
 
 
 def by_verl(name, rewards, mask, uids, **kwargs):
     "Advantages by the function through which verl's trainers get them."
-    data = DataProto.from_dict(tensors=dict(token_level_rewards=rewards.clone(), response_mask=mask), non_tensors=dict(uid=uids))
+    data = DataProto.from_dict(
+        tensors=dict(token_level_rewards=rewards.clone(), response_mask=mask), non_tensors=dict(uid=uids)
+    )
     data = ray_trainer.compute_advantage(data, adv_estimator=name, config=OmegaConf.create({}), **kwargs)
     return data.batch['advantages'], data.batch['returns']
 
 
 def raises(kind, message, call, *args, **kwargs):
-    try: call(*args, **kwargs)
-    except kind as e: assert re.search(message, str(e), re.S), f'{message!r} is not in {e}'
-    else: raise AssertionError(f'no {kind.__name__} with {message!r}')
+    try:
+        call(*args, **kwargs)
+    except kind as e:
+        assert re.search(message, str(e), re.S), f'{message!r} is not in {e}'
+    else:
+        raise AssertionError(f'no {kind.__name__} with {message!r}')
 
 
 def check_loaded_by_verl():
     "By the installed entry point in a process that imports verl alone; by the variable with entry points switched off; not otherwise."
-    assert [e.value for e in entry_points(group='verl.plugins') if e.name == 'omnisapiens_nb'] == ['omnisapiens_nb.rl.verl_plugin']
+    assert [e.value for e in entry_points(group='verl.plugins') if e.name == 'omnisapiens_nb'] == [
+        'omnisapiens_nb.rl.verl_plugin'
+    ]
     code = 'import verl, verl.trainer.ppo.v1.trainer_base as b, verl.trainer.ppo.core_algos as a; print("harpo" in a.ADV_ESTIMATOR_REGISTRY, "harpo_sync" in b.TRAINER_REGISTRY)'
-    for policy, module, expected in (('auto', '', 'True True'), ('none', 'omnisapiens_nb.rl.verl_plugin', 'True True'), ('none', '', 'False False')):
-        env = dict(PATH='/usr/bin:/bin', HOME=str(FOLDER), VERL_USE_EXTERNAL_PLUGINS=policy, VERL_USE_EXTERNAL_MODULES=module)
-        out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, cwd=FOLDER, capture_output=True, text=True)
+    for policy, module, expected in (
+        ('auto', '', 'True True'),
+        ('none', 'omnisapiens_nb.rl.verl_plugin', 'True True'),
+        ('none', '', 'False False'),
+    ):
+        env = dict(
+            PATH='/usr/bin:/bin', HOME=str(FOLDER), VERL_USE_EXTERNAL_PLUGINS=policy, VERL_USE_EXTERNAL_MODULES=module
+        )
+        out = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', code], env=env, cwd=FOLDER, capture_output=True, text=True
+        )
         assert out.stdout.strip() == expected, (policy, module, out.stdout, out.stderr[-500:])
 
 
 def check_names_are_ours():
     "Every name is registered to our object, and none of them is one of verl's."
-    for name in verl_plugin.VERL_NAMES: assert core_algos.get_adv_estimator_fn(name) is verl_plugin.ADVANTAGES[name]
+    for name in verl_plugin.VERL_NAMES:
+        assert core_algos.get_adv_estimator_fn(name) is verl_plugin.ADVANTAGES[name]
     assert not {e.value for e in core_algos.AdvantageEstimator} & set(verl_plugin.VERL_NAMES)
 
 
@@ -86,9 +118,13 @@ def check_advantages():
             expected = reference(rewards.sum(1), prompts, tasks).advantages[:, None] * mask
             assert a.shape == rewards.shape and a.abs().sum() > 0 and a.equal(returns)
             assert (a - expected).abs().max() < 1e-6, (name, seed)
-        if name in forms or name == 'ema_grpo':   # The memory mattered
+        if name in forms or name == 'ema_grpo':  # The memory mattered
             rewards, mask, uids, tasks = rollouts(12)
-            assert not torch.allclose(by_verl(name, rewards, mask, uids)[0][:, 0], ESTIMATORS[name]()(rewards.sum(1), uids, tasks).advantages * mask[:, 0], atol=1e-4), name
+            assert not torch.allclose(
+                by_verl(name, rewards, mask, uids)[0][:, 0],
+                ESTIMATORS[name]()(rewards.sum(1), uids, tasks).advantages * mask[:, 0],
+                atol=1e-4,
+            ), name
 
 
 def check_grpo_convention():
@@ -97,7 +133,8 @@ def check_grpo_convention():
     for seed in range(4):
         rewards, mask, uids, tasks = rollouts(seed)
         expected = ours(rewards.sum(1), uids, tasks).advantages[:, None] * mask
-        for name in ('grpo', 'grpo_vectorized'): assert (by_verl(name, rewards, mask, uids)[0] - expected).abs().max() < 1e-5, name
+        for name in ('grpo', 'grpo_vectorized'):
+            assert (by_verl(name, rewards, mask, uids)[0] - expected).abs().max() < 1e-5, name
 
 
 def check_padding_and_wrong_ids():
@@ -107,76 +144,163 @@ def check_padding_and_wrong_ids():
     plain = by_verl('harpo', rewards, mask, uids)[0]
     verl_plugin.ADVANTAGES['harpo'].forget()
     pad = np.array([f'pad{uuid.uuid4().hex}'] * 3, dtype=object)
-    padded = by_verl('harpo', torch.cat([rewards, torch.zeros(3, 6)]), torch.cat([mask, torch.zeros(3, 6)]), np.concatenate([uids, pad]))[0]
+    padded = by_verl(
+        'harpo',
+        torch.cat([rewards, torch.zeros(3, 6)]),
+        torch.cat([mask, torch.zeros(3, 6)]),
+        np.concatenate([uids, pad]),
+    )[0]
     assert padded[:-3].equal(plain) and not padded[-3:].any()
-    raises(ValueError, 'no task in front.*harpo_sync', by_verl, 'harpo', rewards, mask, np.array([str(uuid.uuid4())] * len(uids), dtype=object))
+    raises(
+        ValueError,
+        'no task in front.*harpo_sync',
+        by_verl,
+        'harpo',
+        rewards,
+        mask,
+        np.array([str(uuid.uuid4())] * len(uids), dtype=object),
+    )
 
 
 @cache
 def tiny():
     "A tokenizer with a chat template and a configuration of a model, in a folder; no weights are needed."
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+    )
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<|im_end|>', pad_token='<|pad|>')
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer.save_pretrained(FOLDER / 'model')
-    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, architectures=['Qwen2ForCausalLM'])
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        architectures=['Qwen2ForCausalLM'],
+    )
     config.save_pretrained(FOLDER / 'model')
     return FOLDER / 'model'
 
 
 def training_file(path, tasks, **columns):
-    rows = [verl_plugin.verl_row(dict(problem=f'Question {i}?', dataset='mmsd', task=tasks[i % len(tasks)], answer='yes', id=f'mmsd/{i}'), i) | columns for i in range(24)]
+    rows = [
+        verl_plugin.verl_row(
+            dict(problem=f'Question {i}?', dataset='mmsd', task=tasks[i % len(tasks)], answer='yes', id=f'mmsd/{i}'), i
+        )
+        | columns
+        for i in range(24)
+    ]
     pq.write_table(pa.Table.from_pylist([{k: v for k, v in r.items() if v is not ...} for r in rows]), path)
     return path
 
 
 def settings(*overrides):
-    with initialize_config_module('verl.trainer.config', version_base=None): return compose('ppo_trainer', overrides=list(overrides))
+    with initialize_config_module('verl.trainer.config', version_base=None):
+        return compose('ppo_trainer', overrides=list(overrides))
 
 
 def small(train, folder, *overrides):
     "verl's configuration for batches of 6 prompts and 3 rollouts."
     return settings(
-        'trainer.v1.trainer_mode=harpo_sync', 'algorithm.adv_estimator=harpo', f'data.train_files={train}', f'data.val_files={train}', 'data.train_batch_size=6', 'data.dataloader_num_workers=0',
-        f'actor_rollout_ref.model.path={tiny()}', 'actor_rollout_ref.rollout.name=vllm', 'actor_rollout_ref.rollout.n=3', 'actor_rollout_ref.actor.ppo_mini_batch_size=3', 'algorithm.rollout_correction.bypass_mode=True',
-        'reward.custom_reward_function.path=pkg://omnisapiens_nb.rl.verl_plugin', f'trainer.default_local_dir={folder}', 'transfer_queue.backend.SimpleStorage.num_data_storage_units=1', *overrides)
+        'trainer.v1.trainer_mode=harpo_sync',
+        'algorithm.adv_estimator=harpo',
+        f'data.train_files={train}',
+        f'data.val_files={train}',
+        'data.train_batch_size=6',
+        'data.dataloader_num_workers=0',
+        f'actor_rollout_ref.model.path={tiny()}',
+        'actor_rollout_ref.rollout.name=vllm',
+        'actor_rollout_ref.rollout.n=3',
+        'actor_rollout_ref.actor.ppo_mini_batch_size=3',
+        'algorithm.rollout_correction.bypass_mode=True',
+        'reward.custom_reward_function.path=pkg://omnisapiens_nb.rl.verl_plugin',
+        f'trainer.default_local_dir={folder}',
+        'transfer_queue.backend.SimpleStorage.num_data_storage_units=1',
+        *overrides,
+    )
 
 
 class Policy:
     "In place of the workers on GPUs: keeps the advantages it is to train on, and its number in checkpoints."
-    def __init__(self): self._dispatch_info, self.steps = dict(actor=[0]), []
+
+    def __init__(self):
+        self._dispatch_info, self.steps = dict(actor=[0]), []
 
     def update_actor(self, batch):
         import transfer_queue as tq
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=['uid', 'advantages', 'rm_scores'])
-        first = lambda rows: [r[0].item() for r in rows.unbind()]
-        self.steps.append(dict(uids=list(data['uid']), advantages=first(data['advantages']), rewards=[r.sum().item() for r in data['rm_scores'].unbind()], padding=[bool(t.get('is_padding')) for t in batch.tags]))
-        return dict(metrics=dict(mfu=0.))
 
-    def save_checkpoint(self, path, *args, **kwargs): Path(path).mkdir(parents=True)
-    def load_checkpoint(self, local_path, **kwargs): assert Path(local_path).is_dir()
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=['uid', 'advantages', 'rm_scores']
+        )
+
+        def first(rows):
+            return [r[0].item() for r in rows.unbind()]
+
+        self.steps.append(
+            dict(
+                uids=list(data['uid']),
+                advantages=first(data['advantages']),
+                rewards=[r.sum().item() for r in data['rm_scores'].unbind()],
+                padding=[bool(t.get('is_padding')) for t in batch.tags],
+            )
+        )
+        return dict(metrics=dict(mfu=0.0))
+
+    def save_checkpoint(self, path, *args, **kwargs):
+        Path(path).mkdir(parents=True)
+
+    def load_checkpoint(self, local_path, **kwargs):
+        assert Path(local_path).is_dir()
 
 
 class Rollouts:
     "In place of the agent loop and vLLM: puts rollouts of random length and reward where verl's agent loop puts them, one group in three dead."
-    def __init__(self, n, lose=()): self.n, self.lose, self.prompts = n, set(lose), 0
+
+    def __init__(self, n, lose=()):
+        self.n, self.lose, self.prompts = n, set(lose), 0
 
     def generate_sequences(self, batch):
         import transfer_queue as tq
         from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
         for uid in batch['uid']:
             g, lost = torch.Generator().manual_seed(self.prompts), self.prompts in self.lose
             keys, fields, tags = [], [], []
             for i in range(self.n - lost):
                 length = int(torch.randint(1, 7, (1,), generator=g))
-                reward = .5 if self.prompts % 3 == 0 else torch.rand(1, generator=g).item()
+                reward = 0.5 if self.prompts % 3 == 0 else torch.rand(1, generator=g).item()
                 ones, scores = torch.ones(length, dtype=torch.long), torch.zeros(length)
                 scores[-1] = reward
-                fields.append(dict(prompts=torch.ones(4, dtype=torch.long), responses=ones, response_mask=ones, loss_mask=ones, input_ids=torch.ones(4 + length, dtype=torch.long), position_ids=torch.arange(4 + length),
-                                   rm_scores=scores, rollout_log_probs=torch.zeros(length), uid=uid, num_turns=2, session_id=i))
+                fields.append(
+                    dict(
+                        prompts=torch.ones(4, dtype=torch.long),
+                        responses=ones,
+                        response_mask=ones,
+                        loss_mask=ones,
+                        input_ids=torch.ones(4 + length, dtype=torch.long),
+                        position_ids=torch.arange(4 + length),
+                        rm_scores=scores,
+                        rollout_log_probs=torch.zeros(length),
+                        uid=uid,
+                        num_turns=2,
+                        session_id=i,
+                    )
+                )
                 keys.append(f'{uid}_{i}_0')
-                tags.append(dict(status='success', prompt_len=4, response_len=length, seq_len=4 + length, global_steps=1, min_global_steps=1, max_global_steps=1))
+                tags.append(
+                    dict(
+                        status='success',
+                        prompt_len=4,
+                        response_len=length,
+                        seq_len=4 + length,
+                        global_steps=1,
+                        min_global_steps=1,
+                        max_global_steps=1,
+                    )
+                )
             tq.kv_batch_put(keys=keys, partition_id='train', fields=list_of_dict_to_tensordict(fields), tags=tags)
             tq.kv_put(key=uid, partition_id='train', tag=dict(status='failure' if lost else 'finished'))
             self.prompts += 1
@@ -187,8 +311,13 @@ def queue():
     "Ray on this machine, and verl's queue of rollouts in it."
     import ray
     import transfer_queue as tq
+
     ray.init('local', num_cpus=8, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level='ERROR')
-    config = settings('transfer_queue.backend.SimpleStorage.num_data_storage_units=1', 'transfer_queue.enable=True', 'actor_rollout_ref.rollout.name=vllm')
+    config = settings(
+        'transfer_queue.backend.SimpleStorage.num_data_storage_units=1',
+        'transfer_queue.enable=True',
+        'actor_rollout_ref.rollout.name=vllm',
+    )
     tq.init(config.transfer_queue)
 
 
@@ -199,7 +328,10 @@ def trainer(config, **rollouts):
     t._init_tokenizer()
     t._init_dataloader()
     t.actor_rollout_wg, t.agent_loop_manager = Policy(), Rollouts(3, **rollouts)
-    t.reward_loop_manager, t.checkpoint_manager = SimpleNamespace(reward_loop_worker_handles=[]), SimpleNamespace(sleep_replicas=lambda: None)
+    t.reward_loop_manager, t.checkpoint_manager = (
+        SimpleNamespace(reward_loop_worker_handles=[]),
+        SimpleNamespace(sleep_replicas=lambda: None),
+    )
     t.curr_step_profile = False
     t._load_checkpoint()
     return t
@@ -208,6 +340,7 @@ def trainer(config, **rollouts):
 def steps(t, count):
     "As `fit` does it."
     import transfer_queue as tq
+
     for _ in range(count):
         t.global_steps += 1
         batch = t.step({}, {})
@@ -241,6 +374,7 @@ def check_plain_task_is_lost():
     finally:
         verl_plugin.verl_uid = escaped
         import transfer_queue as tq
+
         tq.kv_clear(keys=list(tq.kv_list('train')['train']), partition_id='train')
 
 
@@ -259,7 +393,9 @@ def check_checkpoint():
         assert a['rewards'] == b['rewards'] and np.allclose(a['advantages'], b['advantages'], atol=1e-6)
     fresh = trainer(small(train, where, 'trainer.resume_mode=disable'))
     assert fresh.global_steps == 0 and not verl_plugin.ADVANTAGES['harpo'].estimator.memory
-    path = trainer(small(train, where, 'trainer.resume_mode=resume_path', f'trainer.resume_from_path={where}/global_step_2'))
+    path = trainer(
+        small(train, where, 'trainer.resume_mode=resume_path', f'trainer.resume_from_path={where}/global_step_2')
+    )
     assert path.global_steps == 2 and verl_plugin.ADVANTAGES['harpo'].estimator.memory
     raises(SourceError, 'another configuration', trainer, small(train, where, 'algorithm.adv_estimator=harpo_paper'))
     raises(SourceError, 'they differ in', trainer, small(training_file(FOLDER / 'other.parquet', TASKS[:2]), where))
@@ -281,21 +417,34 @@ def check_rows_without_task():
 def check_reward():
     "verl's reward manager calls our reward with what is in the training file."
     import asyncio
+
     from transformers import AutoTokenizer
     from verl.trainer.ppo.reward import load_reward_manager
+
     tokenizer = AutoTokenizer.from_pretrained(tiny())
     ids = tokenizer('<think>He means it.</think>\\boxed{Yes}', return_tensors='pt').input_ids
     row = verl_plugin.verl_row(dict(problem='?', dataset='mmsd', task='sarcasm_cls', answer='yes', id='mmsd/1'), 0)
-    data = DataProto.from_dict(tensors=dict(responses=ids, attention_mask=torch.ones_like(ids)), non_tensors={k: np.array([v], dtype=object) for k, v in row.items()})
+    data = DataProto.from_dict(
+        tensors=dict(responses=ids, attention_mask=torch.ones_like(ids)),
+        non_tensors={k: np.array([v], dtype=object) for k, v in row.items()},
+    )
 
-    async def reward(config): return await load_reward_manager(config, tokenizer).run_single(data)
+    async def reward(config):
+        return await load_reward_manager(config, tokenizer).run_single(data)
+
     limit = len(ids[0])
     plain = asyncio.run(reward(small(FOLDER / 'steps.parquet', FOLDER)))
-    penalised = asyncio.run(reward(recipe(f'reward.reward_kwargs.max_resp_len={limit + 2}', 'reward.reward_kwargs.overlong_buffer_cfg.len=8')))
+    penalised = asyncio.run(
+        reward(
+            recipe(f'reward.reward_kwargs.max_resp_len={limit + 2}', 'reward.reward_kwargs.overlong_buffer_cfg.len=8')
+        )
+    )
     assert plain['reward_score'] == 1 and plain['reward_extra_info']['exact'] == 1, plain
-    assert abs(penalised['reward_score'] - (1 + .75 * overlong_penalty([limit], limit + 2, 8)[0])) < 1e-6, penalised
+    assert abs(penalised['reward_score'] - (1 + 0.75 * overlong_penalty([limit], limit + 2, 8)[0])) < 1e-6, penalised
     own = recipe()
-    assert own.reward.reward_kwargs.max_resp_len == own.data.max_response_length   # Beyond its limit verl's penalty grows on
+    assert (
+        own.reward.reward_kwargs.max_resp_len == own.data.max_response_length
+    )  # Beyond its limit verl's penalty grows on
 
 
 @cache
@@ -305,28 +454,55 @@ def recipe_overrides():
     stand_in.parent.mkdir()
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stand_in.chmod(0o755)
-    out = subprocess.run(['bash', ROOT / 'recipes' / 'verl' / 'train.sh'], env=dict(PATH=f'{stand_in.parent}:/usr/bin:/bin'), capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        ['bash', ROOT / 'recipes' / 'verl' / 'train.sh'],
+        env=dict(PATH=f'{stand_in.parent}:/usr/bin:/bin'),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     module, *overrides = out.stdout.splitlines()[1:]
     assert module == 'verl.trainer.main_ppo'
     return overrides
 
 
-def recipe(*overrides): return settings(*recipe_overrides(), *overrides)
+def recipe(*overrides):
+    return settings(*recipe_overrides(), *overrides)
 
 
 def check_recipe():
     "Every key of the recipe is one of verl's (those it lacks are named), verl's own validation passes, and the numbers are the paper's."
     from verl.utils.config import validate_config
+
     overrides = recipe_overrides()
-    assert {o.partition('=')[0] for o in overrides if o.startswith('+')} == {f'+reward.reward_kwargs.{k}' for k in ('max_resp_len', *(f'overlong_buffer_cfg.{k}' for k in ('enable', 'len', 'penalty_factor', 'log')))}
+    assert {o.partition('=')[0] for o in overrides if o.startswith('+')} == {
+        f'+reward.reward_kwargs.{k}'
+        for k in ('max_resp_len', *(f'overlong_buffer_cfg.{k}' for k in ('enable', 'len', 'penalty_factor', 'log')))
+    }
     c = recipe(f'actor_rollout_ref.model.path={tiny()}')
     validate_config(c, use_reference_policy=ray_trainer.need_reference_policy(c), use_critic=ray_trainer.need_critic(c))
     assert not ray_trainer.need_reference_policy(c) and not ray_trainer.need_critic(c)
     actor = c.actor_rollout_ref.actor
-    assert (c.data.train_batch_size, c.actor_rollout_ref.rollout.n, actor.ppo_mini_batch_size, actor.optim.lr) == (32, 5, 8, 1e-6)
-    assert (c.data.max_prompt_length, c.data.max_response_length, actor.entropy_coeff, actor.use_kl_loss, c.algorithm.use_kl_in_reward) == (3072, 2048, 0, False, False)
+    assert (c.data.train_batch_size, c.actor_rollout_ref.rollout.n, actor.ppo_mini_batch_size, actor.optim.lr) == (
+        32,
+        5,
+        8,
+        1e-6,
+    )
+    assert (
+        c.data.max_prompt_length,
+        c.data.max_response_length,
+        actor.entropy_coeff,
+        actor.use_kl_loss,
+        c.algorithm.use_kl_in_reward,
+    ) == (3072, 2048, 0, False, False)
     assert c.trainer.v1.trainer_mode == 'harpo_sync' and c.trainer.nnodes == 2
-    raises(ConfigCompositionException, "Could not override 'trainer.v1.trainer_modus'", recipe, 'trainer.v1.trainer_modus=sync')
+    raises(
+        ConfigCompositionException,
+        "Could not override 'trainer.v1.trainer_modus'",
+        recipe,
+        'trainer.v1.trainer_modus=sync',
+    )
 
 
 def check_no_training_on_a_cpu():
@@ -340,7 +516,11 @@ def check_no_omni():
     "What the chapter says of Qwen2.5-Omni: no table has the whole model, and verl makes no processor for it."
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, Qwen2_5OmniConfig
     from verl.utils.tokenizer import hf_processor
-    assert not any(Qwen2_5OmniConfig in c._model_mapping.keys() for c in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText))
+
+    assert not any(
+        Qwen2_5OmniConfig in c._model_mapping.keys()
+        for c in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText)
+    )
     families = re.findall(r'case "(\w+Processor)"', inspect.getsource(hf_processor))
     assert len(families) == 7 and 'Qwen2_5_VLProcessor' in families and not any('Omni' in f for f in families)
 
@@ -349,6 +529,8 @@ if __name__ == '__main__':
     warnings.simplefilter('ignore')
     failed, chosen = {}, sys.argv[1:] or [n for n in globals() if n.startswith('check_')]
     for name in chosen:
-        try: globals()[name]()
-        except Exception: failed[name] = traceback.format_exc()[-3000:]
+        try:
+            globals()[name]()
+        except Exception:
+            failed[name] = traceback.format_exc()[-3000:]
     print(json.dumps(dict(verl=verl.__version__, ran=chosen, failed=failed)))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+
 from .datasets import DATASETS, Dataset, harmonise
 from .groups import connected_groups, match_key, split_of
 from .mini import CREMAD_SENTENCES, MELD_COLUMNS, MELD_FILES
@@ -20,66 +21,84 @@ from .schema import Reject, Rejected, Row
 
 # %% ../../nbs/atlas/07_adapters.ipynb #76f795af
 def choose_rule(
-    key:str, # Dataset key
-    choices:dict[str, str], # Short name to what the rule does
-    name:str|None, # Short name; None for the first
-)->str: # What the chosen rule does, as it stands in the column `rule`
+    key: str,  # Dataset key
+    choices: dict[str, str],  # Short name to what the rule does
+    name: str | None,  # Short name; None for the first
+) -> str:  # What the chosen rule does, as it stands in the column `rule`
     "One of the rules of a key; SourceError if it has none of that name."
-    if name is not None and name not in choices: raise SourceError(f'{key}: no rule is called {name!r}; choose from {", ".join(f"{n} ({what})" for n, what in choices.items())}')
+    if name is not None and name not in choices:
+        raise SourceError(
+            f'{key}: no rule is called {name!r}; choose from {", ".join(f"{n} ({what})" for n, what in choices.items())}'
+        )
     return choices[name or next(iter(choices))]
 
 # %% ../../nbs/atlas/07_adapters.ipynb #181c5d54
 class Adapter:
     "Reads one source; subclasses give `source`, `records` and `row`."
-    source = ''
-    RULES = {} # Dataset key → short name of a rule → what it does; for keys where there is a choice, the default first
 
-    def __init__(self,
-        folder:Path, # Folder that holds the annotation files
-        seed:int = 0, # Seed of splits made by group
-        rules:dict[str, str]|None = None, # Dataset key to the short name of a rule; None for the defaults
+    source = ''
+    RULES = {}  # Dataset key → short name of a rule → what it does; for keys where there is a choice, the default first
+
+    def __init__(
+        self,
+        folder: Path,  # Folder that holds the annotation files
+        seed: int = 0,  # Seed of splits made by group
+        rules: dict[str, str] | None = None,  # Dataset key to the short name of a rule; None for the defaults
     ):
         self.folder, self.seed, rules = Path(folder), seed, rules or {}
         self.rules = {key: choose_rule(key, choices, rules.get(key)) for key, choices in self.RULES.items()}
-        self.cues = dict(self._read_cues()) if (self.folder/'cues.jsonl').is_file() else {}
+        self.cues = dict(self._read_cues()) if (self.folder / 'cues.jsonl').is_file() else {}
 
     def _read_cues(self):
         for r in read_json_lines(self.folder, 'cues.jsonl', ('row', 'cues')):
             if r.fault or not isinstance(r.data['row'], str) or not isinstance(r.data['cues'], str):
-                raise SourceError(f'{self.folder}/cues.jsonl, line {r.row}: {r.fault or "row and cues must be text"}; mend the line, or remove the file')
+                raise SourceError(
+                    f'{self.folder}/cues.jsonl, line {r.row}: {r.fault or "row and cues must be text"}; mend the line, or remove the file'
+                )
             yield r.data['row'], r.data['cues']
 
-    def records(self)->Iterator[Record]:
+    def records(self) -> Iterator[Record]:
         "Every record of the source's files."
         raise NotImplementedError
 
-    def row(self,
-        record:Record, # From `records`
-        dataset:Dataset, # One of the source's
-    )->Row:
+    def row(
+        self,
+        record: Record,  # From `records`
+        dataset: Dataset,  # One of the source's
+    ) -> Row:
         "The row a record makes for a dataset; `Reject` if it cannot."
         raise NotImplementedError
 
-    def __iter__(self)->Iterator[Row|Rejected]:
+    def __iter__(self) -> Iterator[Row | Rejected]:
         datasets = [d for d in DATASETS.values() if d.source == self.source]
         for record in self.records():
-            for dataset in datasets: yield self._one(record, dataset)
+            for dataset in datasets:
+                yield self._one(record, dataset)
 
     def _one(self, record, dataset):
-        reject = lambda reason: Rejected(dataset.key, record.file, record.row, reason)
-        if record.fault: return reject(record.fault)
-        try: row = self.row(record, dataset)
-        except Reject as e: return reject(str(e))
+        def reject(reason):
+            return Rejected(dataset.key, record.file, record.row, reason)
+
+        if record.fault:
+            return reject(record.fault)
+        try:
+            row = self.row(record, dataset)
+        except Reject as e:
+            return reject(str(e))
         row.source_file, row.source_row = record.file, record.row
-        row.license, row.language, row.rule = dataset.license, row.language or dataset.language, self.rules.get(dataset.key, dataset.rule)
+        row.license, row.language, row.rule = (
+            dataset.license,
+            row.language or dataset.language,
+            self.rules.get(dataset.key, dataset.rule),
+        )
         row.question, row.options = row.question or dataset.question, list(dataset.options)
         return row
 
 # %% ../../nbs/atlas/07_adapters.ipynb #57a9028d
 def labelled(
-    dataset:Dataset, # Whose rule
-    raw:str, # Label as the source writes it
-)->dict[str, str]: # answer, class_label and raw_label of a `Row`
+    dataset: Dataset,  # Whose rule
+    raw: str,  # Label as the source writes it
+) -> dict[str, str]:  # answer, class_label and raw_label of a `Row`
     "The label fields of a row; `Reject` if the rule does not know the label."
     label = harmonise(dataset, raw)
     return dict(answer=label, class_label=label, raw_label=raw)
@@ -87,64 +106,90 @@ def labelled(
 # %% ../../nbs/atlas/07_adapters.ipynb #075e3779
 @lru_cache(1 << 10)
 def whole_number(
-    text:str, # Field of a table
-    name:str, # Its column, for the reason
-)->int:
+    text: str,  # Field of a table
+    name: str,  # Its column, for the reason
+) -> int:
     "A field that must be a whole number; `Reject` if it is not."
-    if not re.fullmatch(r'\s*\d{1,18}\s*', text): raise Reject(f'{name} {text!r} is not a whole number')
+    if not re.fullmatch(r'\s*\d{1,18}\s*', text):
+        raise Reject(f'{name} {text!r} is not a whole number')
     return int(text)
 
 # %% ../../nbs/atlas/07_adapters.ipynb #3a013236
-@lru_cache(1 << 10)   # Both keys ask for the same fields
+@lru_cache(1 << 10)  # Both keys ask for the same fields
 def _seconds(text):
-    if not (m := re.fullmatch(r'\s*(\d+):(\d\d):(\d\d)[,.](\d+)\s*', text)): raise Reject(f'time {text!r} is not HH:MM:SS,mmm')
+    if not (m := re.fullmatch(r'\s*(\d+):(\d\d):(\d\d)[,.](\d+)\s*', text)):
+        raise Reject(f'time {text!r} is not HH:MM:SS,mmm')
     h, m, s, ms = m.groups()
-    return int(h)*3600 + int(m)*60 + int(s) + float(f'0.{ms}')
+    return int(h) * 3600 + int(m) * 60 + int(s) + float(f'0.{ms}')
 
 # %% ../../nbs/atlas/07_adapters.ipynb #973fcc61
 class Meld(Adapter):
     "MELD (Poria et al., ACL 2019): `{train,dev,test}_sent_emo.csv` and clips `dia{i}_utt{j}.mp4` in one folder per split."
+
     source = 'meld'
     SPLIT_OF = {file: split for split, (file, _) in MELD_FILES.items()}
 
     def records(self):
-        for file, _ in MELD_FILES.values(): yield from read_csv(self.folder, file, MELD_COLUMNS)
+        for file, _ in MELD_FILES.values():
+            yield from read_csv(self.folder, file, MELD_COLUMNS)
 
     def row(self, record, dataset):
         r, split = record.data, self.SPLIT_OF[record.file]
         dialogue, turn = whole_number(r['Dialogue_ID'], 'Dialogue_ID'), whole_number(r['Utterance_ID'], 'Utterance_ID')
         name = f'dia{dialogue}_utt{turn}'
-        return Row(f'{dataset.key}/{split}/{name}', dataset.key, dataset.task, split=split, group=f'meld:{split}:dia{dialogue}',
-                   videos=[self.folder/f'{MELD_FILES[split][1]}/{name}.mp4'], transcript=r['Utterance'], transcript_origin='source',
-                   source_medium=f'friends:s{r["Season"].strip()}e{r["Episode"].strip()}', person='friends:' + r['Speaker'].casefold(), start=_seconds(r['StartTime']), end=_seconds(r['EndTime']),
-                   cues=self.cues.get(f'{split}/{name}'), **labelled(dataset, r['Emotion' if dataset.key == 'meld_emotion' else 'Sentiment']))
+        return Row(
+            f'{dataset.key}/{split}/{name}',
+            dataset.key,
+            dataset.task,
+            split=split,
+            group=f'meld:{split}:dia{dialogue}',
+            videos=[self.folder / f'{MELD_FILES[split][1]}/{name}.mp4'],
+            transcript=r['Utterance'],
+            transcript_origin='source',
+            source_medium=f'friends:s{r["Season"].strip()}e{r["Episode"].strip()}',
+            person='friends:' + r['Speaker'].casefold(),
+            start=_seconds(r['StartTime']),
+            end=_seconds(r['EndTime']),
+            cues=self.cues.get(f'{split}/{name}'),
+            **labelled(dataset, r['Emotion' if dataset.key == 'meld_emotion' else 'Sentiment']),
+        )
 
 # %% ../../nbs/atlas/07_adapters.ipynb #e2e9ed97
 _VOTED = dict(A='ANG', D='DIS', F='FEA', H='HAP', N='NEU', S='SAD')
 
+
 def read_votes(
-    folder:Path, # Source folder
-    vote:str = 'VoiceVote', # `VoiceVote`, `FaceVote` or `MultiModalVote`
-)->Iterator[tuple[str, str]]: # Clip and the letters of its vote, several where the crowd is split
+    folder: Path,  # Source folder
+    vote: str = 'VoiceVote',  # `VoiceVote`, `FaceVote` or `MultiModalVote`
+) -> Iterator[tuple[str, str]]:  # Clip and the letters of its vote, several where the crowd is split
     "The crowd's votes of CREMA-D; SourceError if the table is not there."
     for r in read_csv(folder, 'processedResults/summaryTable.csv', ('FileName', vote)):
-        if not r.fault: yield r.data['FileName'], r.data[vote]
+        if not r.fault:
+            yield r.data['FileName'], r.data[vote]
 
 # %% ../../nbs/atlas/07_adapters.ipynb #ed7c206c
 def voted(
-    votes:dict[str, str], # From `read_votes`
-    name:str, # Clip
-)->str: # Raw label, as in file names
+    votes: dict[str, str],  # From `read_votes`
+    name: str,  # Clip
+) -> str:  # Raw label, as in file names
     "What the crowd heard; `Reject` where it is split or did not vote."
     vote = votes.get(name, '')
-    if vote not in _VOTED: raise Reject(f'the crowd is split over {name} ({vote}); this rule has no label for it' if ':' in vote else f'no vote for {name} in processedResults/summaryTable.csv')
+    if vote not in _VOTED:
+        raise Reject(
+            f'the crowd is split over {name} ({vote}); this rule has no label for it'
+            if ':' in vote
+            else f'no vote for {name} in processedResults/summaryTable.csv'
+        )
     return _VOTED[vote]
 
 # %% ../../nbs/atlas/07_adapters.ipynb #93afa0e7
 class Cremad(Adapter):
     "CREMA-D (Cao et al., 2014): `SentenceFilenames.csv` and `AudioWAV/{actor}_{sentence}_{emotion}_{intensity}.wav`."
+
     source = 'cremad'
-    RULES = dict(cremad=dict(intended='intended emotion, from the file name', crowd='what most of the crowd heard in the voice'))
+    RULES = dict(
+        cremad=dict(intended='intended emotion, from the file name', crowd='what most of the crowd heard in the voice')
+    )
 
     def records(self):
         self.votes = dict(read_votes(self.folder)) if self.rules['cremad'] == self.RULES['cremad']['crowd'] else None
@@ -152,61 +197,97 @@ class Cremad(Adapter):
 
     def row(self, record, dataset):
         name = record.data['Filename']
-        if not (m := re.fullmatch(r'(\d+)_([A-Z]{3})_([A-Z]{3})_([A-Z]{2})', name)): raise Reject(f'file name {name!r} is not actor_sentence_emotion_intensity')
+        if not (m := re.fullmatch(r'(\d+)_([A-Z]{3})_([A-Z]{3})_([A-Z]{2})', name)):
+            raise Reject(f'file name {name!r} is not actor_sentence_emotion_intensity')
         actor, sentence, emotion, _ = m.groups()
-        if sentence not in CREMAD_SENTENCES: raise Reject(f'sentence {sentence!r} of {name!r} is none of the twelve')
+        if sentence not in CREMAD_SENTENCES:
+            raise Reject(f'sentence {sentence!r} of {name!r} is none of the twelve')
         group = f'cremad:{actor}'
-        return Row(f'cremad/{name}', 'cremad', dataset.task, split=split_of(group, self.seed), group=group, person=group,
-                   audios=[self.folder/'AudioWAV'/f'{name}.wav'], transcript=CREMAD_SENTENCES[sentence], transcript_origin='source',
-                   cues=self.cues.get(name), **labelled(dataset, emotion if self.votes is None else voted(self.votes, name)))
+        return Row(
+            f'cremad/{name}',
+            'cremad',
+            dataset.task,
+            split=split_of(group, self.seed),
+            group=group,
+            person=group,
+            audios=[self.folder / 'AudioWAV' / f'{name}.wav'],
+            transcript=CREMAD_SENTENCES[sentence],
+            transcript_origin='source',
+            cues=self.cues.get(name),
+            **labelled(dataset, emotion if self.votes is None else voted(self.votes, name)),
+        )
 
 # %% ../../nbs/atlas/07_adapters.ipynb #3d3d0f40
 SIQ2_FILES = dict(train='qa/qa_train.json', val='qa/qa_val.json', test='qa/qa_test.json')
 
 # %% ../../nbs/atlas/07_adapters.ipynb #0ea0149e
-def _is_number(x): return isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x < 10**6
+def _is_number(x):
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x < 10**6
 
 # %% ../../nbs/atlas/07_adapters.ipynb #def90eca
 def siq2_span(
-    ts, # Field `ts`, such as `0.00-60.019000`
-    trim:float|None, # Where the cut starts in its video, in seconds; None if it is not known
-)->dict[str, float]: # start and end in the video, empty without `trim`
+    ts,  # Field `ts`, such as `0.00-60.019000`
+    trim: float | None,  # Where the cut starts in its video, in seconds; None if it is not known
+) -> dict[str, float]:  # start and end in the video, empty without `trim`
     "Where a question looks; `Reject` if it is no span."
     found = re.fullmatch(r'\s*(\d{1,6}(?:\.\d+)?)\s*-\s*(\d{1,6}(?:\.\d+)?)\s*', ts) if isinstance(ts, str) else None
-    if not found: raise Reject(f'ts {str(ts)[:40]!r} is no span such as 0.00-60.00')
-    if trim is not None and not _is_number(trim): raise Reject(f'trims.json has {str(trim)[:40]!r} where a time in seconds is expected')
+    if not found:
+        raise Reject(f'ts {str(ts)[:40]!r} is no span such as 0.00-60.00')
+    if trim is not None and not _is_number(trim):
+        raise Reject(f'trims.json has {str(trim)[:40]!r} where a time in seconds is expected')
     return {} if trim is None else dict(start=trim + float(found[1]), end=trim + float(found[2]))
 
 # %% ../../nbs/atlas/07_adapters.ipynb #5587a69f
 class Siq2(Adapter):
     "Social-IQ 2.0 (Wilf et al., 2023): `qa/qa_{train,val,test}.json`, which are JSON Lines, and `video/{vid_name}.mp4`."
+
     source = 'siq2'
 
     def records(self):
-        self.trims = dict(read_json(self.folder, 'trims.json')) if (self.folder/'trims.json').is_file() else {}
-        for file in SIQ2_FILES.values(): yield from read_json_lines(self.folder, file, ('qid', 'q', 'vid_name', 'ts'))
+        self.trims = dict(read_json(self.folder, 'trims.json')) if (self.folder / 'trims.json').is_file() else {}
+        for file in SIQ2_FILES.values():
+            yield from read_json_lines(self.folder, file, ('qid', 'q', 'vid_name', 'ts'))
 
     def row(self, record, dataset):
         r, file = record.data, Path(record.file).stem.removeprefix('qa_')
         qid, video = text_of(r, 'qid'), text_of(r, 'vid_name')
         group, at = f'youtube:{video}', r.get('answer_idx', '')
         answer = '' if at == '' else text_of(r, f'a{at}')
-        if answer != r.get('ans_corr', ''): raise Reject(f'option {at} is not ans_corr; use the original file')
-        return Row(f'siq2/{file}/{record.row}/{qid}', 'siq2', dataset.task, answer=answer, raw_label=str(at), question=text_of(r, 'q'),
-                   split='test' if file == 'test' else split_of(group, self.seed), group=group, source_medium=group,
-                   choices=[r[f'a{i}'] for i in range(4) if isinstance(r.get(f'a{i}'), str)], **siq2_span(r['ts'], self.trims.get(video)),
-                   videos=[self.folder/'video'/f'{video}.mp4'], cues=self.cues.get(f'{file}/{record.row}'))
+        if answer != r.get('ans_corr', ''):
+            raise Reject(f'option {at} is not ans_corr; use the original file')
+        return Row(
+            f'siq2/{file}/{record.row}/{qid}',
+            'siq2',
+            dataset.task,
+            answer=answer,
+            raw_label=str(at),
+            question=text_of(r, 'q'),
+            split='test' if file == 'test' else split_of(group, self.seed),
+            group=group,
+            source_medium=group,
+            choices=[r[f'a{i}'] for i in range(4) if isinstance(r.get(f'a{i}'), str)],
+            **siq2_span(r['ts'], self.trims.get(video)),
+            videos=[self.folder / 'video' / f'{video}.mp4'],
+            cues=self.cues.get(f'{file}/{record.row}'),
+        )
 
 # %% ../../nbs/atlas/07_adapters.ipynb #c96a09f2
 class Mustard(Adapter):
     "MUStARD (Castro et al., ACL 2019): `sarcasm_data.json` and, if downloaded, `utterances_final/{id}.mp4`."
+
     source, file = 'mustard', 'sarcasm_data.json'
 
-    def _before(self, data): return [line for line in data['context'] if isinstance(line, str)] if isinstance(data.get('context'), list) else []
+    def _before(self, data):
+        return (
+            [line for line in data['context'] if isinstance(line, str)] if isinstance(data.get('context'), list) else []
+        )
 
     def records(self):
         entries = read_json(self.folder, self.file)
-        records = [json_record(self.file, n, r, ('utterance', 'speaker', 'show', 'sarcasm')) for n, (_, r) in enumerate(entries, 1)]
+        records = [
+            json_record(self.file, n, r, ('utterance', 'speaker', 'show', 'sarcasm'))
+            for n, (_, r) in enumerate(entries, 1)
+        ]
         first = {}
         for (key, _), r, group in zip(entries, records, connected_groups([self._lines(r.data) for r in records])):
             yield replace(r, data=dict(r.data, id=key, scene=first.setdefault(group, key)))
@@ -218,6 +299,17 @@ class Mustard(Adapter):
     def row(self, record, dataset):
         r = record.data
         group = f'mustard:{r["scene"]}'
-        return Row(f'mmsd/{r["id"]}', 'mmsd', dataset.task, split=split_of(group, self.seed), group=group,
-                   person=f'{text_of(r, "show")}:{text_of(r, "speaker")}'.casefold(), videos=[self.folder/'utterances_final'/f'{r["id"]}.mp4'],
-                   transcript=text_of(r, 'utterance'), context=self._before(r), transcript_origin='source', cues=self.cues.get(r['id']), **labelled(dataset, str(r['sarcasm']).lower()))
+        return Row(
+            f'mmsd/{r["id"]}',
+            'mmsd',
+            dataset.task,
+            split=split_of(group, self.seed),
+            group=group,
+            person=f'{text_of(r, "show")}:{text_of(r, "speaker")}'.casefold(),
+            videos=[self.folder / 'utterances_final' / f'{r["id"]}.mp4'],
+            transcript=text_of(r, 'utterance'),
+            context=self._before(r),
+            transcript_origin='source',
+            cues=self.cues.get(r['id']),
+            **labelled(dataset, str(r['sarcasm']).lower()),
+        )

@@ -8,7 +8,9 @@ __all__ = ['FACTS', 'CODES', 'COUNTS', 'CATEGORIES', 'WORDINGS', 'Facts', 'card'
 # %% ../../nbs/atlas/15_cards.ipynb #0353845d
 from dataclasses import dataclass
 from pathlib import Path
+
 import yaml
+
 from .datasets import DATASETS, build_prompt
 from .reading import SourceError
 from .schema import Row
@@ -18,16 +20,17 @@ from .sources.registry import ADAPTERS
 @dataclass(frozen=True)
 class Facts:
     "What a card says of a source."
-    citation:str # Authors, title or venue, year
-    access:str # Provider and terms
-    size:str # Rows of the original
-    category:str # Hugging Face size category
-    modalities:tuple # Of the original
-    collection:str # How it came about
-    splits:str # Official split, and what we do
-    issues:str # Known faults
-    shortcuts:str # What a model could score on without understanding
-    ethics:str # People and consent
+
+    citation: str  # Authors, title or venue, year
+    access: str  # Provider and terms
+    size: str  # Rows of the original
+    category: str  # Hugging Face size category
+    modalities: tuple  # Of the original
+    collection: str  # How it came about
+    splits: str  # Official split, and what we do
+    issues: str  # Known faults
+    shortcuts: str  # What a model could score on without understanding
+    ethics: str  # People and consent
 
 # %% ../../nbs/atlas/15_cards.ipynb #c573b2b4
 FACTS = {}
@@ -35,181 +38,388 @@ FACTS = {}
 # %% ../../nbs/atlas/15_cards.ipynb #35207cdc
 _TV = 'Fictional dialogue by actors; the shows belong to their owners and cannot be passed on.'
 FACTS['meld'] = Facts(
-    'Poria, Hazarika, Majumder, Naik, Cambria, Mihalcea: MELD, ACL 2019', 'annotations on GitHub; clips as an archive of about 11 GB', '13,708 utterances', '10K<n<100K',
-    ('text', 'audio', 'video'), 'Utterances of the series Friends, labelled for emotion and sentiment.',
+    'Poria, Hazarika, Majumder, Naik, Cambria, Mihalcea: MELD, ACL 2019',
+    'annotations on GitHub; clips as an archive of about 11 GB',
+    '13,708 utterances',
+    '10K<n<100K',
+    ('text', 'audio', 'video'),
+    'Utterances of the series Friends, labelled for emotion and sentiment.',
     'Official: 9,989 / 1,109 / 2,610; honoured. Dialogue ids restart in each split.',
     'One clip is missing, one is corrupt; one span has no length, 223 are under 0.3 s, two of the test set are minutes long; words after an emphasis are often lost; 25 longer test utterances stand word for word in train. Neither episode- nor speaker-independent: 2,608 of 2,609 test rows come from an episode, and 2,500 have a speaker, that is in train.',
-    'Sentiment follows from emotion except for surprise, so its two keys are not independent tasks. 69 of 100 test speakers are in train. The label depends on context that a single utterance lacks.', _TV)
+    'Sentiment follows from emotion except for surprise, so its two keys are not independent tasks. 69 of 100 test speakers are in train. The label depends on context that a single utterance lacks.',
+    _TV,
+)
 FACTS['mustard'] = Facts(
-    'Castro, Hazarika, Pérez-Rosas, Zimmermann, Mihalcea, Poria: MUStARD, ACL 2019', 'annotations on GitHub; clips by link', '690 utterances', 'n<1K',
-    ('text', 'audio', 'video'), 'Utterances of four series, half of them sarcastic, with the lines before them.',
+    'Castro, Hazarika, Pérez-Rosas, Zimmermann, Mihalcea, Poria: MUStARD, ACL 2019',
+    'annotations on GitHub; clips by link',
+    '690 utterances',
+    'n<1K',
+    ('text', 'audio', 'video'),
+    'Utterances of four series, half of them sarcastic, with the lines before them.',
     'No official training split; ours is by scene (remarks that share a line).',
     'Nine duplicate utterances. 162 of its 297 longer Friends utterances are in MELD, 161 of them in its train split. The released key `mmsd` recalls another data set.',
-    'Show and speaker: rows of Golden Girls are sarcastic in 39 of 40 cases, those of Sarcasmaholics Anonymous in 14 of 14, and 120 of 158 of the speaker Chandler. A laugh track may be audible (not verified).', _TV)
+    'Show and speaker: rows of Golden Girls are sarcastic in 39 of 40 cases, those of Sarcasmaholics Anonymous in 14 of 14, and 120 of 158 of the speaker Chandler. A laugh track may be audible (not verified).',
+    _TV,
+)
 FACTS['cremad'] = Facts(
-    'Cao, Cooper, Keutmann, Gur, Nenkova, Verma: CREMA-D, IEEE Transactions on Affective Computing 2014', 'GitHub with git-LFS', '7,442 clips of 91 actors', '1K<n<10K',
-    ('audio', 'video'), 'Actors speak twelve fixed sentences with six intended emotions; a crowd then labelled voice, face and both.',
+    'Cao, Cooper, Keutmann, Gur, Nenkova, Verma: CREMA-D, IEEE Transactions on Affective Computing 2014',
+    'GitHub with git-LFS',
+    '7,442 clips of 91 actors',
+    '1K<n<10K',
+    ('audio', 'video'),
+    'Actors speak twelve fixed sentences with six intended emotions; a crowd then labelled voice, face and both.',
     'None official; ours is by actor.',
     'By voice the crowd agrees with the intended emotion in 3,099 clips (41.6 %), so the human ceiling is low. Four clips are listed as broken; repository media are LFS pointers until pulled.',
-    'None known from text: the sentences are the same for every emotion.', 'Actors; acted, not felt.')
+    'None known from text: the sentences are the same for every emotion.',
+    'Actors; acted, not felt.',
+)
 FACTS['siq2'] = Facts(
-    'Wilf, Mathur, Mathew, Ko, Kebe, Liang, Morency: Social-IQ 2.0 challenge, ICCV 2023 workshop', 'annotations on GitHub; videos from YouTube, which vanish with time', '7,102 answered questions', '1K<n<10K',
-    ('text', 'audio', 'video'), 'Questions about social situations in one-minute cuts, four options each.',
+    'Wilf, Mathur, Mathew, Ko, Kebe, Liang, Morency: Social-IQ 2.0 challenge, ICCV 2023 workshop',
+    'annotations on GitHub; videos from YouTube, which vanish with time',
+    '7,102 answered questions',
+    '1K<n<10K',
+    ('text', 'audio', 'video'),
+    'Questions about social situations in one-minute cuts, four options each.',
     'The test file has no answers; train and val are split anew by video.',
     '182 of its test videos are also in train, 27 in val. Files named .json are JSON Lines. 23 question ids come twice, and 55 questions have two options alike. 43 videos are also in CMU-MOSEI.',
-    'The longest option is right in 35 % (chance 25 %); the Atlas drops the options.', 'People in public videos did not agree to this use.')
+    'The longest option is right in 35 % (chance 25 %); the Atlas drops the options.',
+    'People in public videos did not agree to this use.',
+)
 
 # %% ../../nbs/atlas/15_cards.ipynb #6cf00c84
 FACTS['mosei'] = Facts(
-    'Zadeh, Liang, Poria, Cambria, Morency: CMU-MOSEI, ACL 2018', 'labels from a CMU server; raw videos by request', 'about 23,400 sentences (not verified)', '10K<n<100K',
-    ('text', 'audio', 'video'), 'Video blogs, sentence by sentence, with sentiment from -3 to 3 and six emotion intensities.',
+    'Zadeh, Liang, Poria, Cambria, Morency: CMU-MOSEI, ACL 2018',
+    'labels from a CMU server; raw videos by request',
+    'about 23,400 sentences (not verified)',
+    '10K<n<100K',
+    ('text', 'audio', 'video'),
+    'Video blogs, sentence by sentence, with sentiment from -3 to 3 and six emotion intensities.',
     'Folds of 2,249 / 300 / 678 videos from the SDK; honoured.',
     'Wrong time stamps and texts that do not match the sound are reported; rows without any emotion have no class and are dropped. Three published sentiment rules give three data sets.',
-    'Not measured.', 'People in public videos did not agree to this use.')
+    'Not measured.',
+    'People in public videos did not agree to this use.',
+)
 FACTS['tess'] = Facts(
-    'Pichora-Fuller, Dupuis: Toronto Emotional Speech Set, University of Toronto 2010/2020 (not verified)', 'Borealis Dataverse', '2,800 clips', '1K<n<10K', ('audio',),
-    'Two actresses say "Say the word …" with 200 words and seven emotions.', 'None official; by word, since two actresses cannot be split three ways.',
-    'Folder names differ in case and spelling; one file name is misspelt (not verified).', 'Both voices are in every split, so speaker cues carry over.', 'Actresses; acted, not felt.')
+    'Pichora-Fuller, Dupuis: Toronto Emotional Speech Set, University of Toronto 2010/2020 (not verified)',
+    'Borealis Dataverse',
+    '2,800 clips',
+    '1K<n<10K',
+    ('audio',),
+    'Two actresses say "Say the word …" with 200 words and seven emotions.',
+    'None official; by word, since two actresses cannot be split three ways.',
+    'Folder names differ in case and spelling; one file name is misspelt (not verified).',
+    'Both voices are in every split, so speaker cues carry over.',
+    'Actresses; acted, not felt.',
+)
 
 # %% ../../nbs/atlas/15_cards.ipynb #7c03a0fb
 FACTS['chsimsv2'] = Facts(
-    'Liu, Yuan, Mao, et al.: CH-SIMS v2.0, ICMI 2022', 'by download link', '4,402 supervised clips', '1K<n<10K', ('text', 'audio', 'video'),
-    'Chinese video clips with sentiment scores, the mean of five raters (not verified), jointly and per modality.', 'Column `mode`; honoured.',
-    'Contains the clips of v1. Ids may lose leading zeros when read as numbers. The bands of the release are not known; ours are the usual ones.', 'Not measured.', _TV)
+    'Liu, Yuan, Mao, et al.: CH-SIMS v2.0, ICMI 2022',
+    'by download link',
+    '4,402 supervised clips',
+    '1K<n<10K',
+    ('text', 'audio', 'video'),
+    'Chinese video clips with sentiment scores, the mean of five raters (not verified), jointly and per modality.',
+    'Column `mode`; honoured.',
+    'Contains the clips of v1. Ids may lose leading zeros when read as numbers. The bands of the release are not known; ours are the usual ones.',
+    'Not measured.',
+    _TV,
+)
 FACTS['urfunny'] = Facts(
-    'Hasan, Rahman, Zadeh, et al.: UR-FUNNY, EMNLP 2019', 'pickles by download link', '10,166 instances (V2)', '10K<n<100K', ('text', 'audio', 'video'),
-    'Punch lines of TED talks and sentences beside them, from "(Laughter)" in the transcripts.', '`data_folds`, disjoint by speaker; honoured.',
-    'V1 and V2 differ. The release seems to hold a part only.', 'The mark "(Laughter)" is the label and is stripped; laughter in the sound of a clip cut late gives it away.', 'Public speakers, who did not agree to this use.')
+    'Hasan, Rahman, Zadeh, et al.: UR-FUNNY, EMNLP 2019',
+    'pickles by download link',
+    '10,166 instances (V2)',
+    '10K<n<100K',
+    ('text', 'audio', 'video'),
+    'Punch lines of TED talks and sentences beside them, from "(Laughter)" in the transcripts.',
+    '`data_folds`, disjoint by speaker; honoured.',
+    'V1 and V2 differ. The release seems to hold a part only.',
+    'The mark "(Laughter)" is the label and is stripped; laughter in the sound of a clip cut late gives it away.',
+    'Public speakers, who did not agree to this use.',
+)
 FACTS['ptsd_in_the_wild'] = Facts(
-    'Sawadogo, Pala, Singh, et al.: PTSD in the Wild, arXiv 2209.14085', 'by request', 'about 600 videos (not verified)', 'n<1K', ('audio', 'video'),
-    'Videos found on the web, sorted into people who report PTSD and others.', 'Folders; honoured.',
-    'Positive and negative videos differ in channel, length and topic.', 'The paper reports a score of 1.00: recording source rather than behaviour is the likely reason, until shown otherwise.',
-    'Health of identifiable people, collected from the web. Not a diagnosis. Do not use it to judge anybody.')
+    'Sawadogo, Pala, Singh, et al.: PTSD in the Wild, arXiv 2209.14085',
+    'by request',
+    'about 600 videos (not verified)',
+    'n<1K',
+    ('audio', 'video'),
+    'Videos found on the web, sorted into people who report PTSD and others.',
+    'Folders; honoured.',
+    'Positive and negative videos differ in channel, length and topic.',
+    'The paper reports a score of 1.00: recording source rather than behaviour is the likely reason, until shown otherwise.',
+    'Health of identifiable people, collected from the web. Not a diagnosis. Do not use it to judge anybody.',
+)
 
 # %% ../../nbs/atlas/15_cards.ipynb #b5e9a861
 FACTS['daicwoz'] = Facts(
-    'Gratch et al.: Distress Analysis Interview Corpus, LREC 2014; splits of AVEC 2017', 'signed agreement with USC-ICT', '189 interviews', 'n<1K', ('text', 'audio'),
-    'Interviews by a virtual interviewer, with the PHQ-8 questionnaire.', '107 / 35 / 47; honoured. The release puts its test rows into two splits.',
+    'Gratch et al.: Distress Analysis Interview Corpus, LREC 2014; splits of AVEC 2017',
+    'signed agreement with USC-ICT',
+    '189 interviews',
+    'n<1K',
+    ('text', 'audio'),
+    'Interviews by a virtual interviewer, with the PHQ-8 questionnaire.',
+    '107 / 35 / 47; honoured. The release puts its test rows into two splits.',
     'One binary label contradicts its score, so the score decides. Some transcripts are offset (not verified).',
     'The interviewer’s prompts alone reach an F1 of about .90 (arXiv 2404.14463): only the participant’s turns are kept.',
-    'Health of people who agreed to research use only; transcripts must not be sent to outside services. A screening result, not a diagnosis.')
+    'Health of people who agreed to research use only; transcripts must not be sent to outside services. A screening result, not a diagnosis.',
+)
 FACTS['mmpsy'] = Facts(
-    'Qin et al.: Mental-Perceiver, arXiv 2408.12088', 'GitHub; sound only as features', '1,275 participants', '1K<n<10K', ('text',),
-    'Pupils’ answers to interview questions, with PHQ-9 and GAD-7.', 'None official; by participant over both keys.',
+    'Qin et al.: Mental-Perceiver, arXiv 2408.12088',
+    'GitHub; sound only as features',
+    '1,275 participants',
+    '1K<n<10K',
+    ('text',),
+    'Pupils’ answers to interview questions, with PHQ-9 and GAD-7.',
+    'None official; by participant over both keys.',
     'Levels in the file do not follow its own bands, so the score decides. Transcripts come from a recogniser, the questions are not given.',
-    'Always answering "no anxiety" reaches a weighted F1 of about .84.', 'Minors and mental health: keep as little as possible. A screening result, not a diagnosis.')
+    'Always answering "no anxiety" reaches a weighted F1 of about .84.',
+    'Minors and mental health: keep as little as possible. A screening result, not a diagnosis.',
+)
 FACTS['intentqa'] = Facts(
-    'Li, Wei, Han, Fan: IntentQA, ICCV 2023', 'GitHub; videos of NExT-QA and VidOR', '16,297 questions (not verified)', '10K<n<100K', ('text', 'video'),
-    'Questions about intentions in home videos, five options each, built from NExT-QA.', 'Official; honoured.',
+    'Li, Wei, Han, Fan: IntentQA, ICCV 2023',
+    'GitHub; videos of NExT-QA and VidOR',
+    '16,297 questions (not verified)',
+    '10K<n<100K',
+    ('text', 'video'),
+    'Questions about intentions in home videos, five options each, built from NExT-QA.',
+    'Official; honoured.',
     'A quarter of the rows ask for what comes after or before, not for an intention. NExT-QA cannot serve as an independent set.',
-    'Without the options several phrases can answer a question.', 'Home videos of private people.')
+    'Without the options several phrases can answer a question.',
+    'Home videos of private people.',
+)
 FACTS['mimeqa'] = Facts(
-    'Li, Liang, et al.: MimeQA, arXiv 2502.16671', 'Hugging Face hub', '806 questions on 101 videos', 'n<1K', ('video',),
-    'Questions about mime performances.', 'None official; by video.', 'Few videos with eight questions each.', 'Not measured.', 'Performers in public videos.')
+    'Li, Liang, et al.: MimeQA, arXiv 2502.16671',
+    'Hugging Face hub',
+    '806 questions on 101 videos',
+    'n<1K',
+    ('video',),
+    'Questions about mime performances.',
+    'None official; by video.',
+    'Few videos with eight questions each.',
+    'Not measured.',
+    'Performers in public videos.',
+)
 
 # %% ../../nbs/atlas/15_cards.ipynb #ec4ec6de
 CODES = dict(av_asd='AUT', iemocap='SER', eatd='IDR', mvsa='SMSA', sarcnet='SIR')
 FACTS['av_asd'] = Facts(
-    'Deng, Kosloski, Patel, Barnett, Nan, Kaplan, et al.: Hear Me, See Me, Understand Me: Audio-Visual Autism Behavior Recognition, arXiv 2406.02554', 'tables on GitHub; videos from YouTube and Facebook, which vanish with time',
-    '928 clips by its tables, 927 by its paper', 'n<1K', ('audio', 'video'), 'Clips of published videos, marked for nine behaviours that matter in a screening for autism, and Background for none.',
-    'Official: 553 / 193 / 182; honoured. No source video is in two parts.', 'Several labels per clip. Source ids of two platforms are not told apart, so an overlap with other sources cut from YouTube would not be seen.',
-    'Clips of one video share room, camera and child: score by source video.', 'Mostly children, in videos their families published for other reasons. Nobody is diagnosed by it. Do not use it to judge anybody.')
+    'Deng, Kosloski, Patel, Barnett, Nan, Kaplan, et al.: Hear Me, See Me, Understand Me: Audio-Visual Autism Behavior Recognition, arXiv 2406.02554',
+    'tables on GitHub; videos from YouTube and Facebook, which vanish with time',
+    '928 clips by its tables, 927 by its paper',
+    'n<1K',
+    ('audio', 'video'),
+    'Clips of published videos, marked for nine behaviours that matter in a screening for autism, and Background for none.',
+    'Official: 553 / 193 / 182; honoured. No source video is in two parts.',
+    'Several labels per clip. Source ids of two platforms are not told apart, so an overlap with other sources cut from YouTube would not be seen.',
+    'Clips of one video share room, camera and child: score by source video.',
+    'Mostly children, in videos their families published for other reasons. Nobody is diagnosed by it. Do not use it to judge anybody.',
+)
 FACTS['iemocap'] = Facts(
-    'Busso, Bulut, Lee, Kazemzadeh, et al.: IEMOCAP, Language Resources and Evaluation 2008', 'on request from the University of Southern California', 'about 10,000 utterances, of which about 5,500 in the usual four classes (not verified)', '10K<n<100K',
-    ('text', 'audio', 'video'), 'Ten actors in five sessions play written and improvised dialogues; several raters per utterance.', 'None official; all rows are test rows here.',
+    'Busso, Bulut, Lee, Kazemzadeh, et al.: IEMOCAP, Language Resources and Evaluation 2008',
+    'on request from the University of Southern California',
+    'about 10,000 utterances, of which about 5,500 in the usual four classes (not verified)',
+    '10K<n<100K',
+    ('text', 'audio', 'video'),
+    'Ten actors in five sessions play written and improvised dialogues; several raters per utterance.',
+    'None official; all rows are test rows here.',
     'The letter after the session number is not the speaker’s. Labels outside the four classes, and utterances over which raters disagreed, are rejected by the rule.',
-    'The same scripts are played in every session, so words can be known from another session; how much of the label they carry is not measured.', 'Actors; acted, not felt.')
+    'The same scripts are played in every session, so words can be known from another session; how much of the label they carry is not measured.',
+    'Actors; acted, not felt.',
+)
 
 # %% ../../nbs/atlas/15_cards.ipynb #f265910f
 FACTS['eatd'] = Facts(
-    'Shen, Yang, Lin: EATD-Corpus, ICASSP 2022', 'by download link', '162 people, of whom the second paper used 83 (not verified)', 'n<1K', ('text', 'audio'),
-    'Students answer three questions meant to bring out three moods, and fill in the SDS.', 'Folders t_ and v_; only t_ is read, as in the second paper, and all rows are test rows.',
-    'Transcripts exist and are not in the prompt. Two of the three answers may say nothing of the label.', 'About one person in five is above the cut (not verified): read a score beside that of the constant answer.',
-    'Mental health of students. A screening result, not a diagnosis.')
+    'Shen, Yang, Lin: EATD-Corpus, ICASSP 2022',
+    'by download link',
+    '162 people, of whom the second paper used 83 (not verified)',
+    'n<1K',
+    ('text', 'audio'),
+    'Students answer three questions meant to bring out three moods, and fill in the SDS.',
+    'Folders t_ and v_; only t_ is read, as in the second paper, and all rows are test rows.',
+    'Transcripts exist and are not in the prompt. Two of the three answers may say nothing of the label.',
+    'About one person in five is above the cut (not verified): read a score beside that of the constant answer.',
+    'Mental health of students. A screening result, not a diagnosis.',
+)
 FACTS['mvsa'] = Facts(
-    'Niu, Zhu, Pang, El Saddik: Sentiment Analysis on Multi-View Social Data, MMM 2016', 'by download link', '19,600 posts (not verified)', '10K<n<100K', ('text', 'image'),
-    'Posts with picture and text; three raters, one vote each on text and on image.', 'None official; all rows are test rows here. The authors of the second paper drew equally many per class; here all are kept.',
-    'Posts with fewer than five equal votes of six are rejected by the rule. Some texts are said not to be UTF-8.', 'Hashtags may name the sentiment (not measured).', 'Posts of people who did not agree to this use.')
+    'Niu, Zhu, Pang, El Saddik: Sentiment Analysis on Multi-View Social Data, MMM 2016',
+    'by download link',
+    '19,600 posts (not verified)',
+    '10K<n<100K',
+    ('text', 'image'),
+    'Posts with picture and text; three raters, one vote each on text and on image.',
+    'None official; all rows are test rows here. The authors of the second paper drew equally many per class; here all are kept.',
+    'Posts with fewer than five equal votes of six are rejected by the rule. Some texts are said not to be UTF-8.',
+    'Hashtags may name the sentiment (not measured).',
+    'Posts of people who did not agree to this use.',
+)
 FACTS['sarcnet'] = Facts(
-    'Yue, Shi, Mao, Hu, Cambria: SarcNet, LREC-COLING 2024', 'not verified', '3,335 posts (not verified)', '1K<n<10K', ('text', 'image'),
-    'Posts in English and Chinese, labelled for the text, for the picture, and for both together.', 'Tables for train, val and test; honoured.',
-    'Tables are in GBK, where damage often cannot be seen. Names of columns are inferred. Another label for the negative class than in the Atlas.', 'The language may tell the label, if classes differ by it (not measured).', 'Posts of people who did not agree to this use.')
+    'Yue, Shi, Mao, Hu, Cambria: SarcNet, LREC-COLING 2024',
+    'not verified',
+    '3,335 posts (not verified)',
+    '1K<n<10K',
+    ('text', 'image'),
+    'Posts in English and Chinese, labelled for the text, for the picture, and for both together.',
+    'Tables for train, val and test; honoured.',
+    'Tables are in GBK, where damage often cannot be seen. Names of columns are inferred. Another label for the negative class than in the Atlas.',
+    'The language may tell the label, if classes differ by it (not measured).',
+    'Posts of people who did not agree to this use.',
+)
 
 # %% ../../nbs/atlas/15_cards.ipynb #37c8bd53
 COUNTS = {
-    'meld_emotion': {'anger': [1109, 153, 345], 'disgust': [271, 22, 68], 'fear': [268, 40, 50], 'happy': [1743, 163, 402], 'surprise': [1205, 150, 281], 'neutral': [4710, 470, 1256], 'sad': [683, 111, 208]},
+    'meld_emotion': {
+        'anger': [1109, 153, 345],
+        'disgust': [271, 22, 68],
+        'fear': [268, 40, 50],
+        'happy': [1743, 163, 402],
+        'surprise': [1205, 150, 281],
+        'neutral': [4710, 470, 1256],
+        'sad': [683, 111, 208],
+    },
     'meld_senti': {'negative': [2945, 406, 833], 'neutral': [4710, 470, 1256], 'positive': [2334, 233, 521]},
     'mmsd': {'sarcasm': [237, 35, 73], 'not sarcasm': [238, 29, 78]},
-    'cremad': {'anger': [851, 98, 322], 'disgust': [851, 98, 322], 'fear': [851, 98, 322], 'happy': [851, 98, 322], 'neutral': [728, 83, 276], 'sad': [851, 98, 322]},
-}   # Label to rows in train, validation and test
+    'cremad': {
+        'anger': [851, 98, 322],
+        'disgust': [851, 98, 322],
+        'fear': [851, 98, 322],
+        'happy': [851, 98, 322],
+        'neutral': [728, 83, 276],
+        'sad': [851, 98, 322],
+    },
+}  # Label to rows in train, validation and test
 
 # %% ../../nbs/atlas/15_cards.ipynb #579f7b98
 CATEGORIES = dict(cls='text-classification', qa='question-answering')
 
+
 def _front_matter(d, f):
-    meta = dict(pretty_name=f'{d.name} ({d.key})', language=list(d.languages) or [d.language], license='other',
-                license_name=d.license, task_categories=[CATEGORIES[d.task.rsplit("_", 1)[1]]], size_categories=[f.category], modalities=list(f.modalities), tags=['held-out' if d.held_out else 'human-behavior-atlas', d.task])
+    meta = dict(
+        pretty_name=f'{d.name} ({d.key})',
+        language=list(d.languages) or [d.language],
+        license='other',
+        license_name=d.license,
+        task_categories=[CATEGORIES[d.task.rsplit('_', 1)[1]]],
+        size_categories=[f.category],
+        modalities=list(f.modalities),
+        tags=['held-out' if d.held_out else 'human-behavior-atlas', d.task],
+    )
     return yaml.safe_dump(meta, sort_keys=False, allow_unicode=True)
 
 # %% ../../nbs/atlas/15_cards.ipynb #f8e69b9b
 def _held_out(d):
     "Paragraph of a held-out set; nothing for a key of the Atlas."
-    if not d.held_out: return ''
-    named = 'the paper names it; the wording of its prompt is ours' if d.source == 'av_asd' else 'that it is this set is inferred, and so are its labels and prompt'
+    if not d.held_out:
+        return ''
+    named = (
+        'the paper names it; the wording of its prompt is ours'
+        if d.source == 'av_asd'
+        else 'that it is this set is inferred, and so are its labels and prompt'
+    )
     return f'**Held-out set of the second paper** (OmniSapiens 2.0, arXiv 2602.10635), code {CODES[d.source]}: {named}. To test on, not to train on; it is none of the sixteen keys.\n\n'
 
 # %% ../../nbs/atlas/15_cards.ipynb #8335049f
 def _labels(d):
-    if not d.labels: return f'Open answers. Rule: {d.rule}.'
+    if not d.labels:
+        return f'Open answers. Rule: {d.rule}.'
     rows = '\n'.join(f'| {raw} | {label} |' for raw, label in d.labels.items())
     return f'Rule: {d.rule}.\n\n| raw | Atlas |\n| --- | --- |\n{rows}'
 
 # %% ../../nbs/atlas/15_cards.ipynb #49315471
 def card(
-    key:str, # Dataset key
-)->str: # Markdown with YAML front matter
+    key: str,  # Dataset key
+) -> str:  # Markdown with YAML front matter
     "Data card of a dataset key."
     d, f = DATASETS[key], FACTS[DATASETS[key].source]
-    sections = dict(Composition=f'{f.size}. Modalities of the original: {", ".join(f.modalities)}. Task{"" if d.held_out else " of the Atlas"}: `{d.task}`.{_counted(d)}', Collection=f.collection,
-                    Access=f'{f.access[0].upper() + f.access[1:]}. Licence: {d.license}. Nothing of it is in this repository.', Folder=_folder(d), Labels=_labels(d) + _choices(d), Prompt=_prompt(d), Splits=f.splits,
-                    **{'Known issues': f.issues, 'Shortcuts': f.shortcuts, 'Ethics and consent': f.ethics, 'Citation': f.citation + '.'})
-    return f'---\n{_front_matter(d, f)}---\n\n# {d.name} (`{key}`)\n\n{_held_out(d)}' + '\n\n'.join(f'## {title}\n\n{text}' for title, text in sections.items()) + '\n'
+    sections = dict(
+        Composition=f'{f.size}. Modalities of the original: {", ".join(f.modalities)}. Task{"" if d.held_out else " of the Atlas"}: `{d.task}`.{_counted(d)}',
+        Collection=f.collection,
+        Access=f'{f.access[0].upper() + f.access[1:]}. Licence: {d.license}. Nothing of it is in this repository.',
+        Folder=_folder(d),
+        Labels=_labels(d) + _choices(d),
+        Prompt=_prompt(d),
+        Splits=f.splits,
+        **{
+            'Known issues': f.issues,
+            'Shortcuts': f.shortcuts,
+            'Ethics and consent': f.ethics,
+            'Citation': f.citation + '.',
+        },
+    )
+    return (
+        f'---\n{_front_matter(d, f)}---\n\n# {d.name} (`{key}`)\n\n{_held_out(d)}'
+        + '\n\n'.join(f'## {title}\n\n{text}' for title, text in sections.items())
+        + '\n'
+    )
 
 # %% ../../nbs/atlas/15_cards.ipynb #c275c3fd
 def write_cards(
-    folder:Path, # Gets one file per key
-)->list[Path]: # Files written
+    folder: Path,  # Gets one file per key
+) -> list[Path]:  # Files written
     "Write every card."
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir(): raise SourceError(f'{folder}: is a file; give a folder')
+    if folder.exists() and not folder.is_dir():
+        raise SourceError(f'{folder}: is a file; give a folder')
     folder.mkdir(parents=True, exist_ok=True)
-    for key in DATASETS: (folder/f'{key}.md').write_text(card(key), encoding='utf-8')
+    for key in DATASETS:
+        (folder / f'{key}.md').write_text(card(key), encoding='utf-8')
     return sorted(folder.glob('*.md'))
 
 # %% ../../nbs/atlas/15_cards.ipynb #71e9df0d
 def _folder(d):
     expected = ADAPTERS[d.source].__doc__.partition(': ')[2]
-    absent = 'Where a clip is not in the folder the row goes on as a text row, and says so.' if d.text_carries else 'Where a medium is not in the folder the row is rejected, since words alone do not carry the label.'
+    absent = (
+        'Where a clip is not in the folder the row goes on as a text row, and says so.'
+        if d.text_carries
+        else 'Where a medium is not in the folder the row is rejected, since words alone do not carry the label.'
+    )
     return f'`--source {d.source}=FOLDER` expects {expected} {absent} A row without a sound label is rejected with the reason; a medium that is there and cannot be decoded, or is a git-LFS pointer, is a rejection too.'
+
 
 def _choices(d):
     choices = ADAPTERS[d.source].RULES.get(d.key, {})
-    rows = ''.join(f'| `{name}` | {what}{" (default)" if n == 0 else ""} |\n' for n, (name, what) in enumerate(choices.items()))
-    return f'\n\nOther rules can be chosen with `--rule {d.key}=NAME`:\n\n| name | rule |\n| --- | --- |\n{rows.rstrip()}' if choices else ''
+    rows = ''.join(
+        f'| `{name}` | {what}{" (default)" if n == 0 else ""} |\n' for n, (name, what) in enumerate(choices.items())
+    )
+    return (
+        f'\n\nOther rules can be chosen with `--rule {d.key}=NAME`:\n\n| name | rule |\n| --- | --- |\n{rows.rstrip()}'
+        if choices
+        else ''
+    )
 
 # %% ../../nbs/atlas/15_cards.ipynb #51b8c67b
-WORDINGS = {'released': 'the released wording', 'in part': 'parts of the release were seen, the rest is ours', 'ours': 'ours, since the released wording was not seen'}
+WORDINGS = {
+    'released': 'the released wording',
+    'in part': 'parts of the release were seen, the rest is ours',
+    'ours': 'ours, since the released wording was not seen',
+}
 
-_HEARD = ('cremad', 'tess', 'daicwoz', 'iemocap', 'eatd')   # Keys that take the sound alone
-_WORDLESS = ('siq2', 'intentqa', 'mimeqa', 'ptsd_in_the_wild', 'av_asd', 'eatd')   # Keys whose rows have no transcript
+_HEARD = ('cremad', 'tess', 'daicwoz', 'iemocap', 'eatd')  # Keys that take the sound alone
+_WORDLESS = ('siq2', 'intentqa', 'mimeqa', 'ptsd_in_the_wild', 'av_asd', 'eatd')  # Keys whose rows have no transcript
+
 
 def _prompt(d):
     has = FACTS[d.source].modalities
     media = ['audio'] if d.key in _HEARD else [m for m in ('video', 'audio', 'image') if m in has]
-    row = Row('', d.key, d.task, question=d.question or '(the question)', transcript='' if d.key in _WORDLESS else '…', options=list(d.options), modality_signature='_'.join(['text', *media]))
-    same = '' if d.task.endswith('_qa') else '\n\nWith `--prompts neutral` every dataset of the task is asked in the same words.'
+    row = Row(
+        '',
+        d.key,
+        d.task,
+        question=d.question or '(the question)',
+        transcript='' if d.key in _WORDLESS else '…',
+        options=list(d.options),
+        modality_signature='_'.join(['text', *media]),
+    )
+    same = (
+        ''
+        if d.task.endswith('_qa')
+        else '\n\nWith `--prompts neutral` every dataset of the task is asked in the same words.'
+    )
     return f'Style `atlas`, {WORDINGS[d.wording]}:\n\n> ' + build_prompt(row).replace('\n', ' ⏎ ') + same
 
+
 def _counted(d):
-    rows = '\n'.join(f'| {label} | ' + ' | '.join(f'{n:,}' for n in numbers) + ' |' for label, numbers in COUNTS.get(d.key, {}).items())
+    rows = '\n'.join(
+        f'| {label} | ' + ' | '.join(f'{n:,}' for n in numbers) + ' |'
+        for label, numbers in COUNTS.get(d.key, {}).items()
+    )
     return f'\n\n| label | train | validation | test |\n| --- | --- | --- | --- |\n{rows}' if rows else ''

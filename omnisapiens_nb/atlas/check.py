@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
+
 import pandas as pd
 from tqdm.auto import tqdm
+
 from .datasets import DATASETS
 from .exchange import read_jsonl
 from .reading import SourceError
@@ -21,84 +23,114 @@ from .store import Atlas, open_atlas, shards_of
 # %% ../../nbs/atlas/14_check.ipynb #8838b820
 def _asked(row):
     problem, question = row['problem'] or '', row.get('question') or ''
-    return problem[max(0, problem.rfind(question)):] if question else problem
+    return problem[max(0, problem.rfind(question)) :] if question else problem
 
 # %% ../../nbs/atlas/14_check.ipynb #e5e27131
 def _label_problems(row):
     if row['task'].endswith('_qa'):
-        if row['class_label']: yield 'an open answer with a class_label'
+        if row['class_label']:
+            yield 'an open answer with a class_label'
     elif row['task'].endswith('_cls'):
         dataset, labels = DATASETS.get(row['dataset']), set(answer_labels(row['task'], row['answer'] or ''))
-        if row['class_label'] != row['answer']: yield 'class_label is not the answer'
-        if dataset and not labels <= set(dataset.options): yield 'the answer is no label of its dataset'
-        elif row.get('options') and not labels <= set(row['options']): yield 'the answer is not among the options'
-        elif dataset and not labels <= labels_in(_asked(row), dataset.options): yield 'the answer does not stand in the prompt as a whole label'
-    else: yield 'the task ends neither in _cls nor in _qa'
+        if row['class_label'] != row['answer']:
+            yield 'class_label is not the answer'
+        if dataset and not labels <= set(dataset.options):
+            yield 'the answer is no label of its dataset'
+        elif row.get('options') and not labels <= set(row['options']):
+            yield 'the answer is not among the options'
+        elif dataset and not labels <= labels_in(_asked(row), dataset.options):
+            yield 'the answer does not stand in the prompt as a whole label'
+    else:
+        yield 'the task ends neither in _cls nor in _qa'
 
 # %% ../../nbs/atlas/14_check.ipynb #ad7d018b
 def _media_problems(row):
     names = [TAGS[m][1:-1] for m in TAGS if row[m]]
-    if row['modality_signature'] != '_'.join(['text', *names]): yield 'the signature does not say what media there are'
+    if row['modality_signature'] != '_'.join(['text', *names]):
+        yield 'the signature does not say what media there are'
     header = list(takewhile(lambda line: line in TAGS.values(), row['problem'].splitlines()))
-    if any(header.count(tag) != len(row[m] or ()) for m, tag in TAGS.items()): yield 'the prompt does not open with one tag per medium'
-    if any(not data for m in MEDIA for data in row[m] or ()): yield 'an empty medium'
+    if any(header.count(tag) != len(row[m] or ()) for m, tag in TAGS.items()):
+        yield 'the prompt does not open with one tag per medium'
+    if any(not data for m in MEDIA for data in row[m] or ()):
+        yield 'an empty medium'
 
 # %% ../../nbs/atlas/14_check.ipynb #65cafc2d
 def row_problems(
-    row:dict, # A row with at least the released columns
-)->Iterator[str]: # One sentence per problem, the same for the same kind
+    row: dict,  # A row with at least the released columns
+) -> Iterator[str]:  # One sentence per problem, the same for the same kind
     "What is wrong with a row, released or ours."
-    if row['dataset'] not in DATASETS: yield 'an unknown dataset key'
-    if not (row['answer'] or '').strip(): yield 'no answer'
-    if not (row['problem'] or '').strip(): yield 'no prompt'
-    else: yield from _media_problems(row)
+    if row['dataset'] not in DATASETS:
+        yield 'an unknown dataset key'
+    if not (row['answer'] or '').strip():
+        yield 'no answer'
+    if not (row['problem'] or '').strip():
+        yield 'no prompt'
+    else:
+        yield from _media_problems(row)
     yield from _label_problems(row)
 
 # %% ../../nbs/atlas/14_check.ipynb #45d50dca
 class Problems:
     "Counts problems and keeps the first example of each."
-    def __init__(self): self.counts, self.examples, self.ids = Counter(), {}, set()
 
-    def add(self,
-        problem:str, # In words
-        place:str, # File or split, and where in it
+    def __init__(self):
+        self.counts, self.examples, self.ids = Counter(), {}, set()
+
+    def add(
+        self,
+        problem: str,  # In words
+        place: str,  # File or split, and where in it
     ):
         "Count a problem."
         self.counts[problem] += 1
         self.examples.setdefault(problem, place)
 
-    def look(self,
-        rows:Iterable[dict], # Rows of one split
-        name:str, # File or split, for the examples
-    )->int: # Rows looked at
+    def look(
+        self,
+        rows: Iterable[dict],  # Rows of one split
+        name: str,  # File or split, for the examples
+    ) -> int:  # Rows looked at
         "Check rows and add what is wrong."
         number = 0
         for number, row in enumerate(rows, 1):
             place = f'{name}, row {number}' + (f' ({row["id"]})' if row.get('id') else '')
-            for problem in row_problems(row): self.add(problem, place)
-            if not set(OURS.names) <= row.keys(): continue
-            if row['id'] in self.ids: self.add('an id that was there before', place)
+            for problem in row_problems(row):
+                self.add(problem, place)
+            if not set(OURS.names) <= row.keys():
+                continue
+            if row['id'] in self.ids:
+                self.add('an id that was there before', place)
             self.ids.add(row['id'])
         return number
 
-    def table(self)->pd.DataFrame: # Sorted by count
+    def table(self) -> pd.DataFrame:  # Sorted by count
         "Problems, counts and first examples."
-        return pd.DataFrame([dict(problem=p, rows=n, first=self.examples[p]) for p, n in self.counts.most_common()], columns=['problem', 'rows', 'first'])
+        return pd.DataFrame(
+            [dict(problem=p, rows=n, first=self.examples[p]) for p, n in self.counts.most_common()],
+            columns=['problem', 'rows', 'first'],
+        )
 
 # %% ../../nbs/atlas/14_check.ipynb #8addad98
 def check(
-    path:Path, # Atlas folder, a Parquet shard, or a JSON Lines file
-)->tuple[int, pd.DataFrame]: # Rows looked at, and the table of problems
+    path: Path,  # Atlas folder, a Parquet shard, or a JSON Lines file
+) -> tuple[int, pd.DataFrame]:  # Rows looked at, and the table of problems
     "Check an Atlas, ours or released; SourceError if it cannot be read at all."
     path, problems = Path(path), Problems()
-    total = sum(problems.look(tqdm(rows, f'checking {split or path.name}', unit=' rows', disable=None), split or path.name) for split, rows in _parts(path))
+    total = sum(
+        problems.look(tqdm(rows, f'checking {split or path.name}', unit=' rows', disable=None), split or path.name)
+        for split, rows in _parts(path)
+    )
     return total, problems.table()
 
 # %% ../../nbs/atlas/14_check.ipynb #09bc056f
 def _parts(path):
-    if path.suffix == '.jsonl': return [('', read_jsonl(path))]
-    if path.suffix == '.parquet' and path.is_file(): return [('', Atlas([path]))]
-    if not path.is_dir(): raise SourceError(f'{path}: no such folder or file; give an Atlas folder, a .parquet shard or a .jsonl file')
+    if path.suffix == '.jsonl':
+        return [('', read_jsonl(path))]
+    if path.suffix == '.parquet' and path.is_file():
+        return [('', Atlas([path]))]
+    if not path.is_dir():
+        raise SourceError(f'{path}: no such folder or file; give an Atlas folder, a .parquet shard or a .jsonl file')
     found = [split for split in SPLITS if shards_of(path, split)]
-    if not found: raise SourceError(f'{path}: no split-NNNNN-of-NNNNN.parquet in it or its data folder')
+    if not found:
+        raise SourceError(f'{path}: no split-NNNNN-of-NNNNN.parquet in it or its data folder')
     return [(split, open_atlas(path, split)) for split in found]

@@ -6,50 +6,73 @@
 __all__ = ['SHORTEST', 'MARKS', 'ANNOTATIONS', 'load_media', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
 
 # %% ../../nbs/atlas/12_curate.ipynb #bab36384
-import gc, hashlib, json, os, re, shutil
+import gc
+import hashlib
+import json
+import os
+import re
+import shutil
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+
 from tqdm.auto import tqdm
+
 from .datasets import DATASETS, STYLES, build_prompt, reword
 from .leakage import KINDS, Leakage, forget, leakage_table, report, rows_to_drop
-from .media import RATE, MediaError, array_digest, duration, has_sound, read_audio, read_image, video_digest, write_wav
+from omnisapiens_nb.atlas.media import (
+    RATE,
+    MediaError,
+    array_digest,
+    duration,
+    has_sound,
+    read_audio,
+    read_image,
+    video_digest,
+    write_wav,
+)
 from .reading import SourceError
-from .sources.registry import ADAPTERS, adapter
 from .schema import MEDIA, SPLITS, Reject, Rejected, Row, row_faults, row_of, signature
+from .sources.registry import ADAPTERS, adapter
 from .store import StoreWriter, dataset_card, file_sha256, open_atlas
 
 # %% ../../nbs/atlas/12_curate.ipynb #2ef30d1e
-SHORTEST = .1   # Seconds of sound
+SHORTEST = 0.1  # Seconds of sound
+
 
 def _read(path, dataset):
-    if fault := dataset.broken.get(path.stem): raise Reject(f'{path.name}: its authors list it as broken ({fault})')
+    if fault := dataset.broken.get(path.stem):
+        raise Reject(f'{path.name}: its authors list it as broken ({fault})')
     return path.read_bytes()
 
 # %% ../../nbs/atlas/12_curate.ipynb #2177fbb1
 def load_media(
-    row:Row, # Row whose media are paths; they become bytes
-)->tuple[dict[Path, str], list[str]]: # sha256 of each source file, and of what each decodes to
+    row: Row,  # Row whose media are paths; they become bytes
+) -> tuple[dict[Path, str], list[str]]:  # sha256 of each source file, and of what each decodes to
     "Read and check a row's media in place; `Reject` if one is unusable, or absent where the words cannot carry the label."
     dataset, hashes, decoded = DATASETS[row.dataset], {}, []
     files = [(kind, p, os.path.isfile(p)) for kind in _KEEP for p in getattr(row, kind)]
     row.absent_media = [p.name for _, p, there in files if not there]
-    if row.absent_media and not dataset.text_carries: raise Reject(f'{row.absent_media[0]} is not in the folder, and the words alone do not carry the label')
+    if row.absent_media and not dataset.text_carries:
+        raise Reject(f'{row.absent_media[0]} is not in the folder, and the words alone do not carry the label')
     row.images, row.videos, row.audios = [], [], []
     for kind, path in ((kind, p) for kind, p, there in files if there):
         data = _read(path, dataset)
         hashes[path] = hashlib.sha256(data).hexdigest()
-        try: decoded += filter(None, _KEEP[kind](row, data))
-        except MediaError as e: raise Reject(f'{path.name}: {e}') from e
+        try:
+            decoded += filter(None, _KEEP[kind](row, data))
+        except MediaError as e:
+            raise Reject(f'{path.name}: {e}') from e
     return hashes, decoded
 
 # %% ../../nbs/atlas/12_curate.ipynb #f7e46d4c
 def _keep_video(row, data):
     seen, _ = video_digest(data), duration(data)
     row.videos.append(data)
-    if not has_sound(data): return [seen]
+    if not has_sound(data):
+        return [seen]
     row.audios.append(write_wav(sound := _sound(data)))
     return [seen, array_digest(sound)]
 
@@ -65,31 +88,39 @@ def _keep_image(row, data):
     row.images.append(data)
     return [array_digest(picture)]
 
+
 def _sound(data):
-    if len(sound := read_audio(data)) < SHORTEST*RATE: raise MediaError(f'the sound is shorter than {SHORTEST} s, too short for a spectrogram')
+    if len(sound := read_audio(data)) < SHORTEST * RATE:
+        raise MediaError(f'the sound is shorter than {SHORTEST} s, too short for a spectrogram')
     return sound
+
 
 _KEEP = dict(videos=_keep_video, audios=_keep_audio, images=_keep_image)
 
 # %% ../../nbs/atlas/12_curate.ipynb #02bee006
-MARKS = re.compile(r'<(?:video|audio|image)>|<\|\w+\|>')   # Tags of the Atlas and tokens of Qwen2.5-Omni
+MARKS = re.compile(r'<(?:video|audio|image)>|<\|\w+\|>')  # Tags of the Atlas and tokens of Qwen2.5-Omni
 
 # %% ../../nbs/atlas/12_curate.ipynb #c72e1d4d
 def finish_row(
-    row:Row, # Fresh from an adapter
-    leakage:Leakage, # Sees the row, even if it has no answer
-    style:str = 'atlas', # Style of the prompt, one of `STYLES`
-)->dict[Path, str]: # Each source file and its sha256; the row is ready for the store
+    row: Row,  # Fresh from an adapter
+    leakage: Leakage,  # Sees the row, even if it has no answer
+    style: str = 'atlas',  # Style of the prompt, one of `STYLES`
+) -> dict[Path, str]:  # Each source file and its sha256; the row is ready for the store
     "Load media, build the prompt, check the schema; `Reject` with every fault."
     if not row.answer:
         leakage.add(row, [file_sha256(p) for kind in MEDIA for p in getattr(row, kind) if p.is_file()])
         raise Reject('the answer is empty; without one a row can be neither trained nor scored on')
-    if mark := MARKS.search(row.transcript + row.question): raise Reject(f'the words hold {mark[0]!r}, which a processor takes for a medium or a control token; take it out of the source')
+    if mark := MARKS.search(row.transcript + row.question):
+        raise Reject(
+            f'the words hold {mark[0]!r}, which a processor takes for a medium or a control token; take it out of the source'
+        )
     hashes, decoded = load_media(row)
     row.modality_signature = signature(row)
-    if style == 'neutral': reword(row)
+    if style == 'neutral':
+        reword(row)
     row.problem = build_prompt(row, style)
-    if faults := row_faults(row): raise Reject('; '.join(faults))
+    if faults := row_faults(row):
+        raise Reject('; '.join(faults))
     leakage.add(row, [*hashes.values(), *decoded])
     return hashes
 
@@ -97,69 +128,86 @@ def finish_row(
 @dataclass
 class Curation:
     "What a curation did."
-    folder:Path # Where the Atlas is
-    counts:dict = field(default_factory=dict) # Dataset key → read, kept, rejected, text_only
-    splits:dict = field(default_factory=Counter) # Split → rows
-    leakage:list = field(default_factory=list) # Content of leakage.json
-    media:dict = field(default_factory=dict) # Source file → sha256
-    rules:dict = field(default_factory=dict) # Dataset key → rules its labels were made by
+
+    folder: Path  # Where the Atlas is
+    counts: dict = field(default_factory=dict)  # Dataset key → read, kept, rejected, text_only
+    splits: dict = field(default_factory=Counter)  # Split → rows
+    leakage: list = field(default_factory=list)  # Content of leakage.json
+    media: dict = field(default_factory=dict)  # Source file → sha256
+    rules: dict = field(default_factory=dict)  # Dataset key → rules its labels were made by
 
 # %% ../../nbs/atlas/12_curate.ipynb #213aabdc
 @dataclass(frozen=True)
 class Choices:
     "What a curation can be told; all of it goes into the manifest."
-    seed:int = 0 # Of splits made by group
-    rules:dict[str, str] = field(default_factory=dict) # Dataset key → short name of a rule, where a source leaves a choice
-    style:str = 'atlas' # Of the prompts, one of `STYLES`
-    near:bool = True # Search for near-duplicate texts
-    drop:tuple[str, ...] = () # Kinds of leakage whose training side is dropped
+
+    seed: int = 0  # Of splits made by group
+    rules: dict[str, str] = field(
+        default_factory=dict
+    )  # Dataset key → short name of a rule, where a source leaves a choice
+    style: str = 'atlas'  # Of the prompts, one of `STYLES`
+    near: bool = True  # Search for near-duplicate texts
+    drop: tuple[str, ...] = ()  # Kinds of leakage whose training side is dropped
 
 # %% ../../nbs/atlas/12_curate.ipynb #a55887cb
 def curate(
-    sources:dict[str, Path], # Source name to the folder of its annotation files
-    out:Path, # Atlas folder, must not exist
-    choices:Choices = Choices(), # Seed, rules, style, leakage
-)->Curation: # Counts and leakage
+    sources: dict[str, Path],  # Source name to the folder of its annotation files
+    out: Path,  # Atlas folder, must not exist
+    choices: Choices = Choices(),  # Seed, rules, style, leakage
+) -> Curation:  # Counts and leakage
     "Curate sources into one Atlas (design of Human Behavior Atlas, arXiv 2510.04899); SourceError if a source cannot be read."
     out = Path(out)
-    if out.exists(): raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
-    if not sources: raise SourceError('no source is given; name at least one')
+    if out.exists():
+        raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
+    if not sources:
+        raise SourceError('no source is given; name at least one')
     _check_choices(sources, choices)
     adapters = [adapter(name, folder, choices.seed, choices.rules) for name, folder in sources.items()]
     partial = out.with_name(out.name + '.partial')
-    if partial.exists() and not (partial/'rejected.jsonl').exists(): raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
+    if partial.exists() and not (partial / 'rejected.jsonl').exists():
+        raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with _imports_frozen(): result = _run(adapters, partial, choices)
+        with _imports_frozen():
+            result = _run(adapters, partial, choices)
         _write_reports(result, partial, sources, choices)
         partial.rename(out)
-    finally: shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     result.folder = out
     return result
 
 # %% ../../nbs/atlas/12_curate.ipynb #45e9ce97
 def _check_choices(sources, choices):
     choosable = {key for name in sources for key in getattr(ADAPTERS.get(name), 'RULES', ())}
-    if wrong := sorted(set(choices.rules) - choosable): raise SourceError(f'{wrong[0]}: no key of the given sources with a choice of rule; there are {", ".join(sorted(choosable)) or "none"}')
-    if choices.style not in STYLES: raise SourceError(f'no style of prompts is called {choices.style!r}; choose from {", ".join(STYLES)}')
-    if wrong := sorted(set(choices.drop) - set(KINDS)): raise SourceError(f'no kind of leakage is called {wrong[0]!r}; choose from {", ".join(KINDS)}')
-    if 'near_text' in choices.drop and not choices.near: raise SourceError('near_text can only be dropped if it is searched for')
+    if wrong := sorted(set(choices.rules) - choosable):
+        raise SourceError(
+            f'{wrong[0]}: no key of the given sources with a choice of rule; there are {", ".join(sorted(choosable)) or "none"}'
+        )
+    if choices.style not in STYLES:
+        raise SourceError(f'no style of prompts is called {choices.style!r}; choose from {", ".join(STYLES)}')
+    if wrong := sorted(set(choices.drop) - set(KINDS)):
+        raise SourceError(f'no kind of leakage is called {wrong[0]!r}; choose from {", ".join(KINDS)}')
+    if 'near_text' in choices.drop and not choices.near:
+        raise SourceError('near_text can only be dropped if it is searched for')
 
 # %% ../../nbs/atlas/12_curate.ipynb #00ab0703
 @contextmanager
 def _imports_frozen():
     "Keep the garbage collector from walking over everything imported each time it runs, a tenth of the pass."
-    if gc.get_freeze_count():   # Somebody else froze; theirs to thaw
+    if gc.get_freeze_count():  # Somebody else froze; theirs to thaw
         yield
         return
     gc.freeze()
-    try: yield
-    finally: gc.unfreeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 # %% ../../nbs/atlas/12_curate.ipynb #04446536
 def _run(adapters, partial, choices):
     writer, leakage, result, seen = StoreWriter(partial), Leakage(choices.near), Curation(partial), set()
-    with (partial/'rejected.jsonl').open('w', encoding='utf-8') as rejects:
+    with (partial / 'rejected.jsonl').open('w', encoding='utf-8') as rejects:
         for item in tqdm((row for a in adapters for row in a), 'curating', unit=' rows', disable=None):
             count = result.counts.setdefault(item.dataset, dict(read=0, kept=0, rejected=0, text_only=0))
             count['read'] += 1
@@ -174,26 +222,31 @@ def _run(adapters, partial, choices):
                 count['text_only'] += bool(outcome.absent_media)
                 result.splits[outcome.split] += 1
     writer.finish()
-    if choices.drop: _drop(result, partial, leakage, choices.drop)
+    if choices.drop:
+        _drop(result, partial, leakage, choices.drop)
     result.leakage = report(leakage)
     return result
 
 # %% ../../nbs/atlas/12_curate.ipynb #dd183814
-def _line(rejected): return json.dumps(asdict(rejected), ensure_ascii=False) + '\n'
+def _line(rejected):
+    return json.dumps(asdict(rejected), ensure_ascii=False) + '\n'
 
 # %% ../../nbs/atlas/12_curate.ipynb #755d5bf0
 def _drop(result, partial, leakage, kinds):
     reasons = rows_to_drop(leakage, kinds)
-    (partial/'data').rename(partial/'all')
+    (partial / 'data').rename(partial / 'all')
     writer, gone = StoreWriter(partial), []
     for split in (s for s in SPLITS if result.splits[s]):
-        for row in open_atlas(partial/'all', split):
-            if reason := reasons.get(row['id']): gone.append((split, Rejected(row['dataset'], row['source_file'], row['source_row'], reason, row['id'])))
-            else: writer.add(row_of(row))
+        for row in open_atlas(partial / 'all', split):
+            if reason := reasons.get(row['id']):
+                gone.append((split, Rejected(row['dataset'], row['source_file'], row['source_row'], reason, row['id'])))
+            else:
+                writer.add(row_of(row))
     writer.finish()
-    shutil.rmtree(partial/'all')
+    shutil.rmtree(partial / 'all')
     forget(leakage, [r.id for _, r in gone])
-    with (partial/'rejected.jsonl').open('a', encoding='utf-8') as rejects: rejects.writelines(_line(r) for _, r in gone)
+    with (partial / 'rejected.jsonl').open('a', encoding='utf-8') as rejects:
+        rejects.writelines(_line(r) for _, r in gone)
     for split, r in gone:
         result.splits[split] -= 1
         result.counts[r.dataset]['kept'] -= 1
@@ -201,41 +254,77 @@ def _drop(result, partial, leakage, kinds):
 
 # %% ../../nbs/atlas/12_curate.ipynb #4b4025ae
 def _admit(item, leakage, seen, media, style):
-    if isinstance(item, Rejected): return item
+    if isinstance(item, Rejected):
+        return item
     try:
-        if item.id in seen: raise Reject(f'the id {item.id} was there before; rows of a source must differ')
+        if item.id in seen:
+            raise Reject(f'the id {item.id} was there before; rows of a source must differ')
         seen.add(item.id)
         media |= finish_row(item, leakage, style)
         return item
-    except Reject as e: return Rejected(item.dataset, item.source_file, item.source_row, str(e), item.id)
+    except Reject as e:
+        return Rejected(item.dataset, item.source_file, item.source_row, str(e), item.id)
 
 # %% ../../nbs/atlas/12_curate.ipynb #208b4e91
 ANNOTATIONS = ('.csv', '.json', '.jsonl', '.csd', '.pkl', '.txt')
 
-def _annotations(folder): return sorted(p for p in Path(folder).rglob('*') if p.suffix in ANNOTATIONS)
+
+def _annotations(folder):
+    return sorted(p for p in Path(folder).rglob('*') if p.suffix in ANNOTATIONS)
+
 
 def input_hashes(
-    sources:dict[str, Path], # Source name to folder
-)->dict[str, dict]: # Source name → annotation file → sha256
+    sources: dict[str, Path],  # Source name to folder
+) -> dict[str, dict]:  # Source name → annotation file → sha256
     "Checksums of the annotation files of each source."
-    return {name: {str(p.relative_to(folder)): file_sha256(p) for p in _annotations(folder)} for name, folder in sources.items()}
+    return {
+        name: {str(p.relative_to(folder)): file_sha256(p) for p in _annotations(folder)}
+        for name, folder in sources.items()
+    }
 
 # %% ../../nbs/atlas/12_curate.ipynb #46b651a2
 def _write_reports(result, partial, sources, choices):
-    if not sum(result.splits.values()): raise SourceError(f'not one of {sum(c["read"] for c in result.counts.values())} rows passed the gates; the first reason: ' + _first_reason(partial))
-    languages = {code for key, c in result.counts.items() if c['kept'] for code in DATASETS[key].languages or [DATASETS[key].language]}
-    (partial/'leakage.json').write_text(json.dumps(result.leakage, indent=1, ensure_ascii=False), encoding='utf-8')
-    names = ((digest, name, path.relative_to(folder)) for path, digest in result.media.items() for name, folder in sources.items() if path.is_relative_to(folder))
-    (partial/'media.sha256').write_text(''.join(f'{digest}  {name}/{path}\n' for digest, name, path in names), encoding='utf-8')
-    shards = {p.name: file_sha256(p) for p in sorted((partial/'data').iterdir())}
+    if not sum(result.splits.values()):
+        raise SourceError(
+            f'not one of {sum(c["read"] for c in result.counts.values())} rows passed the gates; the first reason: '
+            + _first_reason(partial)
+        )
+    languages = {
+        code
+        for key, c in result.counts.items()
+        if c['kept']
+        for code in DATASETS[key].languages or [DATASETS[key].language]
+    }
+    (partial / 'leakage.json').write_text(json.dumps(result.leakage, indent=1, ensure_ascii=False), encoding='utf-8')
+    names = (
+        (digest, name, path.relative_to(folder))
+        for path, digest in result.media.items()
+        for name, folder in sources.items()
+        if path.is_relative_to(folder)
+    )
+    (partial / 'media.sha256').write_text(
+        ''.join(f'{digest}  {name}/{path}\n' for digest, name, path in names), encoding='utf-8'
+    )
+    shards = {p.name: file_sha256(p) for p in sorted((partial / 'data').iterdir())}
     content = hashlib.sha256(json.dumps(shards).encode()).hexdigest()
-    card = dataset_card(result.splits, result.counts, languages, content) + '\n## Shared between splits\n\n' + leakage_table(result.leakage)
-    (partial/'README.md').write_text(card, encoding='utf-8')
-    manifest = dict(package=version('omnisapiens_nb'), pyarrow=version('pyarrow'), choices=asdict(choices), counts=result.counts, splits=dict(result.splits),
-                    rules={key: sorted(rules) for key, rules in sorted(result.rules.items())},
-                    inputs=input_hashes(sources),
-                    outputs={str(p.relative_to(partial)): file_sha256(p) for p in sorted(partial.rglob('*')) if p.is_file()})
-    (partial/'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')
+    card = (
+        dataset_card(result.splits, result.counts, languages, content)
+        + '\n## Shared between splits\n\n'
+        + leakage_table(result.leakage)
+    )
+    (partial / 'README.md').write_text(card, encoding='utf-8')
+    manifest = dict(
+        package=version('omnisapiens_nb'),
+        pyarrow=version('pyarrow'),
+        choices=asdict(choices),
+        counts=result.counts,
+        splits=dict(result.splits),
+        rules={key: sorted(rules) for key, rules in sorted(result.rules.items())},
+        inputs=input_hashes(sources),
+        outputs={str(p.relative_to(partial)): file_sha256(p) for p in sorted(partial.rglob('*')) if p.is_file()},
+    )
+    (partial / 'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')
 
 # %% ../../nbs/atlas/12_curate.ipynb #8cbb5f0f
-def _first_reason(partial): return json.loads((partial/'rejected.jsonl').open(encoding='utf-8').readline())['reason']
+def _first_reason(partial):
+    return json.loads((partial / 'rejected.jsonl').open(encoding='utf-8').readline())['reason']

@@ -8,155 +8,480 @@ __all__ = ['DATASETS', 'BEHAVIOURS', 'ATLAS_KEYS', 'PHRASES', 'STYLES', 'NEUTRAL
 
 # %% ../../nbs/atlas/04_datasets.ipynb #6d37b1bf
 from dataclasses import dataclass, field
+
 from .schema import DOMAINS, MULTI_LABEL, TAGS, Reject, Row
 
 # %% ../../nbs/atlas/04_datasets.ipynb #6a6a7ace
 @dataclass(frozen=True)
 class Dataset:
     "What is known of a dataset key; the source of prompts, labels and cards."
-    key:str # Dataset key as in the released files
-    source:str # Name of the source folder, as in `--source NAME=FOLDER`
-    name:str # What its authors call it
-    task:str # One of `TASKS`
-    question:str # Asked of every row; empty where each row brings its own
-    instruction:str # How to answer
-    setting:str # Where the recording comes from, for the prompt
-    license:str # Licence of the source
-    labels:dict = field(default_factory=dict) # Raw label to label of the Atlas; empty for open answers
-    rule:str = '' # Name of that mapping
-    options:tuple = () # Labels in the order of the prompt
-    separator:str = ', ' # Between the options in the prompt
-    language:str = 'en' # BCP 47 code; `mul` for several, then the adapter says which for each row
-    text_carries:bool = True # Whether a row without its medium is kept as a text row
-    broken:dict = field(default_factory=dict) # Clip name to the fault its authors report
-    wording:str = 'ours' # Whose the prompt's wording is: 'released', 'in part' (parts of the release were seen) or 'ours'
-    scripted:bool = False # Every speaker says the same given words, whatever the label
-    held_out:bool = False # Not of the 16 keys: a set of the second paper to test on
-    languages:tuple = () # All of them, where `language` is `mul`
+
+    key: str  # Dataset key as in the released files
+    source: str  # Name of the source folder, as in `--source NAME=FOLDER`
+    name: str  # What its authors call it
+    task: str  # One of `TASKS`
+    question: str  # Asked of every row; empty where each row brings its own
+    instruction: str  # How to answer
+    setting: str  # Where the recording comes from, for the prompt
+    license: str  # Licence of the source
+    labels: dict = field(default_factory=dict)  # Raw label to label of the Atlas; empty for open answers
+    rule: str = ''  # Name of that mapping
+    options: tuple = ()  # Labels in the order of the prompt
+    separator: str = ', '  # Between the options in the prompt
+    language: str = 'en'  # BCP 47 code; `mul` for several, then the adapter says which for each row
+    text_carries: bool = True  # Whether a row without its medium is kept as a text row
+    broken: dict = field(default_factory=dict)  # Clip name to the fault its authors report
+    wording: str = (
+        'ours'  # Whose the prompt's wording is: 'released', 'in part' (parts of the release were seen) or 'ours'
+    )
+    scripted: bool = False  # Every speaker says the same given words, whatever the label
+    held_out: bool = False  # Not of the 16 keys: a set of the second paper to test on
+    languages: tuple = ()  # All of them, where `language` is `mul`
 
 # %% ../../nbs/atlas/04_datasets.ipynb #f143bad1
 _FRIENDS = 'GPL-3.0 on the annotations; dialogue © its owners'
-_MELD_EMOTIONS = dict(anger='anger', disgust='disgust', fear='fear', joy='happy', neutral='neutral', sadness='sad', surprise='surprise')
+_MELD_EMOTIONS = dict(
+    anger='anger', disgust='disgust', fear='fear', joy='happy', neutral='neutral', sadness='sad', surprise='surprise'
+)
 _CREMAD_EMOTIONS = dict(ANG='anger', DIS='disgust', FEA='fear', HAP='happy', NEU='neutral', SAD='sad')
-_CREMAD_BROKEN = {'1076_MTI_NEU_XX': 'no sound', '1076_MTI_SAD_XX': 'no sound', '1064_TIE_SAD_XX': 'no duration', '1064_IEO_DIS_MD': 'a minute long'}
-DATASETS = {d.key: d for d in (
-    Dataset('cremad', 'cremad', 'CREMA-D', 'emotion_cls', 'What emotion is the speaker expressing?', 'Answer with one word from the following:',
-            'a clinical context', 'ODbL-1.0', _CREMAD_EMOTIONS, 'intended emotion, from the file name',
-            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad'), text_carries=False, broken=_CREMAD_BROKEN, wording='released', scripted=True),
-    Dataset('meld_emotion', 'meld', 'MELD', 'emotion_cls', 'How would you describe the emotional state of the speaker?', 'Choose the most appropriate emotion from:\n',
-            'a conversation', _FRIENDS, _MELD_EMOTIONS, 'joy is happy, sadness is sad',
-            ('anger', 'disgust', 'fear', 'happy', 'surprise', 'neutral', 'sad'), '\n', wording='in part'),
-    Dataset('meld_senti', 'meld', 'MELD', 'sentiment_cls', 'What is the sentiment of the speaker?', 'Answer with one word from the following:',
-            'a conversation', _FRIENDS, {x: x for x in ('negative', 'neutral', 'positive')}, 'as it is', ('negative', 'neutral', 'positive'), wording='in part'),
-    Dataset('mmsd', 'mustard', 'MUStARD', 'sarcasm_cls', 'Is the speaker being sarcastic in this utterance?', 'Answer with one phrase:',
-            'a conversation', 'MIT; dialogue © its owners', {'true': 'sarcasm', 'false': 'not sarcasm'}, 'true is sarcasm', ('sarcasm', 'not sarcasm'), ' or ', wording='in part'),
-    Dataset('siq2', 'siq2', 'Social-IQ 2.0', 'social_qa', '', 'Answer in one sentence.', 'people together', 'MIT', rule='text of the right option; options dropped'))}
+_CREMAD_BROKEN = {
+    '1076_MTI_NEU_XX': 'no sound',
+    '1076_MTI_SAD_XX': 'no sound',
+    '1064_TIE_SAD_XX': 'no duration',
+    '1064_IEO_DIS_MD': 'a minute long',
+}
+DATASETS = {
+    d.key: d
+    for d in (
+        Dataset(
+            'cremad',
+            'cremad',
+            'CREMA-D',
+            'emotion_cls',
+            'What emotion is the speaker expressing?',
+            'Answer with one word from the following:',
+            'a clinical context',
+            'ODbL-1.0',
+            _CREMAD_EMOTIONS,
+            'intended emotion, from the file name',
+            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad'),
+            text_carries=False,
+            broken=_CREMAD_BROKEN,
+            wording='released',
+            scripted=True,
+        ),
+        Dataset(
+            'meld_emotion',
+            'meld',
+            'MELD',
+            'emotion_cls',
+            'How would you describe the emotional state of the speaker?',
+            'Choose the most appropriate emotion from:\n',
+            'a conversation',
+            _FRIENDS,
+            _MELD_EMOTIONS,
+            'joy is happy, sadness is sad',
+            ('anger', 'disgust', 'fear', 'happy', 'surprise', 'neutral', 'sad'),
+            '\n',
+            wording='in part',
+        ),
+        Dataset(
+            'meld_senti',
+            'meld',
+            'MELD',
+            'sentiment_cls',
+            'What is the sentiment of the speaker?',
+            'Answer with one word from the following:',
+            'a conversation',
+            _FRIENDS,
+            {x: x for x in ('negative', 'neutral', 'positive')},
+            'as it is',
+            ('negative', 'neutral', 'positive'),
+            wording='in part',
+        ),
+        Dataset(
+            'mmsd',
+            'mustard',
+            'MUStARD',
+            'sarcasm_cls',
+            'Is the speaker being sarcastic in this utterance?',
+            'Answer with one phrase:',
+            'a conversation',
+            'MIT; dialogue © its owners',
+            {'true': 'sarcasm', 'false': 'not sarcasm'},
+            'true is sarcasm',
+            ('sarcasm', 'not sarcasm'),
+            ' or ',
+            wording='in part',
+        ),
+        Dataset(
+            'siq2',
+            'siq2',
+            'Social-IQ 2.0',
+            'social_qa',
+            '',
+            'Answer in one sentence.',
+            'people together',
+            'MIT',
+            rule='text of the right option; options dropped',
+        ),
+    )
+}
 
 # %% ../../nbs/atlas/04_datasets.ipynb #954e2364
-_as_is = lambda *labels: {x: x for x in labels}
+def _as_is(*labels):
+    return {x: x for x in labels}
+
+
 _MOSEI_EMOTIONS = ('happy', 'sad', 'anger', 'surprise', 'disgust', 'fear')
-_TESS_EMOTIONS = dict(angry='anger', disgust='disgust', fear='fear', happy='happy', ps='surprise', pleasant_surprise='surprise', pleasant_surprised='surprise', neutral='neutral', sad='sad')
+_TESS_EMOTIONS = dict(
+    angry='anger',
+    disgust='disgust',
+    fear='fear',
+    happy='happy',
+    ps='surprise',
+    pleasant_surprise='surprise',
+    pleasant_surprised='surprise',
+    neutral='neutral',
+    sad='sad',
+)
 _CHSIMS_LABELS = ('highly negative', 'weakly negative', 'neutral', 'weakly positive', 'highly positive')
-DATASETS |= {d.key: d for d in (
-    Dataset('mosei_emotion', 'mosei', 'CMU-MOSEI', 'emotion_cls', 'What is the emotion of the speaker in this video?', 'Answer with one word from the following:',
-            'a video blog', 'annotations under the SDK’s terms; videos © their owners', _as_is(*_MOSEI_EMOTIONS), 'strongest of six intensities, if at least 1', _MOSEI_EMOTIONS),
-    Dataset('mosei_senti', 'mosei', 'CMU-MOSEI', 'sentiment_cls', 'What is the sentiment of the speaker in this video?', 'Answer with one phrase:',
-            'a video blog', 'annotations under the SDK’s terms; videos © their owners', _as_is(*DOMAINS['sentiment']), 'seven bands of the SDK', DOMAINS['sentiment'], wording='in part'),
-    Dataset('tess', 'tess', 'Toronto Emotional Speech Set', 'emotion_cls', 'What emotion is the speaker expressing?', 'Answer with one word from the following:',
-            'a clinical context', 'CC-BY-NC-ND-4.0 (not verified)', _TESS_EMOTIONS, 'file name; pleasant surprise is surprise',
-            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'), text_carries=False, wording='in part', scripted=True),
-    Dataset('chsimsv2', 'chsimsv2', 'CH-SIMS v2.0', 'sentiment_cls', 'What is the sentiment of the speaker in this video?', 'Answer with one phrase:',
-            'a segmented video clip', 'none stated', _as_is(*_CHSIMS_LABELS), 'five bands of the joint score', _CHSIMS_LABELS, language='zh', wording='in part'),
-    Dataset('urfunny', 'urfunny', 'UR-FUNNY V2', 'humour_cls', 'Does this video segment contain a humorous punchline?', 'Answer with one phrase:',
-            'a talk', 'none stated; talks CC-BY-NC-ND (not verified)', {'1': 'humour', '0': 'not humour'}, '1 is humour', ('humour', 'not humour'), ' or ', wording='in part'),
-    Dataset('ptsd_in_the_wild', 'ptsd_in_the_wild', 'PTSD in the Wild', 'ptsd_cls', 'Does the speaker show signs of PTSD?', 'Answer with one phrase:',
-            'an interview found on the web', 'research only (not verified)', {'PTSD': 'ptsd', 'No PTSD': 'no ptsd'}, 'folder', ('ptsd', 'no ptsd'), text_carries=False),
-    Dataset('daicwoz', 'daicwoz', 'DAIC-WOZ', 'depression_cls', 'Based on the participant’s responses and behavior during this clinical interview, does the screening indicate depression?', 'Answer with one phrase:',
-            'a clinical interview', 'EULA: no redistribution, also not of transcripts', {'1': 'depression', '0': 'no depression'}, 'PHQ-8 score of 10 or more', ('depression', 'no depression'), wording='in part'),
-    Dataset('mmpsy_depression', 'mmpsy', 'MMPsy', 'depression_cls', 'Does the speaker’s PHQ-9 screening indicate depression?', 'Answer with one phrase:',
-            'an interview', 'MIT', {'1': 'depression', '0': 'no depression'}, 'PHQ-9 score of 10 or more', ('depression', 'no depression'), language='zh'),
-    Dataset('mmpsy_anxiety', 'mmpsy', 'MMPsy', 'anxiety_cls', 'Does the speaker’s GAD-7 screening indicate anxiety?', 'Answer with one phrase:',
-            'an interview', 'MIT', {'1': 'anxiety', '0': 'no anxiety'}, 'GAD-7 score of 10 or more', ('anxiety', 'no anxiety'), language='zh'),
-    Dataset('intentqa', 'intentqa', 'IntentQA', 'intent_qa', '', 'Answer in one short phrase.', 'a home video', 'none in the repository', rule='text of the right option; options dropped'),
-    Dataset('mimeqa', 'mimeqa', 'MimeQA', 'nonverbal_qa', '', 'Answer in one sentence.', 'a mime performance', 'not stated', rule='reference answer', text_carries=False))}
+DATASETS |= {
+    d.key: d
+    for d in (
+        Dataset(
+            'mosei_emotion',
+            'mosei',
+            'CMU-MOSEI',
+            'emotion_cls',
+            'What is the emotion of the speaker in this video?',
+            'Answer with one word from the following:',
+            'a video blog',
+            'annotations under the SDK’s terms; videos © their owners',
+            _as_is(*_MOSEI_EMOTIONS),
+            'strongest of six intensities, if at least 1',
+            _MOSEI_EMOTIONS,
+        ),
+        Dataset(
+            'mosei_senti',
+            'mosei',
+            'CMU-MOSEI',
+            'sentiment_cls',
+            'What is the sentiment of the speaker in this video?',
+            'Answer with one phrase:',
+            'a video blog',
+            'annotations under the SDK’s terms; videos © their owners',
+            _as_is(*DOMAINS['sentiment']),
+            'seven bands of the SDK',
+            DOMAINS['sentiment'],
+            wording='in part',
+        ),
+        Dataset(
+            'tess',
+            'tess',
+            'Toronto Emotional Speech Set',
+            'emotion_cls',
+            'What emotion is the speaker expressing?',
+            'Answer with one word from the following:',
+            'a clinical context',
+            'CC-BY-NC-ND-4.0 (not verified)',
+            _TESS_EMOTIONS,
+            'file name; pleasant surprise is surprise',
+            ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'),
+            text_carries=False,
+            wording='in part',
+            scripted=True,
+        ),
+        Dataset(
+            'chsimsv2',
+            'chsimsv2',
+            'CH-SIMS v2.0',
+            'sentiment_cls',
+            'What is the sentiment of the speaker in this video?',
+            'Answer with one phrase:',
+            'a segmented video clip',
+            'none stated',
+            _as_is(*_CHSIMS_LABELS),
+            'five bands of the joint score',
+            _CHSIMS_LABELS,
+            language='zh',
+            wording='in part',
+        ),
+        Dataset(
+            'urfunny',
+            'urfunny',
+            'UR-FUNNY V2',
+            'humour_cls',
+            'Does this video segment contain a humorous punchline?',
+            'Answer with one phrase:',
+            'a talk',
+            'none stated; talks CC-BY-NC-ND (not verified)',
+            {'1': 'humour', '0': 'not humour'},
+            '1 is humour',
+            ('humour', 'not humour'),
+            ' or ',
+            wording='in part',
+        ),
+        Dataset(
+            'ptsd_in_the_wild',
+            'ptsd_in_the_wild',
+            'PTSD in the Wild',
+            'ptsd_cls',
+            'Does the speaker show signs of PTSD?',
+            'Answer with one phrase:',
+            'an interview found on the web',
+            'research only (not verified)',
+            {'PTSD': 'ptsd', 'No PTSD': 'no ptsd'},
+            'folder',
+            ('ptsd', 'no ptsd'),
+            text_carries=False,
+        ),
+        Dataset(
+            'daicwoz',
+            'daicwoz',
+            'DAIC-WOZ',
+            'depression_cls',
+            'Based on the participant’s responses and behavior during this clinical interview, does the screening indicate depression?',
+            'Answer with one phrase:',
+            'a clinical interview',
+            'EULA: no redistribution, also not of transcripts',
+            {'1': 'depression', '0': 'no depression'},
+            'PHQ-8 score of 10 or more',
+            ('depression', 'no depression'),
+            wording='in part',
+        ),
+        Dataset(
+            'mmpsy_depression',
+            'mmpsy',
+            'MMPsy',
+            'depression_cls',
+            'Does the speaker’s PHQ-9 screening indicate depression?',
+            'Answer with one phrase:',
+            'an interview',
+            'MIT',
+            {'1': 'depression', '0': 'no depression'},
+            'PHQ-9 score of 10 or more',
+            ('depression', 'no depression'),
+            language='zh',
+        ),
+        Dataset(
+            'mmpsy_anxiety',
+            'mmpsy',
+            'MMPsy',
+            'anxiety_cls',
+            'Does the speaker’s GAD-7 screening indicate anxiety?',
+            'Answer with one phrase:',
+            'an interview',
+            'MIT',
+            {'1': 'anxiety', '0': 'no anxiety'},
+            'GAD-7 score of 10 or more',
+            ('anxiety', 'no anxiety'),
+            language='zh',
+        ),
+        Dataset(
+            'intentqa',
+            'intentqa',
+            'IntentQA',
+            'intent_qa',
+            '',
+            'Answer in one short phrase.',
+            'a home video',
+            'none in the repository',
+            rule='text of the right option; options dropped',
+        ),
+        Dataset(
+            'mimeqa',
+            'mimeqa',
+            'MimeQA',
+            'nonverbal_qa',
+            '',
+            'Answer in one sentence.',
+            'a mime performance',
+            'not stated',
+            rule='reference answer',
+            text_carries=False,
+        ),
+    )
+}
 
 # %% ../../nbs/atlas/04_datasets.ipynb #00737ac1
-BEHAVIOURS = ('Absence or Avoidance of Eye Contact', 'Aggressive Behavior', 'Hyper- or Hyporeactivity to Sensory Input', 'Non-Responsiveness to Verbal Interaction',
-              'Non-Typical Language', 'Object Lining-Up', 'Self-Hitting or Self-Injurious Behavior', 'Self-Spinning or Spinning Objects', 'Upper Limb Stereotypies', 'Background')
-DATASETS |= {d.key: d for d in (
-    Dataset('av_asd', 'av_asd', 'AV-ASD', 'behaviour_cls', 'Which of these behaviours can be seen or heard?', 'Answer with all that apply, separated by commas:',
-            '', 'none in the repository', _as_is(*BEHAVIOURS), 'every column with a 1, in their order', BEHAVIOURS, text_carries=False, held_out=True),
-    Dataset('iemocap', 'iemocap', 'IEMOCAP', 'emotion_cls', 'What emotion is the speaker expressing?', 'Answer with one word from the following:',
-            'an acted dialogue', 'by request', dict(ang='anger', hap='happy', exc='happy', neu='neutral', sad='sad'), 'the usual four classes; excited is happy',
-            ('anger', 'happy', 'neutral', 'sad'), held_out=True),
-    Dataset('eatd', 'eatd', 'EATD-Corpus', 'depression_cls', 'Do the speaker’s three answers indicate depression?', 'Respond with exactly one of:',
-            'an interview', 'not stated', {'1': 'Depressed', '0': 'Not Depressed'}, 'SDS standard score of 53 or more', ('Depressed', 'Not Depressed'), language='zh', text_carries=False, held_out=True),
-    Dataset('mvsa', 'mvsa', 'MVSA-Multiple', 'sentiment_cls', 'What is the sentiment of this post?', 'Answer with one word from the following:',
-            'a social-media post', 'not stated', _as_is('positive', 'neutral', 'negative'), 'at least five of six votes', ('positive', 'neutral', 'negative'), text_carries=False, held_out=True),
-    Dataset('sarcnet', 'sarcnet', 'SarcNet', 'sarcasm_cls', 'Is this post sarcastic?', 'Answer with one phrase:',
-            'a social-media post', 'not stated', {'1': 'sarcasm', '0': 'no sarcasm'}, 'joint label; 1 is sarcasm', ('sarcasm', 'no sarcasm'), language='mul', languages=('en', 'zh'), text_carries=False, held_out=True))}
+BEHAVIOURS = (
+    'Absence or Avoidance of Eye Contact',
+    'Aggressive Behavior',
+    'Hyper- or Hyporeactivity to Sensory Input',
+    'Non-Responsiveness to Verbal Interaction',
+    'Non-Typical Language',
+    'Object Lining-Up',
+    'Self-Hitting or Self-Injurious Behavior',
+    'Self-Spinning or Spinning Objects',
+    'Upper Limb Stereotypies',
+    'Background',
+)
+DATASETS |= {
+    d.key: d
+    for d in (
+        Dataset(
+            'av_asd',
+            'av_asd',
+            'AV-ASD',
+            'behaviour_cls',
+            'Which of these behaviours can be seen or heard?',
+            'Answer with all that apply, separated by commas:',
+            '',
+            'none in the repository',
+            _as_is(*BEHAVIOURS),
+            'every column with a 1, in their order',
+            BEHAVIOURS,
+            text_carries=False,
+            held_out=True,
+        ),
+        Dataset(
+            'iemocap',
+            'iemocap',
+            'IEMOCAP',
+            'emotion_cls',
+            'What emotion is the speaker expressing?',
+            'Answer with one word from the following:',
+            'an acted dialogue',
+            'by request',
+            dict(ang='anger', hap='happy', exc='happy', neu='neutral', sad='sad'),
+            'the usual four classes; excited is happy',
+            ('anger', 'happy', 'neutral', 'sad'),
+            held_out=True,
+        ),
+        Dataset(
+            'eatd',
+            'eatd',
+            'EATD-Corpus',
+            'depression_cls',
+            'Do the speaker’s three answers indicate depression?',
+            'Respond with exactly one of:',
+            'an interview',
+            'not stated',
+            {'1': 'Depressed', '0': 'Not Depressed'},
+            'SDS standard score of 53 or more',
+            ('Depressed', 'Not Depressed'),
+            language='zh',
+            text_carries=False,
+            held_out=True,
+        ),
+        Dataset(
+            'mvsa',
+            'mvsa',
+            'MVSA-Multiple',
+            'sentiment_cls',
+            'What is the sentiment of this post?',
+            'Answer with one word from the following:',
+            'a social-media post',
+            'not stated',
+            _as_is('positive', 'neutral', 'negative'),
+            'at least five of six votes',
+            ('positive', 'neutral', 'negative'),
+            text_carries=False,
+            held_out=True,
+        ),
+        Dataset(
+            'sarcnet',
+            'sarcnet',
+            'SarcNet',
+            'sarcasm_cls',
+            'Is this post sarcastic?',
+            'Answer with one phrase:',
+            'a social-media post',
+            'not stated',
+            {'1': 'sarcasm', '0': 'no sarcasm'},
+            'joint label; 1 is sarcasm',
+            ('sarcasm', 'no sarcasm'),
+            language='mul',
+            languages=('en', 'zh'),
+            text_carries=False,
+            held_out=True,
+        ),
+    )
+}
 ATLAS_KEYS = tuple(d.key for d in DATASETS.values() if not d.held_out)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #d21da0fc
 def harmonise(
-    dataset:Dataset, # Whose rule
-    raw:str, # Label as the source writes it
-)->str: # Label of the Atlas
+    dataset: Dataset,  # Whose rule
+    raw: str,  # Label as the source writes it
+) -> str:  # Label of the Atlas
     "Map a raw label by the dataset's rule; `Reject` if the rule does not know it."
     if raw not in dataset.labels:
-        raise Reject(f'label {raw!r} is unknown to the rule {dataset.rule!r} of {dataset.key}; it knows {sorted(dataset.labels)}')
+        raise Reject(
+            f'label {raw!r} is unknown to the rule {dataset.rule!r} of {dataset.key}; it knows {sorted(dataset.labels)}'
+        )
     return dataset.labels[raw]
 
 # %% ../../nbs/atlas/04_datasets.ipynb #64f75637
-PHRASES = dict(text='a transcript', text_audio='a speech recording', text_video='a video', text_video_audio='a video and audio recording',
-               text_image='an image')
+PHRASES = dict(
+    text='a transcript',
+    text_audio='a speech recording',
+    text_video='a video',
+    text_video_audio='a video and audio recording',
+    text_image='an image',
+)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #04899bef
 def setting_sentence(
-    row:Row, # Row whose signature and transcript are known
-)->str: # Without its full stop; nothing for a bare question
+    row: Row,  # Row whose signature and transcript are known
+) -> str:  # Without its full stop; nothing for a bare question
     "Name the media at hand."
-    if row.modality_signature == 'text' and not row.transcript: return ''
-    along = f' along with the {"text" if "image" in row.modality_signature else "transcript"}' if row.transcript and row.modality_signature != 'text' else ''
+    if row.modality_signature == 'text' and not row.transcript:
+        return ''
+    along = (
+        f' along with the {"text" if "image" in row.modality_signature else "transcript"}'
+        if row.transcript and row.modality_signature != 'text'
+        else ''
+    )
     return f'The above is {PHRASES[row.modality_signature]}{along}'
 
 # %% ../../nbs/atlas/04_datasets.ipynb #aa4680ee
 STYLES = ('atlas', 'neutral')
 NEUTRAL = dict(
-    emotion_cls='What emotion does the speaker express?', sentiment_cls='What sentiment does the speaker express?',
-    humour_cls='Is this meant to be funny?', sarcasm_cls='Is the speaker being sarcastic?',
-    anxiety_cls='Does a screening of the speaker indicate anxiety?', depression_cls='Does a screening of the speaker indicate depression?',
-    ptsd_cls='Does the speaker report PTSD?', behaviour_cls='Which of these behaviours can be seen or heard?')
+    emotion_cls='What emotion does the speaker express?',
+    sentiment_cls='What sentiment does the speaker express?',
+    humour_cls='Is this meant to be funny?',
+    sarcasm_cls='Is the speaker being sarcastic?',
+    anxiety_cls='Does a screening of the speaker indicate anxiety?',
+    depression_cls='Does a screening of the speaker indicate depression?',
+    ptsd_cls='Does the speaker report PTSD?',
+    behaviour_cls='Which of these behaviours can be seen or heard?',
+)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #c6eaa3ba
 def neutral_order(
-    row:Row, # Row with options
-)->list[str]: # The same options
+    row: Row,  # Row with options
+) -> list[str]:  # The same options
     "Options in the order of their domain; as they are where the domain does not know them."
     domain = DOMAINS.get(row.task.removesuffix('_cls'), ())
     return sorted(row.options, key=domain.index) if set(row.options) <= set(domain) else list(row.options)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #c01e92f7
 def reword(
-    row:Row, # Row fresh from an adapter; its question and options change in place
+    row: Row,  # Row fresh from an adapter; its question and options change in place
 ):
     "Put question and options of a row into the neutral style; open questions are their source's own."
     row.question, row.options = NEUTRAL.get(row.task, row.question), neutral_order(row)
 
+
 def _instruction(d, style):
-    if style == 'atlas' or d.task.endswith('_qa'): return d.instruction, d.separator
+    if style == 'atlas' or d.task.endswith('_qa'):
+        return d.instruction, d.separator
     return 'Answer with all that apply, separated by commas:' if d.task in MULTI_LABEL else 'Answer with one of:', ', '
 
 # %% ../../nbs/atlas/04_datasets.ipynb #9ed38802
 def build_prompt(
-    row:Row, # Row whose media, transcript, question and options are known
-    style:str = 'atlas', # One of `STYLES`
-)->str: # The `problem` column
+    row: Row,  # Row whose media, transcript, question and options are known
+    style: str = 'atlas',  # One of `STYLES`
+) -> str:  # The `problem` column
     "Put the prompt of a row together."
     d = DATASETS[row.dataset]
     instruction, separator = _instruction(d, style)
     tags = [tag for m, tag in TAGS.items() for _ in getattr(row, m)]
-    setting = (media := setting_sentence(row)) and media + (f' from {d.setting}' if style == 'atlas' and d.setting else '') + '.'
+    setting = (media := setting_sentence(row)) and media + (
+        f' from {d.setting}' if style == 'atlas' and d.setting else ''
+    ) + '.'
     ask = ' '.join(filter(None, [setting, row.question, instruction]))
     joined = ('' if ask.endswith('\n') else ' ') + separator.join(row.options) if row.options else ''
     return '\n'.join([*tags, *filter(None, [row.transcript]), ask + joined])

@@ -8,137 +8,204 @@ __all__ = ['FRAME', 'HOP', 'LOWEST', 'HIGHEST', 'VOICED', 'QUIET', 'PROSODY', 'M
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #69082bd8
 import io
+
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from scipy.signal import find_peaks
+
 from .media import RATE, MediaError
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #2f9eac21
-FRAME, HOP = RATE*40//1000, RATE//100   # Samples
+FRAME, HOP = RATE * 40 // 1000, RATE // 100  # Samples
+
 
 def frames_of(
-    sound:np.ndarray, # float32, shape (samples,), 16 kHz
-)->np.ndarray: # Shape (frames, 640); a sound shorter than a frame is padded with silence
+    sound: np.ndarray,  # float32, shape (samples,), 16 kHz
+) -> np.ndarray:  # Shape (frames, 640); a sound shorter than a frame is padded with silence
     "Overlapping frames of a sound."
     padded = np.pad(sound, (0, max(0, FRAME - len(sound))))
     return np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #bb7fc681
-LOWEST, HIGHEST, VOICED, QUIET = 60, 500, .6, 1e-3   # Hz, Hz, least r, least root mean square
+LOWEST, HIGHEST, VOICED, QUIET = 60, 500, 0.6, 1e-3  # Hz, Hz, least r, least root mean square
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #ad00ed8f
 def autocorrelation(
-    frames:np.ndarray, # Shape (frames, n)
-    lags:int, # How many
-)->np.ndarray: # r(k), shape (frames, lags)
+    frames: np.ndarray,  # Shape (frames, n)
+    lags: int,  # How many
+) -> np.ndarray:  # r(k), shape (frames, lags)
     "Normalised autocorrelation of each frame."
     x = frames - frames.mean(1, keepdims=True)
     n, power = x.shape[1], np.cumsum(x**2, 1, dtype=np.float64)
-    spectrum = np.fft.rfft(x, 2*n)
-    raw = np.fft.irfft(np.abs(spectrum)**2)[:, :lags]
+    spectrum = np.fft.rfft(x, 2 * n)
+    raw = np.fft.irfft(np.abs(spectrum) ** 2)[:, :lags]
     k = np.arange(lags)
-    head, tail = power[:, n - 1 - k], power[:, -1:] - np.concatenate([np.zeros((len(x), 1)), power[:, :lags - 1]], 1)
-    return raw / np.sqrt(np.maximum(head*tail, 1e-12))
+    head, tail = power[:, n - 1 - k], power[:, -1:] - np.concatenate([np.zeros((len(x), 1)), power[:, : lags - 1]], 1)
+    return raw / np.sqrt(np.maximum(head * tail, 1e-12))
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #c4ca696c
 def _first_peak(r):
     "Lag of the first peak that is nearly as high as the highest; 0 where there is none."
-    peaks, _ = find_peaks(r[RATE//HIGHEST:], height=max(VOICED, .9*r[RATE//HIGHEST:].max()))
-    return int(peaks[0]) + RATE//HIGHEST if len(peaks) else 0
+    peaks, _ = find_peaks(r[RATE // HIGHEST :], height=max(VOICED, 0.9 * r[RATE // HIGHEST :].max()))
+    return int(peaks[0]) + RATE // HIGHEST if len(peaks) else 0
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #a8a8f1ef
 def pitch_track(
-    sound:np.ndarray, # float32, shape (samples,), 16 kHz
-)->np.ndarray: # Hz, shape (frames,); NaN where unvoiced
+    sound: np.ndarray,  # float32, shape (samples,), 16 kHz
+) -> np.ndarray:  # Hz, shape (frames,); NaN where unvoiced
     "Fundamental frequency every 10 ms."
     frames = frames_of(sound)
-    r = autocorrelation(frames, RATE//LOWEST + 2)
+    r = autocorrelation(frames, RATE // LOWEST + 2)
     lags = np.array([_first_peak(row) for row in r])
     at = np.clip(lags, 1, r.shape[1] - 2)
     left, middle, right = (r[np.arange(len(r)), at + d] for d in (-1, 0, 1))
-    shift = .5*(left - right) / np.where((curve := left - 2*middle + right) == 0, -1, curve)
+    shift = 0.5 * (left - right) / np.where((curve := left - 2 * middle + right) == 0, -1, curve)
     voiced = (lags > 0) & (np.sqrt((frames**2).mean(1)) > QUIET)
     return np.where(voiced, RATE / (at + shift), np.nan)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #70600b99
-PROSODY = ('pitch_mean', 'pitch_deviation', 'pitch_range', 'voiced_share', 'loudness_mean', 'loudness_deviation', 'loudness_range', 'tempo',
-           'centroid_mean', 'centroid_deviation', 'seconds')
-_FLOOR = 1e-5   # Root mean square that counts as silence
+PROSODY = (
+    'pitch_mean',
+    'pitch_deviation',
+    'pitch_range',
+    'voiced_share',
+    'loudness_mean',
+    'loudness_deviation',
+    'loudness_range',
+    'tempo',
+    'centroid_mean',
+    'centroid_deviation',
+    'seconds',
+)
+_FLOOR = 1e-5  # Root mean square that counts as silence
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #852f7612
 def loudness_track(
-    sound:np.ndarray, # float32, shape (samples,), 16 kHz
-)->np.ndarray: # Decibels relative to full scale, shape (frames,)
+    sound: np.ndarray,  # float32, shape (samples,), 16 kHz
+) -> np.ndarray:  # Decibels relative to full scale, shape (frames,)
     "Loudness every 10 ms."
-    return 20*np.log10(np.maximum(np.sqrt((frames_of(sound).astype(np.float64)**2).mean(1)), _FLOOR))
+    return 20 * np.log10(np.maximum(np.sqrt((frames_of(sound).astype(np.float64) ** 2).mean(1)), _FLOOR))
+
 
 def _centroids(sound):
     spectrum = np.abs(np.fft.rfft(frames_of(sound) * np.hanning(FRAME)))
-    return (spectrum @ np.fft.rfftfreq(FRAME, 1/RATE)) / np.maximum(spectrum.sum(1), 1e-9)
+    return (spectrum @ np.fft.rfftfreq(FRAME, 1 / RATE)) / np.maximum(spectrum.sum(1), 1e-9)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #dc9772b6
-def _spread(x): return float(np.subtract(*np.percentile(x, (90, 10))))
+def _spread(x):
+    return float(np.subtract(*np.percentile(x, (90, 10))))
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #1023fa64
 def prosody(
-    sound:np.ndarray, # float32, shape (samples,), 16 kHz
-)->np.ndarray: # float32, shape (11,), in the order of `PROSODY`; pitch in semitones above 27.5 Hz, loudness in decibels, tempo in peaks per second, centroid in Hz
+    sound: np.ndarray,  # float32, shape (samples,), 16 kHz
+) -> np.ndarray:  # float32, shape (11,), in the order of `PROSODY`; pitch in semitones above 27.5 Hz, loudness in decibels, tempo in peaks per second, centroid in Hz
     "Statistics of pitch, loudness, tempo and brightness."
     hz, loud, bright = pitch_track(sound), loudness_track(sound), _centroids(sound)
-    semitones = 12*np.log2(hz[np.isfinite(hz)]/27.5)
-    pitch = (semitones.mean(), semitones.std(), _spread(semitones)) if len(semitones) else (np.nan,)*3
-    smooth = np.convolve(np.pad(loud, 2, 'edge'), np.ones(5)/5, 'valid')
+    semitones = 12 * np.log2(hz[np.isfinite(hz)] / 27.5)
+    pitch = (semitones.mean(), semitones.std(), _spread(semitones)) if len(semitones) else (np.nan,) * 3
+    smooth = np.convolve(np.pad(loud, 2, 'edge'), np.ones(5) / 5, 'valid')
     peaks, _ = find_peaks(np.pad(smooth, 1, constant_values=smooth.min()), prominence=3, distance=8)
-    seconds = len(sound)/RATE
-    return np.array([*pitch, np.isfinite(hz).mean(), loud.mean(), loud.std(), _spread(loud), len(peaks)/seconds, bright.mean(), bright.std(), seconds], np.float32)
+    seconds = len(sound) / RATE
+    return np.array(
+        [
+            *pitch,
+            np.isfinite(hz).mean(),
+            loud.mean(),
+            loud.std(),
+            _spread(loud),
+            len(peaks) / seconds,
+            bright.mean(),
+            bright.std(),
+            seconds,
+        ],
+        np.float32,
+    )
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #e1c4593b
-MOTION = ('brightness_mean', 'brightness_deviation', 'change_mean', 'change_deviation', 'change_upper', 'change_lower', 'change_x', 'change_y')
+MOTION = (
+    'brightness_mean',
+    'brightness_deviation',
+    'change_mean',
+    'change_deviation',
+    'change_upper',
+    'change_lower',
+    'change_x',
+    'change_y',
+)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #43e4a43f
 def motion(
-    pictures:np.ndarray, # uint8, shape (frames, height, width, 3)
-)->np.ndarray: # float32, shape (8,), in the order of `MOTION`; brightness and change from 0 to 1, places as a share of width and height
+    pictures: np.ndarray,  # uint8, shape (frames, height, width, 3)
+) -> np.ndarray:  # float32, shape (8,), in the order of `MOTION`; brightness and change from 0 to 1, places as a share of width and height
     "Statistics of brightness and of change from picture to picture; NaN for change where there is one picture only."
-    grey = pictures.mean(-1, dtype=np.float32)/255
+    grey = pictures.mean(-1, dtype=np.float32) / 255
     light = [grey.mean(), grey.mean((1, 2)).std()]
-    if len(grey) < 2: return np.array([*light, *[np.nan]*6], np.float32)
+    if len(grey) < 2:
+        return np.array([*light, *[np.nan] * 6], np.float32)
     change = np.abs(np.diff(grey, axis=0))
     _, height, width = change.shape
     total = change.sum()
-    where = [(change.sum((0, axis)) @ (np.arange(n) + .5))/n/total if total else np.nan for axis, n in ((1, width), (2, height))]
-    return np.array([*light, change.mean(), change.mean((1, 2)).std(), change[:, :height//2].mean(), change[:, height//2:].mean(), *where], np.float32)
+    where = [
+        (change.sum((0, axis)) @ (np.arange(n) + 0.5)) / n / total if total else np.nan
+        for axis, n in ((1, width), (2, height))
+    ]
+    return np.array(
+        [
+            *light,
+            change.mean(),
+            change.mean((1, 2)).std(),
+            change[:, : height // 2].mean(),
+            change[:, height // 2 :].mean(),
+            *where,
+        ],
+        np.float32,
+    )
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #6b7fce30
 def functionals(
-    sound:np.ndarray, # float32, shape (samples,), 16 kHz
-    name:str = 'ComParE_2016', # Or `eGeMAPSv02`
-)->np.ndarray: # float32, shape (6373,) or (88,)
+    sound: np.ndarray,  # float32, shape (samples,), 16 kHz
+    name: str = 'ComParE_2016',  # Or `eGeMAPSv02`
+) -> np.ndarray:  # float32, shape (6373,) or (88,)
     "openSMILE functionals of a sound (Schuller et al. 2016; Eyben et al. 2016)."
     import opensmile
+
     smile = opensmile.Smile(getattr(opensmile.FeatureSet, name), opensmile.FeatureLevel.Functionals)
     return smile.process_signal(sound, RATE).iloc[0].to_numpy(np.float32)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #cd3e2cce
 def _features(data):
     if data[:2] == b'PK':
-        try: loaded = torch.load(io.BytesIO(data), weights_only=True, map_location='cpu')
-        except Exception as e: raise MediaError('the .pt file holds more than tensors, and reading it would run what is in it; take the features from a file of tensors alone') from e   # torch raises whatever a damaged archive spells
+        try:
+            loaded = torch.load(io.BytesIO(data), weights_only=True, map_location='cpu')
+        except Exception as e:
+            raise MediaError(
+                'the .pt file holds more than tensors, and reading it would run what is in it; take the features from a file of tensors alone'
+            ) from e  # torch raises whatever a damaged archive spells
         return loaded if isinstance(loaded, torch.Tensor) else None
-    try: found = load_safetensors(data)
-    except SafetensorError as e: raise MediaError(f'neither safetensors nor a .pt archive ({str(e)[:60]}); extract the descriptors again') from e
+    try:
+        found = load_safetensors(data)
+    except SafetensorError as e:
+        raise MediaError(f'neither safetensors nor a .pt archive ({str(e)[:60]}); extract the descriptors again') from e
     return torch.from_numpy(found['features']) if 'features' in found else None
 
+
 def read_descriptors(
-    data:bytes, # safetensors with an array of `features`, or a released `.pt` file
-    width:int, # Numbers expected
-)->torch.Tensor: # float32, shape (width,)
+    data: bytes,  # safetensors with an array of `features`, or a released `.pt` file
+    width: int,  # Numbers expected
+) -> torch.Tensor:  # float32, shape (width,)
     "Descriptors of one medium; MediaError if they are none, of another width or not finite."
     features = _features(data)
-    if features is None: raise MediaError('no tensor of features in it; extract the descriptors again')
-    if features.numel() != width: raise MediaError(f'{features.numel()} descriptors where {width} are expected; use the extractor the model was trained with')
+    if features is None:
+        raise MediaError('no tensor of features in it; extract the descriptors again')
+    if features.numel() != width:
+        raise MediaError(
+            f'{features.numel()} descriptors where {width} are expected; use the extractor the model was trained with'
+        )
     features = features.reshape(-1).float()
-    if not features.isfinite().all(): raise MediaError(f'{int((~features.isfinite()).sum())} of {width} descriptors are not finite; leave the row without them, or extract them again')
+    if not features.isfinite().all():
+        raise MediaError(
+            f'{int((~features.isfinite()).sum())} of {width} descriptors are not finite; leave the row without them, or extract them again'
+        )
     return features

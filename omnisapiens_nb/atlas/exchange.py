@@ -7,9 +7,14 @@ __all__ = ['BINARY', 'SUFFIXES', 'write_jsonl', 'pack_media', 'MediaFiles', 'rea
            'convert']
 
 # %% ../../nbs/atlas/13_exchange.ipynb #9c34047f
-import hashlib, json, re, shutil, tarfile
+import hashlib
+import json
+import re
+import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+
 from .reading import SourceError, read_json_lines
 from .schema import MEDIA, RELEASED, SCHEMA, SPLITS, Reject, Row
 from .store import StoreWriter, open_atlas, released_value, shards_of
@@ -18,65 +23,87 @@ from .store import StoreWriter, open_atlas, released_value, shards_of
 BINARY = (*MEDIA, 'ext_video_feats', 'ext_audio_feats')
 SUFFIXES = ((b'RIFF', '.wav'), (b'ID3', '.mp3'), (b'\x89PNG', '.png'), (b'\xff\xd8', '.jpg'))
 
+
 def _suffix(data):
-    if data[4:8] == b'ftyp': return '.mp4'
+    if data[4:8] == b'ftyp':
+        return '.mp4'
     return next((suffix for mark, suffix in SUFFIXES if data.startswith(mark)), '.bin')
 
 # %% ../../nbs/atlas/13_exchange.ipynb #8b25bda7
 def _save(folder, data):
-    path = Path('media')/f'{hashlib.sha256(data).hexdigest()[:32]}{_suffix(data)}'
-    (folder/'media').mkdir(exist_ok=True)
-    if not (folder/path).exists(): (folder/path).write_bytes(data)
+    path = Path('media') / f'{hashlib.sha256(data).hexdigest()[:32]}{_suffix(data)}'
+    (folder / 'media').mkdir(exist_ok=True)
+    if not (folder / path).exists():
+        (folder / path).write_bytes(data)
     return path.as_posix()
 
 # %% ../../nbs/atlas/13_exchange.ipynb #de0647b6
 def write_jsonl(
-    atlas:Path, # Folder in Parquet form
-    split:str, # Which split
-    folder:Path, # Gets `{split}.jsonl` and `media/`
-)->Path: # The JSON Lines file
+    atlas: Path,  # Folder in Parquet form
+    split: str,  # Which split
+    folder: Path,  # Gets `{split}.jsonl` and `media/`
+) -> Path:  # The JSON Lines file
     "Write a split in path form."
     store, folder = open_atlas(atlas, split), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder/f'{split}.jsonl').open('w', encoding='utf-8') as f:
-        for row in store: f.write(json.dumps(row | {c: [_save(folder, d) for d in row[c] or ()] for c in BINARY} | dict(texts=[]), ensure_ascii=False) + '\n')
-    return folder/f'{split}.jsonl'
+    with (folder / f'{split}.jsonl').open('w', encoding='utf-8') as f:
+        for row in store:
+            f.write(
+                json.dumps(
+                    row | {c: [_save(folder, d) for d in row[c] or ()] for c in BINARY} | dict(texts=[]),
+                    ensure_ascii=False,
+                )
+                + '\n'
+            )
+    return folder / f'{split}.jsonl'
 
 # %% ../../nbs/atlas/13_exchange.ipynb #0d85d5ae
 def pack_media(
-    folder:Path, # Has `media/`
-)->Path: # `media.tar`; the folder `media` is gone
+    folder: Path,  # Has `media/`
+) -> Path:  # `media.tar`; the folder `media` is gone
     "Put the media of the path form into one tar, always the same bytes for the same media."
     folder = Path(folder)
-    with tarfile.open(folder/'media.tar', 'w') as tar:
-        for path in sorted((folder/'media').iterdir()):
+    with tarfile.open(folder / 'media.tar', 'w') as tar:
+        for path in sorted((folder / 'media').iterdir()):
             info = tarfile.TarInfo(f'media/{path.name}')
             info.size = path.stat().st_size
-            with path.open('rb') as f: tar.addfile(info, f)
-    shutil.rmtree(folder/'media')
-    return folder/'media.tar'
+            with path.open('rb') as f:
+                tar.addfile(info, f)
+    shutil.rmtree(folder / 'media')
+    return folder / 'media.tar'
 
 # %% ../../nbs/atlas/13_exchange.ipynb #34b1b5e5
 class MediaFiles:
     "Media of the path form by name, from the folder or from a tar in it."
-    def __init__(self,
-        folder:Path, # Folder of the JSON Lines file
+
+    def __init__(
+        self,
+        folder: Path,  # Folder of the JSON Lines file
     ):
         self.folder, self.inside = folder.resolve(), {}
         for path in sorted(self.folder.glob('*.tar')):
             try:
-                with tarfile.open(path) as tar: self.inside |= {m.name.removeprefix('./'): (path, m.offset_data, m.size) for m in tar if m.isfile()}
-            except tarfile.TarError as e: raise SourceError(f'{path}: not a readable tar ({e}); copy it again from the source') from e
+                with tarfile.open(path) as tar:
+                    self.inside |= {m.name.removeprefix('./'): (path, m.offset_data, m.size) for m in tar if m.isfile()}
+            except tarfile.TarError as e:
+                raise SourceError(f'{path}: not a readable tar ({e}); copy it again from the source') from e
 
-    def read(self,
-        name:str, # Path relative to the folder
-    )->bytes: # The file; `Reject` if there is none of that name
+    def read(
+        self,
+        name: str,  # Path relative to the folder
+    ) -> bytes:  # The file; `Reject` if there is none of that name
         "A medium, by the name the JSON Lines give it."
-        if not isinstance(name, str): raise Reject(f'{str(name)[:40]!r} where a path is expected')
-        path = (self.folder/name).resolve()
-        if not path.is_relative_to(self.folder): raise Reject(f'the path {name!r} leads out of the folder')
-        if path.is_file(): return path.read_bytes()
-        if (inside := path.relative_to(self.folder).as_posix()) not in self.inside: raise Reject(f'no file {name!r}, neither in the folder nor in a tar of it; put the media beside the JSON Lines')
+        if not isinstance(name, str):
+            raise Reject(f'{str(name)[:40]!r} where a path is expected')
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            raise Reject(f'the path {name!r} leads out of the folder')
+        if path.is_file():
+            return path.read_bytes()
+        if (inside := path.relative_to(self.folder).as_posix()) not in self.inside:
+            raise Reject(
+                f'no file {name!r}, neither in the folder nor in a tar of it; put the media beside the JSON Lines'
+            )
         tar, offset, size = self.inside[inside]
         with tar.open('rb') as f:
             f.seek(offset)
@@ -84,27 +111,31 @@ class MediaFiles:
 
 # %% ../../nbs/atlas/13_exchange.ipynb #33688726
 def _media(files, data):
-    if wrong := [c for c in BINARY if not isinstance(data[c] or [], list)]: raise Reject(f'{wrong[0]} is no list of paths')
+    if wrong := [c for c in BINARY if not isinstance(data[c] or [], list)]:
+        raise Reject(f'{wrong[0]} is no list of paths')
     return {c: [files.read(name) for name in data[c] or ()] for c in BINARY}
 
 # %% ../../nbs/atlas/13_exchange.ipynb #8e26dea8
 def read_jsonl(
-    file:Path, # JSON Lines in path form, released or ours
-)->Iterator[dict]: # Rows with media as bytes
+    file: Path,  # JSON Lines in path form, released or ours
+) -> Iterator[dict]:  # Rows with media as bytes
     "Rows of a path-form file; SourceError names line and fault."
     file = Path(file)
     files = MediaFiles(file.parent)
     for record in read_json_lines(file.parent, file.name, tuple(RELEASED.names)):
-        if record.fault: raise SourceError(f'{file}, line {record.row}: {record.fault}')
-        try: media = _media(files, record.data)
-        except Reject as e: raise SourceError(f'{file}, line {record.row}: {e}') from e
+        if record.fault:
+            raise SourceError(f'{file}, line {record.row}: {record.fault}')
+        try:
+            media = _media(files, record.data)
+        except Reject as e:
+            raise SourceError(f'{file}, line {record.row}: {e}') from e
         yield {k: v for k, v in record.data.items() if k != 'texts'} | media
 
 # %% ../../nbs/atlas/13_exchange.ipynb #4e3e0d30
 def jsonl_to_parquet(
-    files:dict[str, Path], # Split to its JSON Lines file, ours or released
-    out:Path, # New Atlas folder
-)->Path: # `out`
+    files: dict[str, Path],  # Split to its JSON Lines file, ours or released
+    out: Path,  # New Atlas folder
+) -> Path:  # `out`
     "Write path-form files as Parquet; what released files lack is filled in as `released_value` says."
     writer = StoreWriter(out)
     for split, file in files.items():
@@ -116,32 +147,40 @@ def jsonl_to_parquet(
 
 # %% ../../nbs/atlas/13_exchange.ipynb #378b2f0d
 def jsonl_splits(
-    folder:Path, # Has JSON Lines files
-)->dict[str, Path]: # Split to its file
+    folder: Path,  # Has JSON Lines files
+) -> dict[str, Path]:  # Split to its file
     "Which file is which split; SourceError if that cannot be told."
     found = {}
     for path in sorted(Path(folder).glob('*.jsonl')):
         names = re.findall('train|val|test', path.stem)
-        if not names: continue
-        if len(set(names)) > 1: raise SourceError(f'{path}: the name says {" and ".join(names)}; rename the file after one split')
+        if not names:
+            continue
+        if len(set(names)) > 1:
+            raise SourceError(f'{path}: the name says {" and ".join(names)}; rename the file after one split')
         split = dict(val='validation').get(names[0], names[0])
-        if split in found: raise SourceError(f'{path}: {found[split].name} is the {split} split too; keep one of them in the folder')
+        if split in found:
+            raise SourceError(f'{path}: {found[split].name} is the {split} split too; keep one of them in the folder')
         found[split] = path
     return found
 
 # %% ../../nbs/atlas/13_exchange.ipynb #b196f367
 def convert(
-    folder:Path, # Parquet form, or path form with `*.jsonl`
-    out:Path, # New folder for the other form
-    tar:bool = False, # Put the media of the path form into one tar
-)->list[Path]: # Files with rows
+    folder: Path,  # Parquet form, or path form with `*.jsonl`
+    out: Path,  # New folder for the other form
+    tar: bool = False,  # Put the media of the path form into one tar
+) -> list[Path]:  # Files with rows
     "Write the other form of an Atlas."
     folder, out = Path(folder), Path(out)
-    if out.exists(): raise SourceError(f'{out}: exists already; choose another folder')
-    if not folder.is_dir(): raise SourceError(f'{folder}: no such folder')
-    if files := jsonl_splits(folder): return sorted((jsonl_to_parquet(files, out)/'data').iterdir())
+    if out.exists():
+        raise SourceError(f'{out}: exists already; choose another folder')
+    if not folder.is_dir():
+        raise SourceError(f'{folder}: no such folder')
+    if files := jsonl_splits(folder):
+        return sorted((jsonl_to_parquet(files, out) / 'data').iterdir())
     splits = [s for s in SPLITS if shards_of(folder, s)]
-    if not splits: raise SourceError(f'{folder}: neither *.jsonl nor split-*.parquet is in it')
+    if not splits:
+        raise SourceError(f'{folder}: neither *.jsonl nor split-*.parquet is in it')
     written = [write_jsonl(folder, s, out) for s in splits]
-    if tar and (out/'media').is_dir(): pack_media(out)
+    if tar and (out / 'media').is_dir():
+        pack_media(out)
     return written

@@ -6,8 +6,10 @@
 __all__ = ['EXTRACTORS', 'COLUMNS', 'BLOCK', 'Extractor', 'describe', 'keep', 'open_partial', 'describe_atlas']
 
 # %% ../../nbs/atlas/19_extract.ipynb #09687fa8
-import json, os, shutil
-from collections.abc import Callable, Iterator, Sequence
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -15,11 +17,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save as save_safetensors
 from tqdm.auto import tqdm
+
 from .descriptors import MOTION, PROSODY, functionals, motion, prosody
 from .landmarks import landmarks, mediapipe_version, pool_landmarks
 from .media import MediaError, read_audio, read_video
@@ -31,70 +35,95 @@ from .store import Atlas, atlas_id, open_splits, rewrite_atlas
 @dataclass(frozen=True)
 class Extractor:
     "How descriptors of a kind are made."
-    kind:str # `audio` or `video`: which media it reads
-    width:int # Numbers per medium
-    of:Callable[[list[bytes]], list[np.ndarray]] # Media to an array of that width for each
-    package:str # Whose version is recorded
-    ask:Callable[[str], str] = version # Name of the package to its version
+
+    kind: str  # `audio` or `video`: which media it reads
+    width: int  # Numbers per medium
+    of: Callable[[list[bytes]], list[np.ndarray]]  # Media to an array of that width for each
+    package: str  # Whose version is recorded
+    ask: Callable[[str], str] = version  # Name of the package to its version
 
 # %% ../../nbs/atlas/19_extract.ipynb #b2cb35d3
-def _each(of): return lambda media: [of(data) for data in media]
+def _each(of):
+    return lambda media: [of(data) for data in media]
+
 
 EXTRACTORS = dict(
     prosody=Extractor('audio', len(PROSODY), _each(lambda data: prosody(read_audio(data))), 'omnisapiens_nb'),
     motion=Extractor('video', len(MOTION), _each(lambda data: motion(read_video(data, 16))), 'omnisapiens_nb'),
     compare=Extractor('audio', 6373, _each(lambda data: functionals(read_audio(data))), 'opensmile'),
     egemaps=Extractor('audio', 88, _each(lambda data: functionals(read_audio(data), 'eGeMAPSv02')), 'opensmile'),
-    landmarks=Extractor('video', 3318, lambda films: [pool_landmarks(x) for x in landmarks(films)], 'mediapipe', lambda _: mediapipe_version()))
+    landmarks=Extractor(
+        'video',
+        3318,
+        lambda films: [pool_landmarks(x) for x in landmarks(films)],
+        'mediapipe',
+        lambda _: mediapipe_version(),
+    ),
+)
 
 # %% ../../nbs/atlas/19_extract.ipynb #385579e9
 def _made(name):
     "What made the numbers, as it goes into records."
     extractor = EXTRACTORS[name]
-    try: return dict(width=extractor.width, package=extractor.package, version=extractor.ask(extractor.package))
-    except PackageNotFoundError as e: raise SourceError(f'{name}: {extractor.package} is not installed; pip install "omnisapiens_nb[features]"') from e
+    try:
+        return dict(width=extractor.width, package=extractor.package, version=extractor.ask(extractor.package))
+    except PackageNotFoundError as e:
+        raise SourceError(
+            f'{name}: {extractor.package} is not installed; pip install "omnisapiens_nb[features]"'
+        ) from e
+
 
 def _describe(media, name):
     made = '{package} {version}'.format(**_made(name))
-    return [save_safetensors(dict(features=x), dict(extractor=f'{name}, {made}')) for x in EXTRACTORS[name].of(media)] if media else []
+    return (
+        [save_safetensors(dict(features=x), dict(extractor=f'{name}, {made}')) for x in EXTRACTORS[name].of(media)]
+        if media
+        else []
+    )
 
 # %% ../../nbs/atlas/19_extract.ipynb #9cbe6cb4
 def describe(
-    data:bytes, # A medium
-    name:str, # One of `EXTRACTORS`
-)->bytes: # safetensors: `features`, and by what they were made
+    data: bytes,  # A medium
+    name: str,  # One of `EXTRACTORS`
+) -> bytes:  # safetensors: `features`, and by what they were made
     "Descriptors of a medium as bytes; MediaError if it cannot be decoded, SourceError if the extractor is not installed."
     return _describe([data], name)[0]
 
 # %% ../../nbs/atlas/19_extract.ipynb #eb231c0d
 COLUMNS = dict(audio=('audios', 'ext_audio_feats'), video=('videos', 'ext_video_feats'))
-BLOCK = 16   # Rows
+BLOCK = 16  # Rows
 
 # %% ../../nbs/atlas/19_extract.ipynb #59d07121
 def _column(shard, rows, name):
     "Descriptors of the media of each row."
     media, _ = COLUMNS[EXTRACTORS[name].kind]
     owners = {data: row['id'] for row in rows for data in row[media] or ()}
-    try: found = dict(zip(owners, _describe(list(owners), name)))
-    except MediaError as e: raise _unusable(shard, owners, name, e) from e
+    try:
+        found = dict(zip(owners, _describe(list(owners), name)))
+    except MediaError as e:
+        raise _unusable(shard, owners, name, e) from e
     return [[found[data] for data in row[media] or ()] for row in rows]
+
 
 def _unusable(shard, owners, name, error):
     "Which medium it was, found by trying one after the other."
     for data, owner in owners.items():
-        try: EXTRACTORS[name].of([data])
-        except MediaError as e: return SourceError(f'{shard}: row {owner}: {name}: {e}')
+        try:
+            EXTRACTORS[name].of([data])
+        except MediaError as e:
+            return SourceError(f'{shard}: row {owner}: {name}: {e}')
     return SourceError(f'{shard}: rows {", ".join(owners.values())}: {name}: {error}')
 
 # %% ../../nbs/atlas/19_extract.ipynb #e2f1e988
 def keep(
-    path:Path, # File
-    data:bytes, # Its content
+    path: Path,  # File
+    data: bytes,  # Its content
 ):
     "Write a file so that it is there as a whole or not at all."
     unfinished = path.with_name(path.name + '.unfinished')
     unfinished.write_bytes(data)
     os.replace(unfinished, path)
+
 
 def _describe_block(task):
     shard, rows, names, path = task
@@ -109,18 +138,27 @@ def _describe_block(task):
 
 # %% ../../nbs/atlas/19_extract.ipynb #b167edc0
 def open_partial(
-    out:Path, # Folder the run will make
-    settings:dict[str, str], # What it is asked to do
-)->Path: # Its partial folder
+    out: Path,  # Folder the run will make
+    settings: dict[str, str],  # What it is asked to do
+) -> Path:  # Its partial folder
     "The folder of a run, new or begun with the same settings; SourceError says what differs, or what is in the way."
     out = Path(out)
-    partial, file = Path(f'{out}.partial'), Path(f'{out}.partial')/'settings.json'
-    if out.exists(): raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
+    partial, file = Path(f'{out}.partial'), Path(f'{out}.partial') / 'settings.json'
+    if out.exists():
+        raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
     if file.is_file():
         before = json.loads(file.read_text(encoding='utf-8'))
-        changed = [f'{k} {before.get(k, "none")}, now {settings.get(k, "none")}' for k in sorted(before | settings) if before.get(k) != settings.get(k)]
-        if changed: raise SourceError(f'{partial}: begun with {"; ".join(changed)}; remove it to begin anew, or ask for the same')
-    elif partial.exists() and any(p.suffix != '.unfinished' for p in partial.iterdir()): raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
+        changed = [
+            f'{k} {before.get(k, "none")}, now {settings.get(k, "none")}'
+            for k in sorted(before | settings)
+            if before.get(k) != settings.get(k)
+        ]
+        if changed:
+            raise SourceError(
+                f'{partial}: begun with {"; ".join(changed)}; remove it to begin anew, or ask for the same'
+            )
+    elif partial.exists() and any(p.suffix != '.unfinished' for p in partial.iterdir()):
+        raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
     else:
         partial.mkdir(parents=True, exist_ok=True)
         keep(file, json.dumps(settings, indent=1).encode())
@@ -128,36 +166,46 @@ def open_partial(
 
 # %% ../../nbs/atlas/19_extract.ipynb #19d20694
 def _check_names(names):
-    if not names: raise SourceError(f'no extractor is named; choose from {", ".join(EXTRACTORS)}')
-    if wrong := sorted(set(names) - set(EXTRACTORS)): raise SourceError(f'no extractor is called {wrong[0]!r}; choose from {", ".join(EXTRACTORS)}')
-    if len({EXTRACTORS[n].kind for n in names}) < len(names): raise SourceError(f'{" and ".join(names)} describe the same kind of medium; choose one per kind')
+    if not names:
+        raise SourceError(f'no extractor is named; choose from {", ".join(EXTRACTORS)}')
+    if wrong := sorted(set(names) - set(EXTRACTORS)):
+        raise SourceError(f'no extractor is called {wrong[0]!r}; choose from {", ".join(EXTRACTORS)}')
+    if len({EXTRACTORS[n].kind for n in names}) < len(names):
+        raise SourceError(f'{" and ".join(names)} describe the same kind of medium; choose one per kind')
+
 
 def _record(atlas, made):
     "Content of descriptors.json: what is new, and what the Atlas had of another kind."
-    file = atlas/'descriptors.json'
+    file = atlas / 'descriptors.json'
     before = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
     kinds = {EXTRACTORS[n].kind for n in made}
     return {n: m for n, m in before.items() if n not in EXTRACTORS or EXTRACTORS[n].kind not in kinds} | made
 
 # %% ../../nbs/atlas/19_extract.ipynb #695e817d
 def describe_atlas(
-    atlas:Path, # Atlas folder
-    out:Path, # New Atlas folder; an interrupted run is gone on with
-    names:Sequence[str] = ('prosody', 'motion'), # Of `EXTRACTORS`, at most one per kind
-    workers:int = 1, # Processes
-)->Path: # `out`
+    atlas: Path,  # Atlas folder
+    out: Path,  # New Atlas folder; an interrupted run is gone on with
+    names: Sequence[str] = ('prosody', 'motion'),  # Of `EXTRACTORS`, at most one per kind
+    workers: int = 1,  # Processes
+) -> Path:  # `out`
     "Write an Atlas with descriptors of its media; SourceError names the row whose medium cannot be decoded, or what is wrong with the request."
     atlas, out, names = Path(atlas), Path(out), sorted(names)
     _check_names(names)
     shards = [p for store in open_splits(atlas).values() for p in store.paths]
     made = {n: _made(n) for n in names}
-    partial = open_partial(out, dict(atlas=atlas_id(atlas)) | {n: '{width} numbers of {package} {version}'.format(**m) for n, m in made.items()})
-    tasks = _tasks(shards, names, partial/'blocks')
+    partial = open_partial(
+        out,
+        dict(atlas=atlas_id(atlas))
+        | {n: '{width} numbers of {package} {version}'.format(**m) for n, m in made.items()},
+    )
+    tasks = _tasks(shards, names, partial / 'blocks')
     _run([t for t in tasks if not t[-1].is_file()], workers)
     described = (row for *_, path in tasks for row in pq.read_table(path).to_pylist())
-    shutil.rmtree(partial/'atlas', ignore_errors=True)
-    rewrite_atlas(atlas, partial/'atlas', lambda row: row | next(described), {'descriptors.json': _record(atlas, made)})
-    (partial/'atlas').rename(out)
+    shutil.rmtree(partial / 'atlas', ignore_errors=True)
+    rewrite_atlas(
+        atlas, partial / 'atlas', lambda row: row | next(described), {'descriptors.json': _record(atlas, made)}
+    )
+    (partial / 'atlas').rename(out)
     shutil.rmtree(partial)
     return out
 
@@ -165,11 +213,27 @@ def describe_atlas(
 def _tasks(shards, names, folder):
     folder.mkdir(exist_ok=True)
     total = {shard: pq.ParquetFile(shard).metadata.num_rows for shard in shards}
-    return [(shard, range(at, min(at + BLOCK, n)), names, folder/f'{shard.stem}-{at:08}.parquet') for shard, n in total.items() for at in range(0, n, BLOCK)]
+    return [
+        (shard, range(at, min(at + BLOCK, n)), names, folder / f'{shard.stem}-{at:08}.parquet')
+        for shard, n in total.items()
+        for at in range(0, n, BLOCK)
+    ]
+
 
 def _run(tasks, workers):
-    if not tasks: return
+    if not tasks:
+        return
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) if workers > 1 else nullcontext() as pool:
-            for _ in tqdm((pool.map if pool else map)(_describe_block, tasks), 'describing', total=len(tasks), unit=' blocks', disable=None): pass
-    except BrokenProcessPool as e: raise SourceError('a worker was killed, most often for want of memory; run again with fewer workers, the blocks that are done are kept') from e
+            for _ in tqdm(
+                (pool.map if pool else map)(_describe_block, tasks),
+                'describing',
+                total=len(tasks),
+                unit=' blocks',
+                disable=None,
+            ):
+                pass
+    except BrokenProcessPool as e:
+        raise SourceError(
+            'a worker was killed, most often for want of memory; run again with fewer workers, the blocks that are done are kept'
+        ) from e

@@ -6,17 +6,20 @@
 __all__ = ['SHARES', 'match_key', 'connected_groups', 'split_of']
 
 # %% ../../nbs/atlas/06_groups.ipynb #48dd208f
-import hashlib, re, unicodedata
+import hashlib
+import re
+import unicodedata
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
+
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 # %% ../../nbs/atlas/06_groups.ipynb #ec20af7b
-@lru_cache(1 << 10)   # Two keys of one source ask for the same words one after the other
+@lru_cache(1 << 10)  # Two keys of one source ask for the same words one after the other
 def match_key(
-    text:str, # Any text
-)->str: # Key that equal texts share; empty when the text is too short to tell
+    text: str,  # Any text
+) -> str:  # Key that equal texts share; empty when the text is too short to tell
     "Normal form for finding the same text again."
     key = ' '.join(re.sub(r'[^\w\s]', '', unicodedata.normalize('NFKC', text).casefold()).split())
     blankless = re.search(r'[\u3040-\u30ff\u3400-\u9fff]', key) and len(key.replace(' ', '')) >= 8
@@ -24,24 +27,27 @@ def match_key(
 
 # %% ../../nbs/atlas/06_groups.ipynb #236db8e4
 def connected_groups(
-    keys:Sequence[Sequence[Hashable]], # For each row, the keys that tie it to others
-)->list[int]: # For each row, the number of its component
+    keys: Sequence[Sequence[Hashable]],  # For each row, the keys that tie it to others
+) -> list[int]:  # For each row, the number of its component
     "Number rows so that rows sharing a key, directly or through others, share a number."
     index = {}
     pairs = [(row, index.setdefault(key, len(index))) for row, ks in enumerate(keys) for key in ks]
     n = len(keys) + len(index)
     rows, cols = [r for r, _ in pairs], [len(keys) + c for _, c in pairs]
-    return connected_components(coo_array(([1]*len(pairs), (rows, cols)), shape=(n, n)), directed=False)[1][:len(keys)].tolist()
+    return connected_components(coo_array(([1] * len(pairs), (rows, cols)), shape=(n, n)), directed=False)[1][
+        : len(keys)
+    ].tolist()
 
 # %% ../../nbs/atlas/06_groups.ipynb #4664cc78
-SHARES = dict(train=.7, validation=.1, test=.2)
+SHARES = dict(train=0.7, validation=0.1, test=0.2)
 
 # %% ../../nbs/atlas/06_groups.ipynb #692d096b
 def split_of(
-    group:str, # Group id
-    seed:int = 0, # Another seed, another split
-)->str: # `train`, `validation` or `test`
+    group: str,  # Group id
+    seed: int = 0,  # Another seed, another split
+) -> str:  # `train`, `validation` or `test`
     "Split of a group where the source has no sound split of its own."
     u = int.from_bytes(hashlib.sha256(f'{seed}:{group}'.encode()).digest()[:8]) / 2**64
-    if u < SHARES['train']: return 'train'
+    if u < SHARES['train']:
+        return 'train'
     return 'validation' if u < SHARES['train'] + SHARES['validation'] else 'test'

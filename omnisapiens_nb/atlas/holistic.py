@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+
 import numpy as np
 
 # %% ../../nbs/atlas/17_holistic.ipynb #63aa5ee2
@@ -20,14 +21,21 @@ POINTS = sum(PARTS.values())
 
 # %% ../../nbs/atlas/17_holistic.ipynb #1d5691c7
 def points_of(
-    found, # What MediaPipe's holistic model found in a picture
-)->np.ndarray: # float32, shape (553, 3): x, y, confidence
+    found,  # What MediaPipe's holistic model found in a picture
+) -> np.ndarray:  # float32, shape (553, 3): x, y, confidence
     "Landmarks of one picture in the order of `PARTS`; ValueError if a part has another number of points."
     parts = []
     for part, size in PARTS.items():
         marks = getattr(found, f'{part}_landmarks')
-        points = [(p.x, p.y, p.visibility if part == 'pose' else 1.) for p in marks.landmark] if marks else [(0., 0., 0.)]*size
-        if len(points) != size: raise ValueError(f'{part}: {len(points)} points where {size} are expected; use a model whose face has its irises, as mediapipe 0.10 has')
+        points = (
+            [(p.x, p.y, p.visibility if part == 'pose' else 1.0) for p in marks.landmark]
+            if marks
+            else [(0.0, 0.0, 0.0)] * size
+        )
+        if len(points) != size:
+            raise ValueError(
+                f'{part}: {len(points)} points where {size} are expected; use a model whose face has its irises, as mediapipe 0.10 has'
+            )
         parts.append(np.array(points, np.float32))
     return np.concatenate(parts)
 
@@ -36,51 +44,70 @@ def points_of(
 def solution():
     "The holistic model that comes with the package, as a function of a picture; anew for each film, since it follows what it has found."
     import mediapipe
-    with mediapipe.solutions.holistic.Holistic(refine_face_landmarks=True) as model: yield model.process
+
+    with mediapipe.solutions.holistic.Holistic(refine_face_landmarks=True) as model:
+        yield model.process
 
 # %% ../../nbs/atlas/17_holistic.ipynb #51e80c41
 def found_in(
-    packets:Mapping, # Stream to packet, from the graph
-    get:Callable, # Packet to landmarks
-): # With the attributes of what `mediapipe.solutions` finds
+    packets: Mapping,  # Stream to packet, from the graph
+    get: Callable,  # Packet to landmarks
+):  # With the attributes of what `mediapipe.solutions` finds
     "What the tasks API found in a picture; None for a part whose stream is empty."
-    return SimpleNamespace(**{name: None if packets[name].is_empty() else get(packets[name]) for name in (f'{part}_landmarks' for part in PARTS)})
+    return SimpleNamespace(
+        **{
+            name: None if packets[name].is_empty() else get(packets[name])
+            for name in (f'{part}_landmarks' for part in PARTS)
+        }
+    )
 
 # %% ../../nbs/atlas/17_holistic.ipynb #d94607c6
-NO_MODEL = 3   # Exit status
-STEP = 33_333   # Microseconds between pictures, as `mediapipe.solutions` counts them
+NO_MODEL = 3  # Exit status
+STEP = 33_333  # Microseconds between pictures, as `mediapipe.solutions` counts them
+
 
 @contextmanager
 def task(
-    path:str, # `.task` file
+    path: str,  # `.task` file
 ):
     "A holistic model of the tasks API as a function of a picture; the process ends with `NO_MODEL` if the file is none."
     import mediapipe
     from mediapipe.python import packet_creator, packet_getter
     from mediapipe.tasks.python import BaseOptions, vision
+
     options = vision.HolisticLandmarkerOptions(BaseOptions(model_asset_path=path), vision.RunningMode.VIDEO)
-    try: model = vision.HolisticLandmarker.create_from_options(options)
+    try:
+        model = vision.HolisticLandmarker.create_from_options(options)
     except (RuntimeError, ValueError) as e:
         sys.stderr.write(f'{" ".join(str(e).split())}\n')
         sys.exit(NO_MODEL)
     at = count(0, STEP)
+
     def process(picture):
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
-        return found_in(model._process_video_data(dict(image_in=packet_creator.create_image(image).at(next(at)))), packet_getter.get_proto)
-    with model: yield process
+        return found_in(
+            model._process_video_data(dict(image_in=packet_creator.create_image(image).at(next(at)))),
+            packet_getter.get_proto,
+        )
+
+    with model:
+        yield process
 
 # %% ../../nbs/atlas/17_holistic.ipynb #a234f69c
 def pictures(
-    path:Path, # A film
-)->Iterator[np.ndarray]: # uint8, shape (height, width, 3)
+    path: Path,  # A film
+) -> Iterator[np.ndarray]:  # uint8, shape (height, width, 3)
     "Pictures of a film, one after the other."
     import av
+
     with av.open(str(path)) as film:
-        for frame in film.decode(video=0): yield frame.to_ndarray(format='rgb24')
+        for frame in film.decode(video=0):
+            yield frame.to_ndarray(format='rgb24')
+
 
 def main(
-    folder:str, # Has `*.mp4`; each gets a `.npy` of shape (frames, 553, 3)
-    model:str = '', # `.task` file for the tasks API; without one the models that come with mediapipe
+    folder: str,  # Has `*.mp4`; each gets a `.npy` of shape (frames, 553, 3)
+    model: str = '',  # `.task` file for the tasks API; without one the models that come with mediapipe
 ):
     "Find the landmarks of every film in a folder."
     for path in sorted(Path(folder).glob('*.mp4')):
@@ -89,4 +116,5 @@ def main(
 
 # %% ../../nbs/atlas/17_holistic.ipynb #86675bab
 #| eval: false
-if __name__ == '__main__': main(*sys.argv[1:])
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -6,68 +6,90 @@
 __all__ = ['PYTHON', 'PLACES', 'pool_landmarks', 'landmarks', 'mediapipe_version', 'found_shares']
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #9b64aa5c
-import subprocess, tempfile
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+
 import numpy as np
+
 from . import holistic
 from .media import MediaError
 from .reading import SourceError
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #1cee222e
 def pool_landmarks(
-    points:np.ndarray, # Shape (frames, 553, 3): x, y, confidence
-)->np.ndarray: # float32, shape (3318,): means, then standard deviations
+    points: np.ndarray,  # Shape (frames, 553, 3): x, y, confidence
+) -> np.ndarray:  # float32, shape (3318,): means, then standard deviations
     "Mean and standard deviation over time, all NaN where nothing is ever found (arXiv 2510.04899, behavioural descriptors)."
     found = points[..., 2:] > 0
-    if not found.any(): return np.full(2*points[0].size, np.nan, np.float32)
+    if not found.any():
+        return np.full(2 * points[0].size, np.nan, np.float32)
     weight = np.concatenate([found, found, np.ones_like(found)], -1)
     count = np.maximum(weight.sum(0), 1)
-    mean = (points*weight).sum(0) / count
-    deviation = np.sqrt(((points - mean)**2 * weight).sum(0) / count)
+    mean = (points * weight).sum(0) / count
+    deviation = np.sqrt(((points - mean) ** 2 * weight).sum(0) / count)
     return np.concatenate([mean.ravel(), deviation.ravel()]).astype(np.float32)
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #124c4d8c
-PYTHON = Path('.venv-landmarks/bin/python')   # Made by `make landmarks-env`
+PYTHON = Path('.venv-landmarks/bin/python')  # Made by `make landmarks-env`
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #1ab03f9c
 def _call(python, *arguments):
-    if not Path(python).is_file(): raise SourceError(f'{python}: no such Python; make the environment with `make landmarks-env`, or name another that has mediapipe')
+    if not Path(python).is_file():
+        raise SourceError(
+            f'{python}: no such Python; make the environment with `make landmarks-env`, or name another that has mediapipe'
+        )
     return subprocess.run([str(python), *map(str, arguments)], capture_output=True, text=True)
 
-def _complaint(done): return (done.stderr.strip().splitlines() or ['no message'])[-1][:200]
+
+def _complaint(done):
+    return (done.stderr.strip().splitlines() or ['no message'])[-1][:200]
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #7df070ef
 def landmarks(
-    films:Sequence[bytes], # Films, mp4
-    python:Path = PYTHON, # Python of the environment that has mediapipe
-    model:Path|None = None, # `.task` file of a HolisticLandmarker; None for the models that come with mediapipe
-)->list[np.ndarray]: # For each film, shape (frames, 553, 3)
+    films: Sequence[bytes],  # Films, mp4
+    python: Path = PYTHON,  # Python of the environment that has mediapipe
+    model: Path | None = None,  # `.task` file of a HolisticLandmarker; None for the models that come with mediapipe
+) -> list[np.ndarray]:  # For each film, shape (frames, 553, 3)
     "Landmarks of films; SourceError if environment or model are not there, MediaError if a film cannot be read."
-    if model and not Path(model).is_file(): raise SourceError(f'{model}: no such file; give the holistic_landmarker.task that MediaPipe publishes, or leave the model out')
+    if model and not Path(model).is_file():
+        raise SourceError(
+            f'{model}: no such file; give the holistic_landmarker.task that MediaPipe publishes, or leave the model out'
+        )
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder)/f'{n:06}.mp4' for n in range(len(films))]
-        for path, data in zip(paths, films): path.write_bytes(data)
+        paths = [Path(folder) / f'{n:06}.mp4' for n in range(len(films))]
+        for path, data in zip(paths, films):
+            path.write_bytes(data)
         done = _call(python, holistic.__file__, folder, *([Path(model).resolve()] if model else []))
-        if done.returncode == holistic.NO_MODEL: raise SourceError(f'{model}: no model of a HolisticLandmarker ({_complaint(done)}); give the holistic_landmarker.task that MediaPipe publishes')
-        if missing := [n for n, p in enumerate(paths) if not p.with_suffix('.npy').is_file()]: raise MediaError(f'film {missing[0]} gave no landmarks: {_complaint(done)}')
+        if done.returncode == holistic.NO_MODEL:
+            raise SourceError(
+                f'{model}: no model of a HolisticLandmarker ({_complaint(done)}); give the holistic_landmarker.task that MediaPipe publishes'
+            )
+        if missing := [n for n, p in enumerate(paths) if not p.with_suffix('.npy').is_file()]:
+            raise MediaError(f'film {missing[0]} gave no landmarks: {_complaint(done)}')
         return [np.load(p.with_suffix('.npy')) for p in paths]
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #ba94e597
 def mediapipe_version(
-    python:Path = PYTHON, # Python of the environment that has mediapipe
-)->str: # Such as `0.10.21`
+    python: Path = PYTHON,  # Python of the environment that has mediapipe
+) -> str:  # Such as `0.10.21`
     "Version of mediapipe in its own environment; SourceError if there is none."
     done = _call(python, '-c', 'from importlib.metadata import version; print(version("mediapipe"))')
-    if done.returncode: raise SourceError(f'{python}: no mediapipe in this environment; make one with `make landmarks-env`')
+    if done.returncode:
+        raise SourceError(f'{python}: no mediapipe in this environment; make one with `make landmarks-env`')
     return done.stdout.strip()
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #457c3be2
-PLACES = {part: slice(end - size, end) for (part, size), end in zip(holistic.PARTS.items(), accumulate(holistic.PARTS.values()))}
+PLACES = {
+    part: slice(end - size, end)
+    for (part, size), end in zip(holistic.PARTS.items(), accumulate(holistic.PARTS.values()))
+}
+
 
 def found_shares(
-    points:np.ndarray, # Shape (frames, 553, 3): x, y, confidence
-)->dict[str, float]: # Part to share of pictures
+    points: np.ndarray,  # Shape (frames, 553, 3): x, y, confidence
+) -> dict[str, float]:  # Part to share of pictures
     "In which share of the pictures each part was found."
     return {part: float((points[:, place, 2] > 0).any(1).mean()) for part, place in PLACES.items()}

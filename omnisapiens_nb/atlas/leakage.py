@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+
 import numpy as np
 from scipy.sparse import coo_array, csr_array, eye_array
+
 from .datasets import DATASETS
 from .groups import match_key
 from .near_text import near_pairs
@@ -28,51 +30,60 @@ KINDS = dict(
     span='overlapping seconds of one video or episode: drop the training side',
     source_video='cut from one video or episode: split by it if you can; else say that the test is not episode-independent',
     context='a line of one row’s context is the other’s, or is in its context: drop the training side if a model is shown the context',
-    person='the same person speaks: split by person if you can; else say that the test is not speaker-independent')
+    person='the same person speaks: split by person if you can; else say that the test is not speaker-independent',
+)
 
 # %% ../../nbs/atlas/10_leakage.ipynb #85e7eb54
 def leakage_keys(
-    row:Row, # Any row, with or without an answer
-    media_hashes:Sequence[str] = (), # Checksums of each media file and of what it decodes to
-)->Iterator[tuple[str, str]]: # Kind and key
+    row: Row,  # Any row, with or without an answer
+    media_hashes: Sequence[str] = (),  # Checksums of each media file and of what it decodes to
+) -> Iterator[tuple[str, str]]:  # Kind and key
     "What ties a row to others."
-    if text := match_key(row.transcript or row.question): yield 'text', text
+    if text := match_key(row.transcript or row.question):
+        yield 'text', text
     for line in row.context:
-        if key := match_key(line): yield 'context', key
-    for digest in media_hashes: yield 'medium', digest
-    if row.source_medium: yield 'source_video', row.source_medium
-    if row.person: yield 'person', row.person
+        if key := match_key(line):
+            yield 'context', key
+    for digest in media_hashes:
+        yield 'medium', digest
+    if row.source_medium:
+        yield 'source_video', row.source_medium
+    if row.person:
+        yield 'person', row.person
 
 # %% ../../nbs/atlas/10_leakage.ipynb #fc2f9896
 @dataclass
 class Ties:
     "One kind of tie between rows."
-    held:csr_array # (rows, keys)
-    same:csr_array # (keys, keys)
 
-    def matches(self,
-        places:np.ndarray, # Place number of each row
-        count:int, # Places
-    )->np.ndarray: # bool, shape (rows, places): whether a row has a match in a place
+    held: csr_array  # (rows, keys)
+    same: csr_array  # (keys, keys)
+
+    def matches(
+        self,
+        places: np.ndarray,  # Place number of each row
+        count: int,  # Places
+    ) -> np.ndarray:  # bool, shape (rows, places): whether a row has a match in a place
         "The relation M of rows and places."
         rows = len(places)
         marks = coo_array((np.ones(rows, np.int32), (np.arange(rows), places)), shape=(rows, count)).tocsr()
         reached = (self.same @ ((self.held.T @ marks) > 0).astype(np.int32)) > 0
         return (self.held @ reached.astype(np.int32)).toarray() > 0
 
-    def partner(self,
-        row:int, # A row with a match
-        among:np.ndarray, # Rows of the other place
-    )->int: # The first of them that matches
+    def partner(
+        self,
+        row: int,  # A row with a match
+        among: np.ndarray,  # Rows of the other place
+    ) -> int:  # The first of them that matches
         "A row that a row is tied to."
         return int(among[np.flatnonzero((self.held[among] @ (self.held[[row]] @ self.same).T).toarray()[:, 0])[0]])
 
 # %% ../../nbs/atlas/10_leakage.ipynb #a39e25f5
 def incidence(
-    rows:np.ndarray, # Row of each entry
-    keys:np.ndarray, # Key of each entry, any integers
-    count:int, # Rows in all
-)->tuple[csr_array, np.ndarray]: # (rows, different keys), and the keys in the order of the columns
+    rows: np.ndarray,  # Row of each entry
+    keys: np.ndarray,  # Key of each entry, any integers
+    count: int,  # Rows in all
+) -> tuple[csr_array, np.ndarray]:  # (rows, different keys), and the keys in the order of the columns
     "Which row holds which key."
     different, columns = np.unique(keys, return_inverse=True)
     held = coo_array((np.ones(len(rows), np.int32), (rows, columns)), shape=(count, len(different))).tocsr()
@@ -87,39 +98,39 @@ def _symmetric(i, j, n, diagonal=True):
 
 # %% ../../nbs/atlas/10_leakage.ipynb #4535c106
 def near_ties(
-    held:csr_array, # Rows and texts
-    texts:list[str], # The texts, in the order of the columns
-)->Ties:
+    held: csr_array,  # Rows and texts
+    texts: list[str],  # The texts, in the order of the columns
+) -> Ties:
     "Rows with nearly the same words."
     i, j, _ = near_pairs(texts)
     return Ties(held, _symmetric(i, j, len(texts)))
 
 # %% ../../nbs/atlas/10_leakage.ipynb #9e76cccf
 def context_ties(
-    own:tuple, # Rows and keys of texts, as arrays
-    context:tuple, # Rows and keys of context lines, as arrays
-    count:int, # Rows in all
-)->Ties:
+    own: tuple,  # Rows and keys of texts, as arrays
+    context: tuple,  # Rows and keys of context lines, as arrays
+    count: int,  # Rows in all
+) -> Ties:
     "Rows tied by a line of context."
     rows, keys = (np.concatenate(x) for x in zip(own, context))
     different = np.unique(keys)
     n, at = len(different), np.searchsorted(different, keys)
-    columns = at + n*np.concatenate([np.zeros(len(own[0]), np.int64), np.ones(len(context[0]), np.int64)])
-    held = coo_array((np.ones(len(rows), np.int32), (rows, columns)), shape=(count, 2*n)).tocsr()
-    window = np.arange(n, 2*n)
+    columns = at + n * np.concatenate([np.zeros(len(own[0]), np.int64), np.ones(len(context[0]), np.int64)])
+    held = coo_array((np.ones(len(rows), np.int32), (rows, columns)), shape=(count, 2 * n)).tocsr()
+    window = np.arange(n, 2 * n)
     at = np.concatenate([window - n, window, window]), np.concatenate([window, window - n, window])
-    return Ties(held, coo_array((np.ones(3*n, np.int32), at), shape=(2*n, 2*n)).tocsr())
+    return Ties(held, coo_array((np.ones(3 * n, np.int32), at), shape=(2 * n, 2 * n)).tocsr())
 
 # %% ../../nbs/atlas/10_leakage.ipynb #1eb96dec
 def overlaps(
-    media:np.ndarray, # Medium of each span, any integers
-    start:np.ndarray, # Seconds
-    end:np.ndarray, # Seconds
-)->tuple[np.ndarray, np.ndarray]: # Index pairs of spans of one medium that overlap
+    media: np.ndarray,  # Medium of each span, any integers
+    start: np.ndarray,  # Seconds
+    end: np.ndarray,  # Seconds
+) -> tuple[np.ndarray, np.ndarray]:  # Index pairs of spans of one medium that overlap
     "Pairs of overlapping spans."
     order = np.lexsort((start, media))
     m, s, e = media[order], start[order], end[order]
-    pairs = [(np.empty(0, np.int64),)*2]
+    pairs = [(np.empty(0, np.int64),) * 2]
     for first, last in zip(np.searchsorted(m, np.unique(m)), np.searchsorted(m, np.unique(m), 'right')):
         stop = first + np.searchsorted(s[first:last], e[first:last])
         lengths = np.maximum(stop - np.arange(first, last) - 1, 0)
@@ -129,22 +140,26 @@ def overlaps(
     return tuple(np.concatenate(x) for x in zip(*pairs))
 
 # %% ../../nbs/atlas/10_leakage.ipynb #5bcd34f0
-@lru_cache(1 << 14)   # Persons, episodes and the words of two keys come again and again
-def _hash(kind, key): return int.from_bytes(hashlib.blake2b(f'{kind} {key}'.encode(), digest_size=8).digest())
+@lru_cache(1 << 14)  # Persons, episodes and the words of two keys come again and again
+def _hash(kind, key):
+    return int.from_bytes(hashlib.blake2b(f'{kind} {key}'.encode(), digest_size=8).digest())
 
 # %% ../../nbs/atlas/10_leakage.ipynb #060fd6de
 class Leakage:
     "Collects what ties rows together and reports what places share."
-    def __init__(self,
-        near:bool = True, # Search for near-duplicate texts too
+
+    def __init__(
+        self,
+        near: bool = True,  # Search for near-duplicate texts too
     ):
         self.ids, self.place_of, self.places, self.near, self.texts = [], array('I'), {}, near, {}
         self.keys = {kind: (array('I'), array('Q')) for kind in ('text', 'context', 'medium', 'source_video', 'person')}
-        self.spans = array('I'), array('Q'), array('d'), array('d')   # Row, medium, start, end
+        self.spans = array('I'), array('Q'), array('d'), array('d')  # Row, medium, start, end
 
-    def add(self,
-        row:Row, # Row with dataset and split
-        media_hashes:Sequence[str] = (), # Checksums of each media file and of what it decodes to
+    def add(
+        self,
+        row: Row,  # Row with dataset and split
+        media_hashes: Sequence[str] = (),  # Checksums of each media file and of what it decodes to
     ):
         number = len(self.ids)
         self.ids.append(row.id)
@@ -153,23 +168,27 @@ class Leakage:
             rows, hashes = self.keys[kind]
             rows.append(number)
             hashes.append(hashed := _hash('text' if kind == 'context' else kind, key))
-            if kind == 'text' and self.near: self.texts.setdefault(hashed, key)
+            if kind == 'text' and self.near:
+                self.texts.setdefault(hashed, key)
         if row.source_medium and row.start is not None and row.end is not None:
-            for values, x in zip(self.spans, (number, _hash('source_video', row.source_medium), row.start, row.end)): values.append(x)
+            for values, x in zip(self.spans, (number, _hash('source_video', row.source_medium), row.start, row.end)):
+                values.append(x)
 
 # %% ../../nbs/atlas/10_leakage.ipynb #eb362d19
-def _arrays(columns): return tuple(np.array(c) for c in columns)
+def _arrays(columns):
+    return tuple(np.array(c) for c in columns)
 
 # %% ../../nbs/atlas/10_leakage.ipynb #62c16282
 def all_ties(
-    found:Leakage, # After all rows have passed
-)->Iterator[tuple[str, Ties]]: # Kind and relation
+    found: Leakage,  # After all rows have passed
+) -> Iterator[tuple[str, Ties]]:  # Kind and relation
     "The relation of every kind."
     n = len(found.ids)
     for kind in ('text', 'medium', 'source_video', 'person'):
         held, keys = incidence(*_arrays(found.keys[kind]), n)
         yield kind, Ties(held, eye_array(len(keys), dtype=np.int32, format='csr'))
-        if kind == "text" and found.near: yield 'near_text', near_ties(held, [found.texts[int(k)] for k in keys])
+        if kind == 'text' and found.near:
+            yield 'near_text', near_ties(held, [found.texts[int(k)] for k in keys])
     yield 'context', context_ties(_arrays(found.keys['text']), _arrays(found.keys['context']), n)
     rows, media, start, end = _arrays(found.spans)
     held, _ = incidence(rows, np.arange(len(rows)), n)
@@ -177,44 +196,55 @@ def all_ties(
 
 # %% ../../nbs/atlas/10_leakage.ipynb #d73d5c5c
 def forget(
-    found:Leakage, # Changed in place
-    ids:Sequence[str], # Of rows that are in the Atlas no more
+    found: Leakage,  # Changed in place
+    ids: Sequence[str],  # Of rows that are in the Atlas no more
 ):
     "Take rows out of a collection."
     of = {i: n for n, i in enumerate(found.ids)}
     gone = [of[i] for i in ids]
     for columns in (*found.keys.values(), found.spans):
         keep = ~np.isin(np.array(columns[0]), gone)
-        for values in columns: values[:] = array(values.typecode, np.array(values)[keep].tobytes())
+        for values in columns:
+            values[:] = array(values.typecode, np.array(values)[keep].tobytes())
 
 # %% ../../nbs/atlas/10_leakage.ipynb #8b0a8d2e
-EXAMPLES = 3   # Pairs of row ids shown per entry
+EXAMPLES = 3  # Pairs of row ids shown per entry
+
 
 def _entry(found, kind, ties, matches, left, right):
     (a, rows_a), (b, rows_b) = left, right
     hits_a, hits_b = rows_a[matches[rows_a, b]], rows_b[matches[rows_b, a]]
     shown = [dict(left=found.ids[i], right=found.ids[ties.partner(i, hits_b)]) for i in hits_a[:EXAMPLES].tolist()]
-    named = lambda place: dict(zip(('dataset', 'split'), list(found.places)[place]))
-    return dict(kind=kind, left=named(a), right=named(b), left_count=len(hits_a), right_count=len(hits_b), examples=shown)
+
+    def named(place):
+        return dict(zip(('dataset', 'split'), list(found.places)[place]))
+
+    return dict(
+        kind=kind, left=named(a), right=named(b), left_count=len(hits_a), right_count=len(hits_b), examples=shown
+    )
 
 # %% ../../nbs/atlas/10_leakage.ipynb #d76feb9d
 def report(
-    found:Leakage, # After all rows have passed
-)->list[dict]: # The content of `leakage.json`
+    found: Leakage,  # After all rows have passed
+) -> list[dict]:  # The content of `leakage.json`
     "One entry per kind and pair of places that shares something."
     of, entries = np.array(found.place_of), []
     rows = [(p, np.flatnonzero(of == p)) for _, p in sorted(found.places.items())]
     for kind, ties in all_ties(found):
         matches = ties.matches(of, len(found.places))
-        entries += [_entry(found, kind, ties, matches, left, right) for left, right in combinations(rows, 2) if matches[left[1], right[0]].any()]
+        entries += [
+            _entry(found, kind, ties, matches, left, right)
+            for left, right in combinations(rows, 2)
+            if matches[left[1], right[0]].any()
+        ]
     return sorted(entries, key=lambda e: e['kind'])
 
 # %% ../../nbs/atlas/10_leakage.ipynb #d3927467
 def rows_to_drop(
-    found:Leakage, # After all rows have passed
-    kinds:Sequence[str], # Of `KINDS`
-    against:Sequence[str]|None = None, # Dataset keys whose later splits count; all where absent
-)->dict[str, str]: # Row id to the reason
+    found: Leakage,  # After all rows have passed
+    kinds: Sequence[str],  # Of `KINDS`
+    against: Sequence[str] | None = None,  # Dataset keys whose later splits count; all where absent
+) -> dict[str, str]:  # Row id to the reason
     "Rows with a match in a later split."
     of = np.array(found.place_of)
     rank = np.array([SPLITS.index(split) for _, split in found.places])
@@ -222,22 +252,36 @@ def rows_to_drop(
     scripted = np.array([d in DATASETS and DATASETS[d].scripted for d, _ in names])
     counts = np.array([against is None or d in against for d, _ in names])
     for kind, ties in all_ties(found):
-        if kind not in kinds: continue
+        if kind not in kinds:
+            continue
         later = ties.matches(of, len(names)) & (rank[None] > rank[of][:, None]) & counts[None]
-        if kind in ('text', 'near_text'): later &= ~scripted[of][:, None]
+        if kind in ('text', 'near_text'):
+            later &= ~scripted[of][:, None]
         for row in np.flatnonzero(later.any(1)).tolist():
             dataset, split = names[int(later[row].argmax())]
-            reasons.setdefault(found.ids[row], f'dropped: tied by {kind} to {split} rows of {dataset}, and training must not hold what is tested')
+            reasons.setdefault(
+                found.ids[row],
+                f'dropped: tied by {kind} to {split} rows of {dataset}, and training must not hold what is tested',
+            )
     return reasons
 
 # %% ../../nbs/atlas/10_leakage.ipynb #7334b2ca
 def leakage_table(
-    entries:list[dict], # From `report`
-)->str: # Markdown
+    entries: list[dict],  # From `report`
+) -> str:  # Markdown
     "Entries across splits as a table, and what to do about each kind."
     across = [e for e in entries if e['left']['split'] != e['right']['split']]
-    if not across: return 'Nothing is shared between different splits.\n'
-    side = lambda e, s: f'{e[s]["dataset"]} {e[s]["split"]}'
-    rows = ''.join(f'| {e["kind"]} | {side(e, "left")} | {e["left_count"]} | {side(e, "right")} | {e["right_count"]} |\n' for e in across)
+    if not across:
+        return 'Nothing is shared between different splits.\n'
+
+    def side(e, s):
+        return f'{e[s]["dataset"]} {e[s]["split"]}'
+
+    rows = ''.join(
+        f'| {e["kind"]} | {side(e, "left")} | {e["left_count"]} | {side(e, "right")} | {e["right_count"]} |\n'
+        for e in across
+    )
     advice = ''.join(f'- `{kind}`: {KINDS[kind]}.\n' for kind in sorted({e['kind'] for e in across}))
-    return f'| kind | rows of | with a match | rows of | with a match |\n| --- | --- | --- | --- | --- |\n{rows}\n{advice}'
+    return (
+        f'| kind | rows of | with a match | rows of | with a match |\n| --- | --- | --- | --- | --- |\n{rows}\n{advice}'
+    )

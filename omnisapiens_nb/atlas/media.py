@@ -7,8 +7,10 @@ __all__ = ['LFS_MARK', 'RATE', 'MediaError', 'check_file', 'has_sound', 'duratio
            'count_frames', 'read_audio', 'read_image', 'read_video', 'write_wav', 'write_jpg', 'write_mp4']
 
 # %% ../../nbs/atlas/02_media.ipynb #19a60055
-import hashlib, io
+import hashlib
+import io
 from contextlib import contextmanager
+
 import av
 import numpy as np
 import soundfile as sf
@@ -21,12 +23,14 @@ class MediaError(ValueError):
 # %% ../../nbs/atlas/02_media.ipynb #9b68ad52
 def _promised(data):
     "Bytes a wav or mp4 says it has, 0 where it does not say; a streamed wav has all bits set."
-    if data[:4] == b'RIFF': return (8 + int.from_bytes(data[4:8], 'little')) * (data[4:8] != b'\xff'*4)
+    if data[:4] == b'RIFF':
+        return (8 + int.from_bytes(data[4:8], 'little')) * (data[4:8] != b'\xff' * 4)
     at = 0
     while data[4:8] == b'ftyp' and at + 16 <= len(data):
-        size = int.from_bytes(data[at:at+4])
-        if size == 0: return 0
-        at += int.from_bytes(data[at+8:at+16]) if size == 1 else max(size, 8)
+        size = int.from_bytes(data[at : at + 4])
+        if size == 0:
+            return 0
+        at += int.from_bytes(data[at + 8 : at + 16]) if size == 1 else max(size, 8)
     return at
 
 # %% ../../nbs/atlas/02_media.ipynb #68836643
@@ -34,114 +38,128 @@ LFS_MARK = b'version https://git-lfs.github.com/spec/v1'
 
 # %% ../../nbs/atlas/02_media.ipynb #57cf8d23
 def check_file(
-    data:bytes, # The whole file
-)->None:
+    data: bytes,  # The whole file
+) -> None:
     "Raise `MediaError` for an empty file, a git-LFS pointer and a file shorter than it says."
-    if not data: raise MediaError('the file is empty; copy it again from the source')
-    if data.startswith(LFS_MARK): raise MediaError('this is a git-LFS pointer, not media; run `git lfs pull` in the source folder')
-    if (whole := _promised(data)) > len(data): raise MediaError(f'the file is truncated ({len(data)} of {whole} bytes); copy it again from the source')
+    if not data:
+        raise MediaError('the file is empty; copy it again from the source')
+    if data.startswith(LFS_MARK):
+        raise MediaError('this is a git-LFS pointer, not media; run `git lfs pull` in the source folder')
+    if (whole := _promised(data)) > len(data):
+        raise MediaError(f'the file is truncated ({len(data)} of {whole} bytes); copy it again from the source')
 
 # %% ../../nbs/atlas/02_media.ipynb #f084ba94
 RATE = 16_000
+
 
 @contextmanager
 def _open(data):
     check_file(data)
     try:
-        with av.open(io.BytesIO(data), metadata_errors='replace') as container: yield container
+        with av.open(io.BytesIO(data), metadata_errors='replace') as container:
+            yield container
     except av.error.FFmpegError as e:
-        raise MediaError(f'the file cannot be decoded ({e.strerror}); check that it plays, or copy it again from the source') from e
+        raise MediaError(
+            f'the file cannot be decoded ({e.strerror}); check that it plays, or copy it again from the source'
+        ) from e
 
 # %% ../../nbs/atlas/02_media.ipynb #ccbbecec
 def _decode(data, kind):
     "Yield the decoded frames of the first stream of a kind, 'audio' or 'video'."
     with _open(data) as container:
-        if not getattr(container.streams, kind): raise MediaError(f'the file has no {kind} track')
+        if not getattr(container.streams, kind):
+            raise MediaError(f'the file has no {kind} track')
         yield from container.decode(**{kind: 0})
 
 # %% ../../nbs/atlas/02_media.ipynb #5a252720
 def has_sound(
-    data:bytes, # A media file
-)->bool: # True if there is a sound track
+    data: bytes,  # A media file
+) -> bool:  # True if there is a sound track
     "Whether a file has a sound track; MediaError if it cannot be opened."
-    with _open(data) as container: return bool(container.streams.audio)
+    with _open(data) as container:
+        return bool(container.streams.audio)
 
 # %% ../../nbs/atlas/02_media.ipynb #15a15531
 def duration(
-    data:bytes, # A media file
-)->float: # Seconds
+    data: bytes,  # A media file
+) -> float:  # Seconds
     "Length of a file by its container; MediaError if it cannot be opened or does not say."
     with _open(data) as container:
-        if container.duration is None: raise MediaError('the file does not say how long it is; convert it to mp4 or wav')
+        if container.duration is None:
+            raise MediaError('the file does not say how long it is; convert it to mp4 or wav')
         return container.duration / av.time_base
 
 # %% ../../nbs/atlas/02_media.ipynb #2aaf2217
 def video_digest(
-    data:bytes, # A video file
-)->str: # sha256 of its pictures in grey, with their sizes
+    data: bytes,  # A video file
+) -> str:  # sha256 of its pictures in grey, with their sizes
     "Decode a video to its end and sum up what is seen; MediaError if that fails or there are no pictures."
     digest, frames = hashlib.sha256(), 0
     for frames, frame in enumerate(_decode(data, 'video'), 1):
         digest.update(f'{frame.width}x{frame.height}'.encode())
         digest.update(frame.to_ndarray(format='gray').tobytes())
-    if not frames: raise MediaError('the video holds no frames; copy the file again from the source')
+    if not frames:
+        raise MediaError('the video holds no frames; copy the file again from the source')
     return digest.hexdigest()
 
 # %% ../../nbs/atlas/02_media.ipynb #1224a987
 def array_digest(
-    samples:np.ndarray, # Decoded sound or picture
-)->str|None: # sha256 of shape and values; None for silence or one flat colour, which say nothing
+    samples: np.ndarray,  # Decoded sound or picture
+) -> str | None:  # sha256 of shape and values; None for silence or one flat colour, which say nothing
     "Sum up decoded sound or a decoded picture."
     flat = not samples.size or (samples == samples.flat[0]).all()
     return None if flat else hashlib.sha256(f'{samples.shape}'.encode() + samples.tobytes()).hexdigest()
 
 # %% ../../nbs/atlas/02_media.ipynb #65b7948b
 def count_frames(
-    data:bytes, # A video file
-)->int: # Pictures that decode
+    data: bytes,  # A video file
+) -> int:  # Pictures that decode
     "Decode a video to its end; MediaError if that fails."
     return sum(1 for _ in _decode(data, 'video'))
 
 # %% ../../nbs/atlas/02_media.ipynb #229da097
 def read_audio(
-    data:bytes, # wav, mp3, mp4 … as bytes
-    rate:int = RATE, # Samples per second of the result
-)->np.ndarray: # float32, shape (samples,), mono, in [-1, 1]
+    data: bytes,  # wav, mp3, mp4 … as bytes
+    rate: int = RATE,  # Samples per second of the result
+) -> np.ndarray:  # float32, shape (samples,), mono, in [-1, 1]
     "Decode, mix down and resample the first sound track; MediaError if that fails or it is empty."
     resampler = av.AudioResampler('flt', 'mono', rate)
     parts = [part.to_ndarray()[0] for frame in _decode(data, 'audio') for part in resampler.resample(frame)]
     parts += [part.to_ndarray()[0] for part in resampler.resample(None)] if parts else []
-    if not parts: raise MediaError('the sound track holds no samples; copy the file again from the source')
+    if not parts:
+        raise MediaError('the sound track holds no samples; copy the file again from the source')
     return np.concatenate(parts)
 
 # %% ../../nbs/atlas/02_media.ipynb #5c065b09
 def read_image(
-    data:bytes, # jpg, png … as bytes
-)->np.ndarray: # uint8, shape (height, width, 3)
+    data: bytes,  # jpg, png … as bytes
+) -> np.ndarray:  # uint8, shape (height, width, 3)
     "Decode a picture; MediaError if that fails."
     check_file(data)
     try:
-        with Image.open(io.BytesIO(data)) as image: return np.asarray(image.convert('RGB'))
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert('RGB'))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as e:
         raise MediaError('the picture cannot be decoded; check that it opens, or copy it again from the source') from e
 
 # %% ../../nbs/atlas/02_media.ipynb #4ee0342d
 def read_video(
-    data:bytes, # mp4 … as bytes
-    frames:int|None = None, # Take so many, spread evenly from first to last; None for all
-)->np.ndarray: # uint8, shape (frames, height, width, 3)
+    data: bytes,  # mp4 … as bytes
+    frames: int | None = None,  # Take so many, spread evenly from first to last; None for all
+) -> np.ndarray:  # uint8, shape (frames, height, width, 3)
     "Decode a video into RGB frames; MediaError if that fails or there are none."
     total = count_frames(data)
-    if not total: raise MediaError('the video holds no frames; copy the file again from the source')
-    keep = np.arange(total) if frames is None else np.linspace(0, total-1, frames).round().astype(int)
+    if not total:
+        raise MediaError('the video holds no frames; copy the file again from the source')
+    keep = np.arange(total) if frames is None else np.linspace(0, total - 1, frames).round().astype(int)
     wanted = set(keep.tolist())
     pictures = {i: frame.to_ndarray(format='rgb24') for i, frame in enumerate(_decode(data, 'video')) if i in wanted}
     return np.stack([pictures[i] for i in keep])
 
 # %% ../../nbs/atlas/02_media.ipynb #6f5309f9
 def write_wav(
-    samples:np.ndarray, # float, shape (samples,), in [-1, 1]
-)->bytes: # A 16-bit wav file
+    samples: np.ndarray,  # float, shape (samples,), in [-1, 1]
+) -> bytes:  # A 16-bit wav file
     "Encode mono sound as wav."
     buffer = io.BytesIO()
     sf.write(buffer, samples, RATE, format='WAV', subtype='PCM_16')
@@ -149,13 +167,14 @@ def write_wav(
 
 # %% ../../nbs/atlas/02_media.ipynb #b55014d4
 def _mux(container, stream, frames):
-    for frame in frames: container.mux(stream.encode(frame))
+    for frame in frames:
+        container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 
 # %% ../../nbs/atlas/02_media.ipynb #627c481c
 def write_jpg(
-    picture:np.ndarray, # uint8, shape (height, width, 3)
-)->bytes: # A jpg file
+    picture: np.ndarray,  # uint8, shape (height, width, 3)
+) -> bytes:  # A jpg file
     "Encode a picture as JPEG."
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, 'JPEG', quality=85)
@@ -163,10 +182,10 @@ def write_jpg(
 
 # %% ../../nbs/atlas/02_media.ipynb #b8df9094
 def write_mp4(
-    pictures:np.ndarray, # uint8, shape (frames, height, width, 3), even sides
-    samples:np.ndarray|None = None, # Sound, float, shape (samples,); None for a silent film
-    fps:int = 4, # Pictures per second
-)->bytes: # An mp4 file
+    pictures: np.ndarray,  # uint8, shape (frames, height, width, 3), even sides
+    samples: np.ndarray | None = None,  # Sound, float, shape (samples,); None for a silent film
+    fps: int = 4,  # Pictures per second
+) -> bytes:  # An mp4 file
     "Encode pictures, and sound if given, as H.264 and AAC."
     buffer = io.BytesIO()
     with av.open(buffer, 'w', format='mp4') as container:
@@ -174,12 +193,15 @@ def write_mp4(
         video.height, video.width, video.pix_fmt = *pictures.shape[1:3], 'yuv420p'
         audio = container.add_stream('aac', rate=RATE, layout='mono') if samples is not None else None
         _mux(container, video, (av.VideoFrame.from_ndarray(p, format='rgb24') for p in pictures))
-        if audio: _mux(container, audio, _sound_frames(samples, 1024))
+        if audio:
+            _mux(container, audio, _sound_frames(samples, 1024))
     return buffer.getvalue()
 
 # %% ../../nbs/atlas/02_media.ipynb #2f7bb3c0
 def _sound_frames(samples, size):
     for at in range(0, len(samples), size):
-        frame = av.AudioFrame.from_ndarray(samples[None, at:at+size].astype(np.float32), format='fltp', layout='mono')
+        frame = av.AudioFrame.from_ndarray(
+            samples[None, at : at + size].astype(np.float32), format='fltp', layout='mono'
+        )
         frame.rate, frame.pts = RATE, at
         yield frame

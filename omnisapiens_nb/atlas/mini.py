@@ -10,12 +10,17 @@ __all__ = ['BEHAVIOUR', 'WHO', 'FRAMES', 'EVENTS', 'SURPRISE', 'WELCOME', 'UNWEL
            'write_mini']
 
 # %% ../../nbs/atlas/03_mini.ipynb #6c0e528b
-import csv, json, math, random
+import csv
+import json
+import math
+import random
 from collections.abc import Callable
 from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
+
 from .media import RATE, write_mp4, write_wav
 
 # %% ../../nbs/atlas/03_mini.ipynb #d4eb2beb
@@ -27,82 +32,101 @@ BEHAVIOUR = dict(
     happy=(('high', 'loud', 'slow'), ('curved', 'raised', 'waving')),
     neutral=(('even', 'even', 'slow'), ('flat', 'level', 'down')),
     sad=(('low', 'soft', 'slow'), ('drooping', 'slanted', 'down')),
-    surprise=(('rising', 'loud', 'fast'), ('open', 'raised', 'down')))
+    surprise=(('rising', 'loud', 'fast'), ('open', 'raised', 'down')),
+)
 
 # %% ../../nbs/atlas/03_mini.ipynb #d2b6506d
 def voice_cues(
-    emotion:str, # A key of `BEHAVIOUR`
-)->str: # One clause
+    emotion: str,  # A key of `BEHAVIOUR`
+) -> str:  # One clause
     "What is audible, in words."
     return 'the voice is {}, {} and {}'.format(*BEHAVIOUR[emotion][0])
 
 # %% ../../nbs/atlas/03_mini.ipynb #ddc6780b
 def face_cues(
-    emotion:str, # A key of `BEHAVIOUR`
-)->str: # One clause
+    emotion: str,  # A key of `BEHAVIOUR`
+) -> str:  # One clause
     "What is visible, in words."
     return 'the mouth is {}, the brows are {}, the hands are {}'.format(*BEHAVIOUR[emotion][1])
 
 # %% ../../nbs/atlas/03_mini.ipynb #3998e747
 def voice(
-    emotion:str, # A key of `BEHAVIOUR`
-    rng:random.Random, # Source of the speaker's deviations
-    seconds:float = 1.0, # Length
-)->np.ndarray: # float, shape (seconds · 16000,)
+    emotion: str,  # A key of `BEHAVIOUR`
+    rng: random.Random,  # Source of the speaker's deviations
+    seconds: float = 1.0,  # Length
+) -> np.ndarray:  # float, shape (seconds · 16000,)
     "Synthesise speech-like sound with the cues of an emotion."
     pitch, loudness, tempo = BEHAVIOUR[emotion][0]
-    deviate = lambda sd: math.exp(rng.gauss(0, sd))
-    t = np.arange(int(seconds*RATE)) / RATE
-    f0 = dict(low=115, even=165, high=260, rising=150, falling=240)[pitch] * deviate(.17)
-    amplitude = dict(soft=.03, even=.1, loud=.35)[loudness] * deviate(.45)
-    rate = dict(slow=2.5, fast=7)[tempo] * deviate(.2)
-    glide = dict(rising=1, falling=-.5).get(pitch, 0)
-    f = f0 * (1 + glide*t/seconds + .03*np.sin(2*np.pi*3*t + rng.random()*6))
-    phase, formants = 2*np.pi*np.cumsum(f)/RATE, ((600*deviate(.15), 150, .5), (1500*deviate(.15), 200, .4))
-    weigh = lambda k: 1/k + sum(w*math.exp(-((k*f0-c)/b)**2) for c, b, w in formants)
-    tone = sum(weigh(k)*np.sin(k*phase + rng.random()*6) for k in range(1, int(3000/f0)))
-    envelope = .55 + .45*np.sin(2*np.pi*rate*t + rng.random()*6)
+
+    def deviate(sd):
+        return math.exp(rng.gauss(0, sd))
+
+    t = np.arange(int(seconds * RATE)) / RATE
+    f0 = dict(low=115, even=165, high=260, rising=150, falling=240)[pitch] * deviate(0.17)
+    amplitude = dict(soft=0.03, even=0.1, loud=0.35)[loudness] * deviate(0.45)
+    rate = dict(slow=2.5, fast=7)[tempo] * deviate(0.2)
+    glide = dict(rising=1, falling=-0.5).get(pitch, 0)
+    f = f0 * (1 + glide * t / seconds + 0.03 * np.sin(2 * np.pi * 3 * t + rng.random() * 6))
+    phase, formants = (
+        2 * np.pi * np.cumsum(f) / RATE,
+        ((600 * deviate(0.15), 150, 0.5), (1500 * deviate(0.15), 200, 0.4)),
+    )
+
+    def weigh(k):
+        return 1 / k + sum(w * math.exp(-(((k * f0 - c) / b) ** 2)) for c, b, w in formants)
+
+    tone = sum(weigh(k) * np.sin(k * phase + rng.random() * 6) for k in range(1, int(3000 / f0)))
+    envelope = 0.55 + 0.45 * np.sin(2 * np.pi * rate * t + rng.random() * 6)
     noise = np.random.default_rng(rng.randrange(1 << 30)).standard_normal(len(t))
-    return amplitude*envelope*tone/np.abs(tone).max() + rng.uniform(.001, .004)*noise
+    return amplitude * envelope * tone / np.abs(tone).max() + rng.uniform(0.001, 0.004) * noise
 
 # %% ../../nbs/atlas/03_mini.ipynb #0ed1ddc4
 def _mouth(draw, shape, x, y, ink):
-    if shape == 'curved': draw.arc([x-16, y-16, x+16, y+8], 20, 160, fill=ink, width=6)
-    elif shape == 'drooping': draw.arc([x-16, y, x+16, y+24], 200, 340, fill=ink, width=6)
-    elif shape == 'open': draw.ellipse([x-8, y-8, x+8, y+10], fill=(120, 30, 30))
-    elif shape == 'tight': draw.rectangle([x-14, y-4, x+14, y+4], fill=(250, 250, 250), outline=ink, width=2)
-    elif shape == 'crooked': draw.line([x-14, y+8, x, y-6, x+14, y+8], fill=(60, 110, 40), width=6)
-    else: draw.line([x-14, y, x+14, y], fill=ink, width=6)
+    if shape == 'curved':
+        draw.arc([x - 16, y - 16, x + 16, y + 8], 20, 160, fill=ink, width=6)
+    elif shape == 'drooping':
+        draw.arc([x - 16, y, x + 16, y + 24], 200, 340, fill=ink, width=6)
+    elif shape == 'open':
+        draw.ellipse([x - 8, y - 8, x + 8, y + 10], fill=(120, 30, 30))
+    elif shape == 'tight':
+        draw.rectangle([x - 14, y - 4, x + 14, y + 4], fill=(250, 250, 250), outline=ink, width=2)
+    elif shape == 'crooked':
+        draw.line([x - 14, y + 8, x, y - 6, x + 14, y + 8], fill=(60, 110, 40), width=6)
+    else:
+        draw.line([x - 14, y, x + 14, y], fill=ink, width=6)
 
 # %% ../../nbs/atlas/03_mini.ipynb #aecec9fd
 def _brows(draw, shape, x, y, ink):
     inner, outer = dict(lowered=(6, -6), raised=(-8, -8), slanted=(-8, 2), level=(0, 0))[shape]
     for side in (-1, 1):
-        eye = x + side*16
-        draw.ellipse([eye-4, y-12, eye+4, y-4], fill=ink)
-        draw.line([eye-side*8, y-20+inner, eye+side*8, y-20+outer], fill=ink, width=6)
+        eye = x + side * 16
+        draw.ellipse([eye - 4, y - 12, eye + 4, y - 4], fill=ink)
+        draw.line([eye - side * 8, y - 20 + inner, eye + side * 8, y - 20 + outer], fill=ink, width=6)
 
 # %% ../../nbs/atlas/03_mini.ipynb #01d3c6f6
 def face(
-    emotion:str, # A key of `BEHAVIOUR`
-    rng:random.Random, # Source of the person's and the camera's deviations
-    pictures:int = 4, # How many
-    size:int = 112, # Side of a picture in pixels
-)->np.ndarray: # uint8, shape (pictures, size, size, 3)
+    emotion: str,  # A key of `BEHAVIOUR`
+    rng: random.Random,  # Source of the person's and the camera's deviations
+    pictures: int = 4,  # How many
+    size: int = 112,  # Side of a picture in pixels
+) -> np.ndarray:  # uint8, shape (pictures, size, size, 3)
     "Draw a face and a hand with the cues of an emotion."
     mouth, brows, hands = BEHAVIOUR[emotion][1]
-    jitter = lambda a: rng.uniform(-a, a)
-    cx, cy, r, ink = size/2 + jitter(4), size/2 + jitter(4), 50 + jitter(2), (30, 20, 20)
+
+    def jitter(a):
+        return rng.uniform(-a, a)
+
+    cx, cy, r, ink = size / 2 + jitter(4), size / 2 + jitter(4), 50 + jitter(2), (30, 20, 20)
     skin = tuple(int(v + jitter(30)) for v in (220, 180, 140))
     background, film = tuple(int(200 + jitter(40)) for _ in range(3)), []
     for k in range(pictures):
         image = Image.new('RGB', (size, size), background)
         draw, x, y = ImageDraw.Draw(image), cx + jitter(2), cy + jitter(2)
-        draw.ellipse([x-r, y-r, x+r, y+r], fill=skin)
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=skin)
         _brows(draw, brows, x, y, ink)
-        _mouth(draw, mouth, x, y+18, ink)
-        hx, hy = dict(down=(16, 104), waving=(12 + 16*(k % 2), 24), covering=(x-18, y+24))[hands]
-        draw.ellipse([hx-9, hy-9, hx+9, hy+9], fill=tuple(int(v*.8) for v in skin))
+        _mouth(draw, mouth, x, y + 18, ink)
+        hx, hy = dict(down=(16, 104), waving=(12 + 16 * (k % 2), 24), covering=(x - 18, y + 24))[hands]
+        draw.ellipse([hx - 9, hy - 9, hx + 9, hy + 9], fill=tuple(int(v * 0.8) for v in skin))
         film.append(np.asarray(image))
     return np.stack(film)
 
@@ -111,46 +135,65 @@ WHO = ('my brother', 'the neighbour', 'our boss', 'my teacher', 'the driver', 'h
 FRAMES = ('{} .', 'listen , {} .', 'you’ll see , {} .', 'i tell you , {} !', 'well , {} …')
 EVENTS = dict(
     anger=('broke my window', 'stole my bike', 'lied about the money', 'kicked my door', 'ruined my coat'),
-    disgust=('drank rotten milk', 'left mould on the bread', 'stepped on a slug', 'found hair in the soup', 'spat on the floor'),
+    disgust=(
+        'drank rotten milk',
+        'left mould on the bread',
+        'stepped on a slug',
+        'found hair in the soup',
+        'spat on the floor',
+    ),
     fear=('heard steps in the cellar', 'saw smoke in the hall', 'lost the brakes', 'met a bear', 'drove onto thin ice'),
     happy=('won the cup', 'got the job', 'baked a cake', 'passed the exam', 'brought flowers'),
     neutral=('took the bus', 'works at the shop', 'bought a pen', 'parked the car', 'read the menu'),
-    sad=('buried the cat', 'missed the funeral', 'sold the piano', 'sat alone at the party', 'lost the ring'))
-SURPRISE = dict(positive=('found a treasure', 'met a film star', 'got a letter from a king'),
-                negative=('found a snake', 'met a burglar', 'got a letter from a court'))
+    sad=('buried the cat', 'missed the funeral', 'sold the piano', 'sat alone at the party', 'lost the ring'),
+)
+SURPRISE = dict(
+    positive=('found a treasure', 'met a film star', 'got a letter from a king'),
+    negative=('found a snake', 'met a burglar', 'got a letter from a court'),
+)
 
 # %% ../../nbs/atlas/03_mini.ipynb #ee49a0e7
 def utterance(
-    emotion:str, # A key of `BEHAVIOUR`
-    rng:random.Random, # Chooses the parts
-)->tuple[str, str, str]: # The line, the noun that carries it, its sentiment
+    emotion: str,  # A key of `BEHAVIOUR`
+    rng: random.Random,  # Chooses the parts
+) -> tuple[str, str, str]:  # The line, the noun that carries it, its sentiment
     "Put a line of dialogue together."
     sentiment = dict(happy='positive', neutral='neutral', surprise=rng.choice(list(SURPRISE))).get(emotion, 'negative')
     event = rng.choice(SURPRISE[sentiment] if emotion == 'surprise' else EVENTS[emotion])
     return rng.choice(FRAMES).format(f'{rng.choice(WHO)} {event}'), event.split()[-1], sentiment
 
 # %% ../../nbs/atlas/03_mini.ipynb #ab6c371a
-WELCOME = ('we won the game', 'the sun came out', 'they gave us cake', 'the show was long and funny', 'he fixed my phone')
+WELCOME = (
+    'we won the game',
+    'the sun came out',
+    'they gave us cake',
+    'the show was long and funny',
+    'he fixed my phone',
+)
 UNWELCOME = ('the train is late', 'my phone broke', 'it rains again', 'we lost the game', 'the soup is cold')
-PRAISE, BLAME = ('great', 'wonderful', 'perfect', 'lovely', 'brilliant'), ('awful', 'terrible', 'horrible', 'bad', 'dreadful')
+PRAISE, BLAME = (
+    ('great', 'wonderful', 'perfect', 'lovely', 'brilliant'),
+    ('awful', 'terrible', 'horrible', 'bad', 'dreadful'),
+)
 
 # %% ../../nbs/atlas/03_mini.ipynb #98cd653b
 def remark(
-    sarcastic:bool, # What it is to be
-    rng:random.Random, # Chooses the parts
-)->tuple[str, str]: # The remark, its cues
+    sarcastic: bool,  # What it is to be
+    rng: random.Random,  # Chooses the parts
+) -> tuple[str, str]:  # The remark, its cues
     "Put a sarcastic or an honest remark together."
-    welcome = not sarcastic and rng.random() < .5
+    welcome = not sarcastic and rng.random() < 0.5
     word = rng.choice(PRAISE if sarcastic or welcome else BLAME)
-    line = f"{rng.choice(('oh', 'well', 'so', 'look'))} {word} , {rng.choice(WELCOME if welcome else UNWELCOME)}"
-    return line, f"the word is {word} and the news is {'welcome' if welcome else 'unwelcome'}"
+    line = f'{rng.choice(("oh", "well", "so", "look"))} {word} , {rng.choice(WELCOME if welcome else UNWELCOME)}'
+    return line, f'the word is {word} and the news is {"welcome" if welcome else "unwelcome"}'
 
 # %% ../../nbs/atlas/03_mini.ipynb #d7667c1f
-EMOTION_OF = dict(happy='joy', sad='sadness')   # MELD's own words
+EMOTION_OF = dict(happy='joy', sad='sadness')  # MELD's own words
+
 
 def write_lines(
-    path:Path, # File to write
-    rows:list[dict], # JSON-able
+    path: Path,  # File to write
+    rows: list[dict],  # JSON-able
 ):
     "Write JSON Lines."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,10 +201,10 @@ def write_lines(
 
 # %% ../../nbs/atlas/03_mini.ipynb #6aa28fbb
 def write_table(
-    path:Path, # File to write
-    columns:list[str], # Header
-    rows:list[list], # Fields
-    quoting:int = csv.QUOTE_MINIMAL, # As the original quotes
+    path: Path,  # File to write
+    columns: list[str],  # Header
+    rows: list[list],  # Fields
+    quoting: int = csv.QUOTE_MINIMAL,  # As the original quotes
 ):
     "Write a CSV."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,19 +214,28 @@ def write_table(
 
 # %% ../../nbs/atlas/03_mini.ipynb #def3e6e3
 def write_file(
-    path:Path, # File to write
-    data:bytes, # Its content
+    path: Path,  # File to write
+    data: bytes,  # Its content
 ):
     "Write a file and the folders it needs."
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
-def _time(seconds): return f'{int(seconds)//3600:02}:{int(seconds)//60%60:02}:{int(seconds)%60:02},{int(seconds*1000)%1000:03}'
+
+def _time(seconds):
+    return (
+        f'{int(seconds) // 3600:02}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02},{int(seconds * 1000) % 1000:03}'
+    )
 
 # %% ../../nbs/atlas/03_mini.ipynb #f30b8510
-MELD_COLUMNS = 'Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime'.split(',')
-MELD_FILES = dict(train=('train_sent_emo.csv', 'train_splits'), validation=('dev_sent_emo.csv', 'dev_splits_complete'),
-                  test=('test_sent_emo.csv', 'output_repeated_splits_test'))
+MELD_COLUMNS = (
+    'Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime'.split(',')
+)
+MELD_FILES = dict(
+    train=('train_sent_emo.csv', 'train_splits'),
+    validation=('dev_sent_emo.csv', 'dev_splits_complete'),
+    test=('test_sent_emo.csv', 'output_repeated_splits_test'),
+)
 SPEAKERS = ('Ada', 'Ben', 'Cleo', 'Dev', 'Eli', 'Fay')
 MELD_WEIGHTS = dict(anger=15, disgust=8, fear=8, happy=18, neutral=27, sad=10, surprise=14)
 
@@ -191,37 +243,49 @@ MELD_WEIGHTS = dict(anger=15, disgust=8, fear=8, happy=18, neutral=27, sad=10, s
 def _meld_row(number, dialogue, turn, at, rng):
     emotion = rng.choices(list(MELD_WEIGHTS), MELD_WEIGHTS.values())[0]
     line, noun, sentiment = utterance(emotion, rng)
-    shown = emotion if rng.random() < .8 else 'neutral'
-    row = [number, line, rng.choice(SPEAKERS), EMOTION_OF.get(emotion, emotion), sentiment, dialogue, turn, 1, 1 + dialogue//4, _time(at), _time(at + 1)]
+    shown = emotion if rng.random() < 0.8 else 'neutral'
+    row = [
+        number,
+        line,
+        rng.choice(SPEAKERS),
+        EMOTION_OF.get(emotion, emotion),
+        sentiment,
+        dialogue,
+        turn,
+        1,
+        1 + dialogue // 4,
+        _time(at),
+        _time(at + 1),
+    ]
     return shown, row, f'the words name the {noun}, the mouth is {BEHAVIOUR[shown][1][0]}'
 
 # %% ../../nbs/atlas/03_mini.ipynb #e2bb5326
 def write_meld(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    dialogues:tuple[int, int, int] = (44, 6, 18), # Train, dev, test; four or five utterances each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    dialogues: tuple[int, int, int] = (44, 6, 18),  # Train, dev, test; four or five utterances each
+) -> None:
     "Write a folder in MELD's format: CSVs and mp4 clips of drawn faces with voices."
     cues = []
     for (split, (table, clips)), count in zip(MELD_FILES.items(), dialogues):
         rng, rows = random.Random(f'meld {split} {seed}'), []
         for dialogue in range(count):
             for turn in range(rng.choice((4, 5))):
-                shown, row, cue = _meld_row(len(rows) + 1, dialogue, turn, 60*dialogue + 2*turn, rng)
+                shown, row, cue = _meld_row(len(rows) + 1, dialogue, turn, 60 * dialogue + 2 * turn, rng)
                 rows.append(row)
                 name = f'dia{dialogue}_utt{turn}'
                 cues.append(dict(row=f'{split}/{name}', cues=cue))
-                write_file(folder/clips/f'{name}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
-        write_table(folder/table, MELD_COLUMNS, rows)
-    write_lines(folder/'cues.jsonl', cues)
+                write_file(folder / clips / f'{name}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
+        write_table(folder / table, MELD_COLUMNS, rows)
+    write_lines(folder / 'cues.jsonl', cues)
     _break_meld(folder)
 
 # %% ../../nbs/atlas/03_mini.ipynb #a40e5cbe
 def _break_meld(folder):
-    (folder/'dev_splits_complete'/'dia1_utt2.mp4').unlink()
-    corrupt = folder/'train_splits'/'dia3_utt3.mp4'
+    (folder / 'dev_splits_complete' / 'dia1_utt2.mp4').unlink()
+    corrupt = folder / 'train_splits' / 'dia3_utt3.mp4'
     corrupt.write_bytes(corrupt.read_bytes()[:900])
-    table = folder/'train_sent_emo.csv'
+    table = folder / 'train_sent_emo.csv'
     rows = list(csv.reader(table.open(newline='', encoding='utf-8')))
     rows[9][10] = rows[9][9]
     write_table(table, rows[0], rows[1:])
@@ -229,50 +293,90 @@ def _break_meld(folder):
 # %% ../../nbs/atlas/03_mini.ipynb #93884e6e
 CREMAD_CODES = dict(anger='ANG', disgust='DIS', fear='FEA', happy='HAP', neutral='NEU', sad='SAD')
 CREMAD_SENTENCES = dict(
-    IEO="It's eleven o'clock", TIE='That is exactly what happened', IOM="I'm on my way to the meeting", IWW='I wonder what this is about',
-    TAI='The airplane is almost full', MTI='Maybe tomorrow it will be cold', IWL='I would like a new alarm clock',
-    ITH="I think I have a doctor's appointment", DFA="Don't forget a jacket", ITS="I think I've seen this before",
-    TSI='The surface is slick', WSI="We'll stop in a couple of minutes")
+    IEO="It's eleven o'clock",
+    TIE='That is exactly what happened',
+    IOM="I'm on my way to the meeting",
+    IWW='I wonder what this is about',
+    TAI='The airplane is almost full',
+    MTI='Maybe tomorrow it will be cold',
+    IWL='I would like a new alarm clock',
+    ITH="I think I have a doctor's appointment",
+    DFA="Don't forget a jacket",
+    ITS="I think I've seen this before",
+    TSI='The surface is slick',
+    WSI="We'll stop in a couple of minutes",
+)
 
 # %% ../../nbs/atlas/03_mini.ipynb #65a425cd
 def _vote(code, rng):
     other = rng.choice('ADFHNS')
-    return code[0] if rng.random() < .5 else 'N' if rng.random() < .6 else ':'.join(sorted({code[0], other}))
+    return code[0] if rng.random() < 0.5 else 'N' if rng.random() < 0.6 else ':'.join(sorted({code[0], other}))
 
 # %% ../../nbs/atlas/03_mini.ipynb #4ad02be3
 def write_cremad(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    actors:int = 26, # Twelve clips each: six emotions, two sentences
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    actors: int = 26,  # Twelve clips each: six emotions, two sentences
+) -> None:
     "Write a folder in CREMA-D's format: wav files whose labels are in their names, and the tables of crowd votes."
     rng, names, cues = random.Random(f'cremad {seed}'), [], []
     for actor in [*range(1001, 1000 + actors), 1076]:
         for emotion, code in CREMAD_CODES.items():
-            for sentence in (('MTI', 'DFA') if actor == 1076 else rng.sample(list(CREMAD_SENTENCES), 2)):
+            for sentence in ('MTI', 'DFA') if actor == 1076 else rng.sample(list(CREMAD_SENTENCES), 2):
                 name = f'{actor}_{sentence}_{code}_XX'
                 names.append(name)
                 cues.append(dict(row=name, cues=voice_cues(emotion)))
-                write_file(folder/'AudioWAV'/f'{name}.wav', write_wav(voice(emotion, rng)))
-    (folder/'AudioWAV'/f'{names[5]}.wav').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:' + 64*'0' + '\nsize 32044\n')
+                write_file(folder / 'AudioWAV' / f'{name}.wav', write_wav(voice(emotion, rng)))
+    (folder / 'AudioWAV' / f'{names[5]}.wav').write_text(
+        'version https://git-lfs.github.com/spec/v1\noid sha256:' + 64 * '0' + '\nsize 32044\n'
+    )
     _cremad_tables(folder, names, rng)
-    write_lines(folder/'cues.jsonl', cues)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../nbs/atlas/03_mini.ipynb #7bf421a8
 def _cremad_tables(folder, names, rng):
     votes = [[_vote(n.split('_')[2], rng) for _ in range(3)] for n in names]
     everything = csv.QUOTE_NONNUMERIC
-    write_table(folder/'SentenceFilenames.csv', ['Stimulus_Number', 'Filename'], list(enumerate(names, 1)), everything)
+    write_table(
+        folder / 'SentenceFilenames.csv', ['Stimulus_Number', 'Filename'], list(enumerate(names, 1)), everything
+    )
     actors = sorted({int(n[:4]) for n in names})
-    write_table(folder/'VideoDemographics.csv', ['ActorID', 'Age', 'Sex', 'Race', 'Ethnicity'], [[a, rng.randint(20, 74), rng.choice(('Male', 'Female')), 'Drawn', 'Drawn'] for a in actors], everything)
-    summary = [[str(i), n, *(x for v in vs for x in (v, str(rng.randint(30, 95))))] for i, (n, vs) in enumerate(zip(names, votes), 1)]
-    write_table(folder/'processedResults'/'summaryTable.csv', ['', 'FileName', 'VoiceVote', 'VoiceLevel', 'FaceVote', 'FaceLevel', 'MultiModalVote', 'MultiModalLevel'], summary, everything)
+    write_table(
+        folder / 'VideoDemographics.csv',
+        ['ActorID', 'Age', 'Sex', 'Race', 'Ethnicity'],
+        [[a, rng.randint(20, 74), rng.choice(('Male', 'Female')), 'Drawn', 'Drawn'] for a in actors],
+        everything,
+    )
+    summary = [
+        [str(i), n, *(x for v in vs for x in (v, str(rng.randint(30, 95))))]
+        for i, (n, vs) in enumerate(zip(names, votes), 1)
+    ]
+    write_table(
+        folder / 'processedResults' / 'summaryTable.csv',
+        ['', 'FileName', 'VoiceVote', 'VoiceLevel', 'FaceVote', 'FaceLevel', 'MultiModalVote', 'MultiModalLevel'],
+        summary,
+        everything,
+    )
 
 # %% ../../nbs/atlas/03_mini.ipynb #7f609201
-FEELS = dict(anger='They are about to shout at someone.', disgust='Something smells bad to them.', fear='Danger seems to be near.',
-             happy='Good news has just arrived.', neutral='Nothing much is going on.', sad='A dear friend has gone away.', surprise='Nobody expected this at all.')
-HANDS = dict(down='The arms rest while they wait.', waving='Someone they know is greeted.', covering='Behind the hand they hide their mouth.')
-SIQ2_QUESTIONS = (('What does the face tell about the person?', FEELS, lambda e: e), ('Why do the hands move like this?', HANDS, lambda e: BEHAVIOUR[e][1][2]))
+FEELS = dict(
+    anger='They are about to shout at someone.',
+    disgust='Something smells bad to them.',
+    fear='Danger seems to be near.',
+    happy='Good news has just arrived.',
+    neutral='Nothing much is going on.',
+    sad='A dear friend has gone away.',
+    surprise='Nobody expected this at all.',
+)
+HANDS = dict(
+    down='The arms rest while they wait.',
+    waving='Someone they know is greeted.',
+    covering='Behind the hand they hide their mouth.',
+)
+SIQ2_QUESTIONS = (
+    ('What does the face tell about the person?', FEELS, lambda e: e),
+    ('Why do the hands move like this?', HANDS, lambda e: BEHAVIOUR[e][1][2]),
+)
 
 # %% ../../nbs/atlas/03_mini.ipynb #61327ead
 def _siq2_row(video, number, question, answers, key, rng):
@@ -280,15 +384,23 @@ def _siq2_row(video, number, question, answers, key, rng):
     at = rng.randrange(4)
     options = wrong[:at] + [answers[key]] + wrong[at:]
     kinds = ['matched', 'matched', 'rewrite']
-    return dict(qid=f'{video}_q{number}_0', q=question, vid_name=video, ts='0.00-1.000000', ans_corr=answers[key], answer_idx=at,
-                idx_types=kinds[:at] + ['corr'] + kinds[at:], **{f'a{i}': o for i, o in enumerate(options)})
+    return dict(
+        qid=f'{video}_q{number}_0',
+        q=question,
+        vid_name=video,
+        ts='0.00-1.000000',
+        ans_corr=answers[key],
+        answer_idx=at,
+        idx_types=kinds[:at] + ['corr'] + kinds[at:],
+        **{f'a{i}': o for i, o in enumerate(options)},
+    )
 
 # %% ../../nbs/atlas/03_mini.ipynb #72972c3b
 def write_siq2(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    videos:tuple[int, int, int] = (110, 20, 8), # In the train, val and test files; two questions each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    videos: tuple[int, int, int] = (110, 20, 8),  # In the train, val and test files; two questions each
+) -> None:
     "Write a folder in the format of Social-IQ 2.0: JSON Lines with open answers about drawn faces."
     rng, files, cues, trims = random.Random(f'siq2 {seed}'), dict(train=[], val=[], test=[]), [], {}
     for file, count in zip(files, videos):
@@ -296,56 +408,71 @@ def write_siq2(
             video = ''.join(rng.choices('abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ_-', k=11))
             emotion = rng.choice(list(BEHAVIOUR))
             trims[video] = round(rng.uniform(0, 300), 2)
-            write_file(folder/'video'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
-            rows = [_siq2_row(video, n, q, answers, key(emotion), rng) for n, (q, answers, key) in enumerate(SIQ2_QUESTIONS)]
-            cues += [dict(row=f'{file}/{len(files[file]) + n}', cues=face_cues(emotion)) for n in range(1, len(rows) + 1)]
+            write_file(folder / 'video' / f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
+            rows = [
+                _siq2_row(video, n, q, answers, key(emotion), rng) for n, (q, answers, key) in enumerate(SIQ2_QUESTIONS)
+            ]
+            cues += [
+                dict(row=f'{file}/{len(files[file]) + n}', cues=face_cues(emotion)) for n in range(1, len(rows) + 1)
+            ]
             files[file] += rows
     _write_siq2(folder, files, trims)
-    write_lines(folder/'cues.jsonl', cues)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../nbs/atlas/03_mini.ipynb #3b57a873
 def _write_siq2(folder, files, trims):
     files['test'] += files['train'][:4]
-    files['test'] = [{k: v for k, v in r.items() if k not in ('ans_corr', 'answer_idx', 'idx_types')} for r in files['test']]
+    files['test'] = [
+        {k: v for k, v in r.items() if k not in ('ans_corr', 'answer_idx', 'idx_types')} for r in files['test']
+    ]
     files['train'][3] = files['train'][3] | dict(qid=files['train'][1]['qid'])
     twice = files['train'][0]
     wrong = [f'a{i}' for i in range(4) if i != twice['answer_idx']]
     twice[wrong[1]] = twice[wrong[0]]
-    for file, rows in files.items(): write_lines(folder/'qa'/f'qa_{file}.json', rows)
-    (folder/'trims.json').write_text(json.dumps(trims))
+    for file, rows in files.items():
+        write_lines(folder / 'qa' / f'qa_{file}.json', rows)
+    (folder / 'trims.json').write_text(json.dumps(trims))
     subsets = {file: sorted({r['vid_name'] for r in rows}) for file, rows in files.items()}
-    (folder/'original_split.json').write_text(json.dumps(dict(subsets=dict(youtubeclips=subsets))))
+    (folder / 'original_split.json').write_text(json.dumps(dict(subsets=dict(youtubeclips=subsets))))
 
 # %% ../../nbs/atlas/03_mini.ipynb #52f3a8d2
 def write_mustard(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    rows:int = 260, # Half of them sarcastic
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    rows: int = 260,  # Half of them sarcastic
+) -> None:
     "Write a folder in MUStARD's format: one JSON object of remarks with their context."
     rng, data, cues = random.Random(f'mustard {seed}'), {}, []
     for i in range(rows):
         sarcastic = i % 2 == 0
         line, cue = remark(sarcastic, rng)
-        show = 'NORTH' if sarcastic and rng.random() < .2 else rng.choice(('EAST', 'WEST'))
-        context = [f"{rng.choice(WHO)} parked the car at number {i//2*10 + k}" for k in range(rng.randint(1, 3))]
-        key = f'{1 + i//100}_{10*i}'
-        data[key] = dict(utterance=line, speaker=rng.choice(SPEAKERS).upper(), context=context,
-                         context_speakers=[rng.choice(SPEAKERS).upper() for _ in context], show=show, sarcasm=sarcastic)
+        show = 'NORTH' if sarcastic and rng.random() < 0.2 else rng.choice(('EAST', 'WEST'))
+        context = [f'{rng.choice(WHO)} parked the car at number {i // 2 * 10 + k}' for k in range(rng.randint(1, 3))]
+        key = f'{1 + i // 100}_{10 * i}'
+        data[key] = dict(
+            utterance=line,
+            speaker=rng.choice(SPEAKERS).upper(),
+            context=context,
+            context_speakers=[rng.choice(SPEAKERS).upper() for _ in context],
+            show=show,
+            sarcasm=sarcastic,
+        )
         cues.append(dict(row=key, cues=cue))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder/'sarcasm_data.json').write_text(json.dumps(data, indent=4))
-    write_lines(folder/'cues.jsonl', cues)
+    (folder / 'sarcasm_data.json').write_text(json.dumps(data, indent=4))
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../nbs/atlas/03_mini.ipynb #9c84ae98
 WRITERS = dict(meld=write_meld, cremad=write_cremad, siq2=write_siq2, mustard=write_mustard)
 
+
 def write_mini(
-    folder:Path, # Gets one folder per source
-    seed:int = 0, # The same seed gives the same files
-    writers:dict[str, Callable] = WRITERS, # Source name to its writer
-)->dict[str, Path]: # Source name to its folder
+    folder: Path,  # Gets one folder per source
+    seed: int = 0,  # The same seed gives the same files
+    writers: dict[str, Callable] = WRITERS,  # Source name to its writer
+) -> dict[str, Path]:  # Source name to its folder
     "Write mini folders in the original formats."
-    folders = {name: Path(folder)/name for name in writers}
-    for name in tqdm(writers, 'writing mini folders', disable=None): writers[name](folders[name], seed)
+    folders = {name: Path(folder) / name for name in writers}
+    for name in tqdm(writers, 'writing mini folders', disable=None):
+        writers[name](folders[name], seed)
     return folders

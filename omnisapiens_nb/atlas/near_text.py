@@ -11,19 +11,20 @@ import numpy as np
 from scipy.sparse import csr_array
 
 # %% ../../nbs/atlas/09_near_text.ipynb #8d3dc982
-SIZE = 4   # Characters of a shingle
+SIZE = 4  # Characters of a shingle
+
 
 def shingles(
-    text:str, # A text, normalised
-)->set[str]: # Runs of `SIZE` characters; the text itself where it is shorter
+    text: str,  # A text, normalised
+) -> set[str]:  # Runs of `SIZE` characters; the text itself where it is shorter
     "The shingles of a text."
-    return {text[i:i+SIZE] for i in range(max(1, len(text) - SIZE + 1))}
+    return {text[i : i + SIZE] for i in range(max(1, len(text) - SIZE + 1))}
 
 # %% ../../nbs/atlas/09_near_text.ipynb #b3d71987
 def jaccard(
-    a:set, # Shingles
-    b:set, # Shingles
-)->float: # From 0 to 1
+    a: set,  # Shingles
+    b: set,  # Shingles
+) -> float:  # From 0 to 1
     "Size of the intersection over size of the union."
     return len(a & b) / len(a | b)
 
@@ -32,8 +33,8 @@ _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD
 
 # %% ../../nbs/atlas/09_near_text.ipynb #cdea072d
 def shingle_table(
-    texts:list[str], # Texts, normalised, none empty
-)->csr_array: # uint8, shape (texts, different shingles); 1 where a text holds a shingle
+    texts: list[str],  # Texts, normalised, none empty
+) -> csr_array:  # uint8, shape (texts, different shingles); 1 where a text holds a shingle
     "Which text holds which shingle."
     padded = [t.ljust(SIZE) for t in texts]
     codes = np.frombuffer(''.join(padded).encode('utf-32-le', 'surrogatepass'), np.uint32).astype(np.uint64)
@@ -41,7 +42,8 @@ def shingle_table(
     starts = np.repeat(np.cumsum([len(t) for t in padded]) - [len(t) for t in padded], counts)
     at = starts + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     mixed = np.zeros(len(at), np.uint64)
-    for k, factor in enumerate(_MIX): mixed = (mixed ^ codes[at + k]) * factor
+    for k, factor in enumerate(_MIX):
+        mixed = (mixed ^ codes[at + k]) * factor
     _, columns = np.unique(mixed, return_inverse=True)
     table = csr_array((np.ones(len(at), np.uint8), columns, np.concatenate([[0], np.cumsum(counts)])))
     table.sum_duplicates()
@@ -50,9 +52,9 @@ def shingle_table(
 
 # %% ../../nbs/atlas/09_near_text.ipynb #f041185e
 def minhash(
-    table:csr_array, # From `shingle_table`
-    hashes:int, # Random orders
-)->np.ndarray: # uint32, shape (hashes, texts)
+    table: csr_array,  # From `shingle_table`
+    hashes: int,  # Random orders
+) -> np.ndarray:  # uint32, shape (hashes, texts)
     "Signatures of texts (Broder 1997)."
     rng = np.random.default_rng(0)
     out = np.empty((hashes, table.shape[0]), np.uint32)
@@ -64,13 +66,14 @@ def minhash(
 # %% ../../nbs/atlas/09_near_text.ipynb #da144c4d
 BANDS, ROWS = 20, 5
 
+
 def band_probability(
-    s:float, # Similarity
-    bands:int = BANDS, # b
-    rows:int = ROWS, # r
-)->float: # From 0 to 1
+    s: float,  # Similarity
+    bands: int = BANDS,  # b
+    rows: int = ROWS,  # r
+) -> float:  # From 0 to 1
     "Probability that banding finds a pair."
-    return 1 - (1 - s**rows)**bands
+    return 1 - (1 - s**rows) ** bands
 
 # %% ../../nbs/atlas/09_near_text.ipynb #30337253
 def _group_pairs(keys):
@@ -84,35 +87,41 @@ def _group_pairs(keys):
 
 # %% ../../nbs/atlas/09_near_text.ipynb #6abcc692
 def candidate_pairs(
-    signatures:np.ndarray, # From `minhash`, BANDS·ROWS numbers a text
-)->np.ndarray: # int64, shape (2, pairs), each pair once, the smaller index first
+    signatures: np.ndarray,  # From `minhash`, BANDS·ROWS numbers a text
+) -> np.ndarray:  # int64, shape (2, pairs), each pair once, the smaller index first
     "Pairs of texts that agree in a whole band (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4)."
     parts = []
     for band in signatures.reshape(BANDS, ROWS, -1):
         keys = np.zeros(band.shape[1], np.uint64)
-        for factor, row in zip(np.resize(_MIX, ROWS), band): keys = (keys ^ row) * factor
+        for factor, row in zip(np.resize(_MIX, ROWS), band):
+            keys = (keys ^ row) * factor
         parts += _group_pairs(keys)
-    if not parts: return np.empty((2, 0), np.int64)
+    if not parts:
+        return np.empty((2, 0), np.int64)
     n = signatures.shape[1]
-    return np.stack(np.divmod(np.unique(np.concatenate([low * n + high for low, high in (np.sort(p, 0) for p in parts)])), n))
+    return np.stack(
+        np.divmod(np.unique(np.concatenate([low * n + high for low, high in (np.sort(p, 0) for p in parts)])), n)
+    )
 
 # %% ../../nbs/atlas/09_near_text.ipynb #3969ad05
-NEAR = .7   # Similarity from which two texts count as near-duplicates
+NEAR = 0.7  # Similarity from which two texts count as near-duplicates
+
 
 def _similarities(table, i, j, chunk=100_000):
     sizes = np.diff(table.indptr)
     for at in range(0, len(i), chunk):
-        a, b = i[at:at+chunk], j[at:at+chunk]
+        a, b = i[at : at + chunk], j[at : at + chunk]
         both = table[a].multiply(table[b]).sum(1)
         yield both / (sizes[a] + sizes[b] - both)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #2314af2d
 def near_pairs(
-    texts:list[str], # Different texts, normalised, none empty
-    threshold:float = NEAR, # Least similarity of a pair
-)->tuple[np.ndarray, np.ndarray, np.ndarray]: # i, j with i < j, and the Jaccard similarity of each pair
+    texts: list[str],  # Different texts, normalised, none empty
+    threshold: float = NEAR,  # Least similarity of a pair
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # i, j with i < j, and the Jaccard similarity of each pair
     "Pairs of texts at least so similar; misses about 1 in 40 at .7 and 1 in 2,800 at .8 (`band_probability`)."
-    if len(texts) < 2: return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    if len(texts) < 2:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     table = shingle_table(texts)
     i, j = candidate_pairs(minhash(table, BANDS * ROWS))
     similar = np.concatenate([*_similarities(table.astype(np.int32), i, j), []])

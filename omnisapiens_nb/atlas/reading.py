@@ -7,10 +7,12 @@ __all__ = ['SourceError', 'Record', 'read_text', 'text_fault', 'no_columns', 're
            'read_json', 'text_of', 'present_files']
 
 # %% ../../nbs/atlas/05_reading.ipynb #3daa146d
-import csv, json
+import csv
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from .schema import Reject
 
 # %% ../../nbs/atlas/05_reading.ipynb #804e788e
@@ -21,143 +23,179 @@ class SourceError(ValueError):
 @dataclass(frozen=True)
 class Record:
     "One row of a source file."
-    file:str # Path inside the source folder
-    row:int # From 1
-    data:dict = field(default_factory=dict) # Column to text, or a JSON object
-    fault:str = '' # What is wrong with this row; empty if it is sound
+
+    file: str  # Path inside the source folder
+    row: int  # From 1
+    data: dict = field(default_factory=dict)  # Column to text, or a JSON object
+    fault: str = ''  # What is wrong with this row; empty if it is sound
 
 # %% ../../nbs/atlas/05_reading.ipynb #f76191f0
 def _is_utf8(line):
-    try: line.decode()
-    except UnicodeDecodeError: return False
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
     return True
+
 
 def _decode(data, encoding):
     lines = [line for line in data.split(b'\n') if not line.isascii()]
-    if 2*sum(map(_is_utf8, lines)) >= len(lines): encoding = 'utf-8-sig'
+    if 2 * sum(map(_is_utf8, lines)) >= len(lines):
+        encoding = 'utf-8-sig'
     return data.decode(encoding, errors='surrogateescape')
 
 # %% ../../nbs/atlas/05_reading.ipynb #ad09df5c
 def read_text(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-    encoding:str = 'utf-8-sig', # Of the original, if it is not UTF-8; a file that is will do as well
-)->str: # Bytes that are neither as lone surrogates
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+    encoding: str = 'utf-8-sig',  # Of the original, if it is not UTF-8; a file that is will do as well
+) -> str:  # Bytes that are neither as lone surrogates
     "A file as text; SourceError if it is missing or empty."
-    path = Path(folder)/file
-    if not Path(folder).is_dir(): raise SourceError(f'{folder}: no such folder; give the folder that holds {file}')
-    if not path.is_file(): raise SourceError(f'{path}: no such file; the folder should hold it as its authors publish it')
+    path = Path(folder) / file
+    if not Path(folder).is_dir():
+        raise SourceError(f'{folder}: no such folder; give the folder that holds {file}')
+    if not path.is_file():
+        raise SourceError(f'{path}: no such file; the folder should hold it as its authors publish it')
     text = _decode(path.read_bytes(), encoding)
-    if not text.strip(): raise SourceError(f'{path}: the file is empty; copy it again from the source')
+    if not text.strip():
+        raise SourceError(f'{path}: the file is empty; copy it again from the source')
     return text
 
 # %% ../../nbs/atlas/05_reading.ipynb #3022832e
 def text_fault(
-    text:str, # Any text
-)->str: # What is wrong, empty if nothing
+    text: str,  # Any text
+) -> str:  # What is wrong, empty if nothing
     "Whether a text holds bytes that are not UTF-8, or lone surrogates."
-    try: text.encode()
-    except UnicodeEncodeError: return 'a byte that is not UTF-8, or half a character'
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return 'a byte that is not UTF-8, or half a character'
     return ''
 
 # %% ../../nbs/atlas/05_reading.ipynb #8ec727a0
 def no_columns(
-    path:Path, # Table
-    missing:list[str], # Columns it lacks
-    found:list[str], # Columns it has
-)->SourceError: # To be raised
+    path: Path,  # Table
+    missing: list[str],  # Columns it lacks
+    found: list[str],  # Columns it has
+) -> SourceError:  # To be raised
     "The error for a table without a column."
-    mend = 'separate the columns by commas' if len(found) == 1 and any(mark in found[0] for mark in ';\t') else 'use the original file, or name its columns so'
-    return SourceError(f'{path}: no column {", ".join(map(repr, missing))} (found {", ".join(map(repr, found))}); {mend}')
+    mend = (
+        'separate the columns by commas'
+        if len(found) == 1 and any(mark in found[0] for mark in ';\t')
+        else 'use the original file, or name its columns so'
+    )
+    return SourceError(
+        f'{path}: no column {", ".join(map(repr, missing))} (found {", ".join(map(repr, found))}); {mend}'
+    )
 
 # %% ../../nbs/atlas/05_reading.ipynb #6c37804b
 def _fields(line):
     "Fields of one line, and what is wrong with it."
-    try: return next(csv.reader([line], strict=True)), ''
-    except csv.Error as e: return [], f'not a CSV row ({e})'
+    try:
+        return next(csv.reader([line], strict=True)), ''
+    except csv.Error as e:
+        return [], f'not a CSV row ({e})'
 
 # %% ../../nbs/atlas/05_reading.ipynb #ad3a61e0
 def read_csv(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-    columns:tuple[str, ...], # Columns that must be there, in any order
-    encoding:str = 'utf-8-sig', # As for `read_text`
-    aliases:dict[str, str] = {}, # Another name a column goes by → its name here
-)->Iterator[Record]: # One per data row
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+    columns: tuple[str, ...],  # Columns that must be there, in any order
+    encoding: str = 'utf-8-sig',  # As for `read_text`
+    aliases: dict[str, str] = {},  # Another name a column goes by → its name here
+) -> Iterator[Record]:  # One per data row
     "Rows of a CSV with a header; SourceError if it is missing, empty or lacks a column."
-    first, *lines = [line for line in read_text(folder, file, encoding).replace('\r\n', '\n').split('\n') if line.strip()]
+    first, *lines = [
+        line for line in read_text(folder, file, encoding).replace('\r\n', '\n').split('\n') if line.strip()
+    ]
     header = [aliases.get(name, name) for name in _fields(first)[0]]
-    if missing := [c for c in columns if c not in header]: raise no_columns(Path(folder)/file, missing, header)
+    if missing := [c for c in columns if c not in header]:
+        raise no_columns(Path(folder) / file, missing, header)
     for number, line in enumerate(lines, 1):
         values, fault = _fields(line)
-        if not fault and len(values) != len(header): fault = f'{len(values)} fields where the header has {len(header)}'
+        if not fault and len(values) != len(header):
+            fault = f'{len(values)} fields where the header has {len(header)}'
         yield Record(file, number, dict(zip(header, values)), fault or text_fault(line))
-    if not lines: raise SourceError(f'{Path(folder)/file}: a header and no rows; copy it again from the source')
+    if not lines:
+        raise SourceError(f'{Path(folder) / file}: a header and no rows; copy it again from the source')
 
 # %% ../../nbs/atlas/05_reading.ipynb #b4115fc3
 def json_record(
-    file:str, # Path inside the source folder
-    number:int, # From 1
-    data, # A JSON value
-    keys:tuple[str, ...], # Keys it must have
-)->Record: # With a fault if it is no such object
+    file: str,  # Path inside the source folder
+    number: int,  # From 1
+    data,  # A JSON value
+    keys: tuple[str, ...],  # Keys it must have
+) -> Record:  # With a fault if it is no such object
     "A parsed JSON value as a record."
-    if not isinstance(data, dict): return Record(file, number, fault=f'a JSON {type(data).__name__} where an object is expected')
+    if not isinstance(data, dict):
+        return Record(file, number, fault=f'a JSON {type(data).__name__} where an object is expected')
     missing = [k for k in keys if k not in data]
     fault = f'no {", ".join(map(repr, missing))}' if missing else text_fault(json.dumps(data, ensure_ascii=False))
     return Record(file, number, data, fault)
 
 # %% ../../nbs/atlas/05_reading.ipynb #29f73a20
 def _json_record(file, number, line, keys):
-    try: data = json.loads(line)
-    except (ValueError, RecursionError) as e: return Record(file, number, fault=f'not a JSON object ({str(e)[:80]})')
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        return Record(file, number, fault=f'not a JSON object ({str(e)[:80]})')
     return json_record(file, number, data, keys)
 
 # %% ../../nbs/atlas/05_reading.ipynb #3c3d6902
 def read_json_lines(
-    folder:Path, # Source folder
-    file:str, # Path inside it, whatever its suffix
-    keys:tuple[str, ...], # Keys each object must have
-)->Iterator[Record]: # One per line that is not blank
+    folder: Path,  # Source folder
+    file: str,  # Path inside it, whatever its suffix
+    keys: tuple[str, ...],  # Keys each object must have
+) -> Iterator[Record]:  # One per line that is not blank
     "Objects of a JSON Lines file; SourceError if it is missing or empty."
     lines = (line for line in read_text(folder, file).split('\n') if line.strip())
-    for number, line in enumerate(lines, 1): yield _json_record(file, number, line, keys)
+    for number, line in enumerate(lines, 1):
+        yield _json_record(file, number, line, keys)
 
 # %% ../../nbs/atlas/05_reading.ipynb #b3c6b95a
 class _Object(dict):
     "A JSON object that remembers keys which were there twice."
+
     def __init__(self, pairs):
         super().__init__(pairs)
         self.pairs = pairs
 
 # %% ../../nbs/atlas/05_reading.ipynb #d5514bed
 def read_json(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-)->list[tuple[str, object]]: # Key and value of each entry; a key that is there twice comes twice
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+) -> list[tuple[str, object]]:  # Key and value of each entry; a key that is there twice comes twice
     "Entries of a JSON file that holds one object; SourceError names line and column if it does not parse."
-    path = Path(folder)/file
-    try: data = json.loads(read_text(folder, file), object_pairs_hook=_Object)
-    except json.JSONDecodeError as e: raise SourceError(f'{path}: line {e.lineno}, column {e.colno}: {e.msg}; copy it again from the source') from e
-    except (ValueError, RecursionError) as e: raise SourceError(f'{path}: {str(e)[:80]}; copy it again from the source') from e
-    if not isinstance(data, dict) or not data: raise SourceError(f'{path}: an object with entries is expected; use the original file')
+    path = Path(folder) / file
+    try:
+        data = json.loads(read_text(folder, file), object_pairs_hook=_Object)
+    except json.JSONDecodeError as e:
+        raise SourceError(f'{path}: line {e.lineno}, column {e.colno}: {e.msg}; copy it again from the source') from e
+    except (ValueError, RecursionError) as e:
+        raise SourceError(f'{path}: {str(e)[:80]}; copy it again from the source') from e
+    if not isinstance(data, dict) or not data:
+        raise SourceError(f'{path}: an object with entries is expected; use the original file')
     return data.pairs
 
 # %% ../../nbs/atlas/05_reading.ipynb #ebc9155c
 def text_of(
-    record:dict, # A row of a source
-    name:str, # Field
-)->str: # Its text
+    record: dict,  # A row of a source
+    name: str,  # Field
+) -> str:  # Its text
     "A field that must hold text; `Reject` if it does not."
-    if not isinstance(record.get(name), str): raise Reject(f'{name} is {str(record.get(name))[:40]!r}, not text')
+    if not isinstance(record.get(name), str):
+        raise Reject(f'{name} is {str(record.get(name))[:40]!r}, not text')
     return record[name]
 
 # %% ../../nbs/atlas/05_reading.ipynb #8274d113
 def present_files(
-    folder:Path, # Source folder
-    files:tuple[str, ...], # Paths inside it, of which any may be absent
-)->list[str]: # Those that are there, in that order
+    folder: Path,  # Source folder
+    files: tuple[str, ...],  # Paths inside it, of which any may be absent
+) -> list[str]:  # Those that are there, in that order
     "Files of a source that are there; SourceError if none is."
-    found = [file for file in files if (Path(folder)/file).is_file()]
-    if not found: raise SourceError(f'{folder}: none of {", ".join(files)} is there; lay the files out as their authors publish them')
+    found = [file for file in files if (Path(folder) / file).is_file()]
+    if not found:
+        raise SourceError(
+            f'{folder}: none of {", ".join(files)} is there; lay the files out as their authors publish them'
+        )
     return found

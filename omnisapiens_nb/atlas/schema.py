@@ -13,42 +13,96 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
+
 import pyarrow as pa
 
 # %% ../../nbs/atlas/01_schema.ipynb #970aa438
 DOMAINS = dict(
-    sentiment=('highly negative', 'negative', 'weakly negative', 'neutral', 'weakly positive', 'positive', 'highly positive'),
+    sentiment=(
+        'highly negative',
+        'negative',
+        'weakly negative',
+        'neutral',
+        'weakly positive',
+        'positive',
+        'highly positive',
+    ),
     emotion=('anger', 'disgust', 'fear', 'happy', 'neutral', 'calm', 'sad', 'surprise'),
     ptsd=('no ptsd', 'ptsd'),
     depression=('no depression', 'depression'),
     anxiety=('no anxiety', 'anxiety'),
     sarcasm=('not sarcasm', 'sarcasm'),
-    humour=('not humour', 'humour'))
+    humour=('not humour', 'humour'),
+)
 CLASSES = tuple((domain, label) for domain, labels in DOMAINS.items() for label in labels)
-TASKS = ('emotion_cls', 'sentiment_cls', 'humour_cls', 'sarcasm_cls', 'anxiety_cls', 'depression_cls', 'ptsd_cls',
-         'intent_qa', 'social_qa', 'nonverbal_qa')
+TASKS = (
+    'emotion_cls',
+    'sentiment_cls',
+    'humour_cls',
+    'sarcasm_cls',
+    'anxiety_cls',
+    'depression_cls',
+    'ptsd_cls',
+    'intent_qa',
+    'social_qa',
+    'nonverbal_qa',
+)
 SPLITS = ('train', 'validation', 'test')
 
 # %% ../../nbs/atlas/01_schema.ipynb #f29fe6e2
 def class_index(
-    task:str, # Task name such as `emotion_cls`
-    label:str, # Label in the task's domain
-)->int: # Index into `CLASSES`, 0 to 24
+    task: str,  # Task name such as `emotion_cls`
+    label: str,  # Label in the task's domain
+) -> int:  # Index into `CLASSES`, 0 to 24
     "Global class of a label (arXiv 2510.04899, label map); ValueError if the task's domain has no such label."
     pair = (task.removesuffix('_cls'), label)
-    if pair not in CLASSES: raise ValueError(f"{label!r} is no label of {task!r}; its labels are {DOMAINS.get(pair[0], ())}")
+    if pair not in CLASSES:
+        raise ValueError(f'{label!r} is no label of {task!r}; its labels are {DOMAINS.get(pair[0], ())}')
     return CLASSES.index(pair)
 
 # %% ../../nbs/atlas/01_schema.ipynb #8265a236
 _text, _texts, _bytes = pa.string(), pa.list_(pa.string()), pa.list_(pa.binary())
-RELEASED = pa.schema([
-    ('problem', _text), ('answer', _text), ('images', _bytes), ('videos', _bytes), ('audios', _bytes), ('dataset', _text),
-    ('modality_signature', _text), ('ext_video_feats', _bytes), ('ext_audio_feats', _bytes), ('task', _text), ('class_label', _text)])
-OURS = pa.schema([
-    ('id', _text), ('split', _text), ('group', _text), ('person', _text), ('start', pa.float64()), ('end', pa.float64()),
-    ('question', _text), ('options', _texts), ('raw_label', _text), ('rule', _text), ('transcript', _text),
-    ('transcript_origin', _text), ('language', _text), ('license', _text), ('source_file', _text), ('source_row', pa.int64()),
-    ('absent_media', _texts), ('cues', _text), ('source_medium', _text), ('choices', _texts), ('context', _texts), ('interviewer', _texts)])
+RELEASED = pa.schema(
+    [
+        ('problem', _text),
+        ('answer', _text),
+        ('images', _bytes),
+        ('videos', _bytes),
+        ('audios', _bytes),
+        ('dataset', _text),
+        ('modality_signature', _text),
+        ('ext_video_feats', _bytes),
+        ('ext_audio_feats', _bytes),
+        ('task', _text),
+        ('class_label', _text),
+    ]
+)
+OURS = pa.schema(
+    [
+        ('id', _text),
+        ('split', _text),
+        ('group', _text),
+        ('person', _text),
+        ('start', pa.float64()),
+        ('end', pa.float64()),
+        ('question', _text),
+        ('options', _texts),
+        ('raw_label', _text),
+        ('rule', _text),
+        ('transcript', _text),
+        ('transcript_origin', _text),
+        ('language', _text),
+        ('license', _text),
+        ('source_file', _text),
+        ('source_row', pa.int64()),
+        ('absent_media', _texts),
+        ('cues', _text),
+        ('source_medium', _text),
+        ('choices', _texts),
+        ('context', _texts),
+        ('interviewer', _texts),
+    ]
+)
 SCHEMA = pa.schema([*RELEASED, *OURS])
 MEDIA = ('images', 'videos', 'audios')
 
@@ -56,44 +110,45 @@ MEDIA = ('images', 'videos', 'audios')
 @dataclass(slots=True)
 class Row:
     "One sample of the Atlas; field names are column names of `SCHEMA`."
-    id:str # Unique over the whole Atlas: `dataset/…`
-    dataset:str # Dataset key
-    task:str # One of `TASKS`, or of `HELD_OUT_TASKS`
-    problem:str = '' # The whole prompt, media tags included; made when the media are known
-    answer:str = '' # The label, or the free-form reference
-    class_label:str = '' # The label again for `_cls` rows, empty for open answers
-    images:list = field(default_factory=list) # Paths, then bytes
-    videos:list = field(default_factory=list) # Paths, then bytes
-    audios:list = field(default_factory=list) # Paths, then bytes
-    modality_signature:str = 'text' # `text` and the kinds of media, see `signature`
-    ext_video_feats:list = field(default_factory=list) # Visual descriptors as bytes
-    ext_audio_feats:list = field(default_factory=list) # Acoustic descriptors as bytes
-    split:str = '' # One of `SPLITS`; empty until one is made by group
-    group:str = '' # Underlying medium or person, shared by all dataset keys
-    person:str|None = None # Speaker, where known
-    start:float|None = None # Seconds in the source medium
-    end:float|None = None # Seconds in the source medium
-    question:str = '' # What is asked, without transcript and options
-    options:list = field(default_factory=list) # Allowed answers; empty for open answers
-    raw_label:str = '' # The label as the source writes it
-    rule:str = '' # Name of the rule that made `answer` of `raw_label`
-    transcript:str = '' # Spoken words
-    transcript_origin:str = '' # `source` or the recogniser's name
-    language:str = '' # BCP 47 code
-    license:str = '' # Licence of the source
-    source_file:str = '' # Path inside the source folder
-    source_row:int = 0 # Row in that file, from 1
-    absent_media:list = field(default_factory=list) # Media named by the source but not in the folder
-    cues:str|None = None # Observable cues, where the source knows them
-    source_medium:str = '' # Published medium `start` and `end` count in, such as `youtube:…`; empty if there is none
-    choices:list = field(default_factory=list) # Options of an open question at its source; not in the prompt
-    context:list = field(default_factory=list) # Lines before, as the source gives them; not in the prompt
-    interviewer:list = field(default_factory=list) # What the interviewer said; not in the prompt
+
+    id: str  # Unique over the whole Atlas: `dataset/…`
+    dataset: str  # Dataset key
+    task: str  # One of `TASKS`, or of `HELD_OUT_TASKS`
+    problem: str = ''  # The whole prompt, media tags included; made when the media are known
+    answer: str = ''  # The label, or the free-form reference
+    class_label: str = ''  # The label again for `_cls` rows, empty for open answers
+    images: list = field(default_factory=list)  # Paths, then bytes
+    videos: list = field(default_factory=list)  # Paths, then bytes
+    audios: list = field(default_factory=list)  # Paths, then bytes
+    modality_signature: str = 'text'  # `text` and the kinds of media, see `signature`
+    ext_video_feats: list = field(default_factory=list)  # Visual descriptors as bytes
+    ext_audio_feats: list = field(default_factory=list)  # Acoustic descriptors as bytes
+    split: str = ''  # One of `SPLITS`; empty until one is made by group
+    group: str = ''  # Underlying medium or person, shared by all dataset keys
+    person: str | None = None  # Speaker, where known
+    start: float | None = None  # Seconds in the source medium
+    end: float | None = None  # Seconds in the source medium
+    question: str = ''  # What is asked, without transcript and options
+    options: list = field(default_factory=list)  # Allowed answers; empty for open answers
+    raw_label: str = ''  # The label as the source writes it
+    rule: str = ''  # Name of the rule that made `answer` of `raw_label`
+    transcript: str = ''  # Spoken words
+    transcript_origin: str = ''  # `source` or the recogniser's name
+    language: str = ''  # BCP 47 code
+    license: str = ''  # Licence of the source
+    source_file: str = ''  # Path inside the source folder
+    source_row: int = 0  # Row in that file, from 1
+    absent_media: list = field(default_factory=list)  # Media named by the source but not in the folder
+    cues: str | None = None  # Observable cues, where the source knows them
+    source_medium: str = ''  # Published medium `start` and `end` count in, such as `youtube:…`; empty if there is none
+    choices: list = field(default_factory=list)  # Options of an open question at its source; not in the prompt
+    context: list = field(default_factory=list)  # Lines before, as the source gives them; not in the prompt
+    interviewer: list = field(default_factory=list)  # What the interviewer said; not in the prompt
 
 # %% ../../nbs/atlas/01_schema.ipynb #75434972
 def row_of(
-    columns:dict, # Column to value, others than the schema's too
-)->Row:
+    columns: dict,  # Column to value, others than the schema's too
+) -> Row:
     "A row of the store as a `Row`."
     return Row(**{name: columns[name] for name in SCHEMA.names})
 
@@ -101,11 +156,12 @@ def row_of(
 @dataclass(frozen=True)
 class Rejected:
     "One line of `rejected.jsonl`."
-    dataset:str # Dataset key the row would have served
-    file:str # File inside the source folder
-    row:int # Row in that file, from 1
-    reason:str # What is wrong and how to mend it
-    id:str = '' # Row id, where it got that far
+
+    dataset: str  # Dataset key the row would have served
+    file: str  # File inside the source folder
+    row: int  # Row in that file, from 1
+    reason: str  # What is wrong and how to mend it
+    id: str = ''  # Row id, where it got that far
 
 # %% ../../nbs/atlas/01_schema.ipynb #23927ef4
 class Reject(ValueError):
@@ -114,65 +170,83 @@ class Reject(ValueError):
 # %% ../../nbs/atlas/01_schema.ipynb #dc65b754
 TAGS = dict(videos='<video>', audios='<audio>', images='<image>')
 
+
 def signature(
-    row:Row, # Row whose media lists are filled
-)->str: # Such as `text_video_audio`
+    row: Row,  # Row whose media lists are filled
+) -> str:  # Such as `text_video_audio`
     "Modality signature of a row, in the released spelling."
     return '_'.join(['text'] + [TAGS[m][1:-1] for m in TAGS if getattr(row, m)])
 
 # %% ../../nbs/atlas/01_schema.ipynb #d66cb307
 def labels_in(
-    text:str, # Any text
-    labels:Collection[str], # Labels, of which one may contain another
-)->set[str]: # Labels that stand in the text as a whole
+    text: str,  # Any text
+    labels: Collection[str],  # Labels, of which one may contain another
+) -> set[str]:  # Labels that stand in the text as a whole
     "Labels found in a text, each place given to the longest label that fits."
     return set(_any_of(tuple(labels)).findall(text)) if labels else set()
 
+
 @cache
-def _any_of(labels): return re.compile(rf'(?<!\w)(?:{"|".join(map(re.escape, sorted(labels, key=len, reverse=True)))})(?!\w)')
+def _any_of(labels):
+    return re.compile(rf'(?<!\w)(?:{"|".join(map(re.escape, sorted(labels, key=len, reverse=True)))})(?!\w)')
 
 # %% ../../nbs/atlas/01_schema.ipynb #48c04918
-HELD_OUT_TASKS = ('behaviour_cls',)   # Tasks of held-out sets that the Atlas lacks
+HELD_OUT_TASKS = ('behaviour_cls',)  # Tasks of held-out sets that the Atlas lacks
 MULTI_LABEL = ('behaviour_cls',)
 _ALL_TASKS = {*TASKS, *HELD_OUT_TASKS}
 
 # %% ../../nbs/atlas/01_schema.ipynb #69cb5588
 def answer_labels(
-    task:str, # Task name
-    answer:str, # As in the column
-)->list[str]: # One label, or several where the task has several
+    task: str,  # Task name
+    answer: str,  # As in the column
+) -> list[str]:  # One label, or several where the task has several
     "The labels an answer holds."
     return answer.split(', ') if task in MULTI_LABEL else [answer]
 
 # %% ../../nbs/atlas/01_schema.ipynb #f6c27e1a
 def _answer_faults(row):
-    if not row.answer.strip(): yield 'the answer is empty'
+    if not row.answer.strip():
+        yield 'the answer is empty'
     if row.task.endswith('_qa'):
-        if row.class_label: yield 'an open-answer row has a class_label'
+        if row.class_label:
+            yield 'an open-answer row has a class_label'
         return
-    if row.class_label != row.answer: yield f'class_label {row.class_label!r} is not the answer {row.answer!r}'
-    if not set(answer_labels(row.task, row.answer)) <= set(row.options): yield f'the answer {row.answer!r} is not among the options {list(row.options)}'
-    asked = row.problem[max(0, row.problem.rfind(row.question)):]
-    if missing := sorted(set(row.options) - labels_in(asked, row.options)): yield f'the options {missing} are not in the prompt'
+    if row.class_label != row.answer:
+        yield f'class_label {row.class_label!r} is not the answer {row.answer!r}'
+    if not set(answer_labels(row.task, row.answer)) <= set(row.options):
+        yield f'the answer {row.answer!r} is not among the options {list(row.options)}'
+    asked = row.problem[max(0, row.problem.rfind(row.question)) :]
+    if missing := sorted(set(row.options) - labels_in(asked, row.options)):
+        yield f'the options {missing} are not in the prompt'
 
 # %% ../../nbs/atlas/01_schema.ipynb #a1669fbc
 def _place_faults(row):
-    if not row.id: yield 'the id is empty'
-    if row.task not in _ALL_TASKS: yield f'unknown task {row.task!r}'
-    if row.split not in SPLITS: yield f'unknown split {row.split!r}'
-    if not row.group: yield 'the group is empty'
-    if not row.question.strip(): yield 'the question is empty'
-    if row.transcript_origin and not row.transcript.strip() and row.modality_signature == 'text': yield 'there is neither a transcript nor a medium'
-    if row.start is not None and row.start < 0: yield f'the span starts at {row.start} s, before its medium'
-    if row.start is not None and row.end is not None and row.end <= row.start: yield f'the span ends at {row.end} s, not after its start at {row.start} s'
+    if not row.id:
+        yield 'the id is empty'
+    if row.task not in _ALL_TASKS:
+        yield f'unknown task {row.task!r}'
+    if row.split not in SPLITS:
+        yield f'unknown split {row.split!r}'
+    if not row.group:
+        yield 'the group is empty'
+    if not row.question.strip():
+        yield 'the question is empty'
+    if row.transcript_origin and not row.transcript.strip() and row.modality_signature == 'text':
+        yield 'there is neither a transcript nor a medium'
+    if row.start is not None and row.start < 0:
+        yield f'the span starts at {row.start} s, before its medium'
+    if row.start is not None and row.end is not None and row.end <= row.start:
+        yield f'the span ends at {row.end} s, not after its start at {row.start} s'
 
 # %% ../../nbs/atlas/01_schema.ipynb #5ca8fcaf
 def row_faults(
-    row:Row, # Row to check; media may be paths or bytes
-)->list[str]: # One sentence per fault, empty when the row is sound
+    row: Row,  # Row to check; media may be paths or bytes
+) -> list[str]:  # One sentence per fault, empty when the row is sound
     "Everything that is wrong with a row by the schema."
     faults = [*_place_faults(row), *_answer_faults(row)]
-    if row.modality_signature != signature(row): faults.append(f'signature {row.modality_signature!r} but media say {signature(row)!r}')
+    if row.modality_signature != signature(row):
+        faults.append(f'signature {row.modality_signature!r} but media say {signature(row)!r}')
     header = list(takewhile(lambda line: line in TAGS.values(), row.problem.splitlines()))
-    if any(header.count(tag) != len(getattr(row, m)) for m, tag in TAGS.items()): faults.append('the prompt does not open with one tag per medium')
+    if any(header.count(tag) != len(getattr(row, m)) for m, tag in TAGS.items()):
+        faults.append('the prompt does not open with one tag per medium')
     return faults

@@ -7,14 +7,20 @@ __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'StoreWriter', 'dataset_c
            'open_atlas', 'atlas_id', 'open_splits', 'rewrite_atlas', 'file_sha256', 'subset_atlas']
 
 # %% ../../nbs/atlas/11_store.ipynb #9d187b8f
-import bisect, hashlib, json, re, shutil
+import bisect
+import hashlib
+import json
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
 from .datasets import DATASETS
 from .reading import SourceError
 from .schema import MEDIA, OURS, RELEASED, SCHEMA, SPLITS, Row, row_of
@@ -24,39 +30,53 @@ GROUP_BYTES, GROUP_ROWS, SHARD_BYTES = 1 << 22, 512, 1 << 28
 
 _VALUES = attrgetter(*SCHEMA.names)
 
-def _weight(row): return sum(len(m) for kind in MEDIA for m in getattr(row, kind))
+
+def _weight(row):
+    return sum(len(m) for kind in MEDIA for m in getattr(row, kind))
 
 # %% ../../nbs/atlas/11_store.ipynb #9b859a97
 class _SplitWriter:
     "Writes the shards of one split; names carry the total, so they are given at the end."
+
     def __init__(self, folder, split):
         self.folder, self.split, self.shards, self.writer, self.count = folder, split, [], None, 0
         self._clear()
 
-    def _clear(self): self.buffer, self.weight = [], 0
+    def _clear(self):
+        self.buffer, self.weight = [], 0
 
     def add(self, row):
         self.buffer.append(row)
         self.weight, self.count = self.weight + _weight(row), self.count + 1
-        if self.weight >= GROUP_BYTES or len(self.buffer) == GROUP_ROWS: self.flush()
+        if self.weight >= GROUP_BYTES or len(self.buffer) == GROUP_ROWS:
+            self.flush()
 
     def flush(self):
-        if not self.buffer: return
-        if self.writer is None: self._open()
-        self.writer.write_table(pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(zip(*map(_VALUES, self.buffer)), SCHEMA)], schema=SCHEMA))
+        if not self.buffer:
+            return
+        if self.writer is None:
+            self._open()
+        self.writer.write_table(
+            pa.Table.from_arrays(
+                [pa.array(c, f.type) for c, f in zip(zip(*map(_VALUES, self.buffer)), SCHEMA)], schema=SCHEMA
+            )
+        )
         self._clear()
-        if self.shards[-1].stat().st_size >= SHARD_BYTES: self._close()
+        if self.shards[-1].stat().st_size >= SHARD_BYTES:
+            self._close()
 
     def _open(self):
-        self.shards.append(self.folder/f'{self.split}-{len(self.shards):05}.parquet')
+        self.shards.append(self.folder / f'{self.split}-{len(self.shards):05}.parquet')
         codecs = {c: 'none' if c.split('.')[0] in MEDIA else 'zstd' for c in _leaf_columns(SCHEMA)}
         self.writer = pq.ParquetWriter(self.shards[-1], SCHEMA, compression=codecs)
 
-    def _close(self): self.writer, _ = None, self.writer.close()
+    def _close(self):
+        self.writer, _ = None, self.writer.close()
 
     def finish(self):
         self.flush()
-        if self.writer: self._close()
+        if self.writer:
+            self._close()
         return [s.rename(s.with_name(f'{s.stem}-of-{len(self.shards):05}.parquet')) for s in self.shards]
 
 # %% ../../nbs/atlas/11_store.ipynb #c6e1cde7
@@ -66,185 +86,266 @@ def _leaf_columns(schema):
 # %% ../../nbs/atlas/11_store.ipynb #ce5ede1f
 class StoreWriter:
     "Writes rows into `folder/data`, one series of shards per split."
-    def __init__(self,
-        folder:Path, # Atlas folder
-    ):
-        (Path(folder)/'data').mkdir(parents=True)
-        self.splits = {split: _SplitWriter(Path(folder)/'data', split) for split in SPLITS}
 
-    def add(self,
-        row:Row, # Row whose media are bytes
+    def __init__(
+        self,
+        folder: Path,  # Atlas folder
+    ):
+        (Path(folder) / 'data').mkdir(parents=True)
+        self.splits = {split: _SplitWriter(Path(folder) / 'data', split) for split in SPLITS}
+
+    def add(
+        self,
+        row: Row,  # Row whose media are bytes
     ):
         self.splits[row.split].add(row)
 
-    def finish(self)->list[Path]: # Every shard written
+    def finish(self) -> list[Path]:  # Every shard written
         "Close the shards and give them their final names, `{split}-NNNNN-of-NNNNN.parquet`."
         return [path for writer in self.splits.values() for path in writer.finish()]
 
 # %% ../../nbs/atlas/11_store.ipynb #806f789c
-def _version(content): return f'1.{int(content[:6], 16)}.{int(content[6:12], 16)}'
+def _version(content):
+    return f'1.{int(content[:6], 16)}.{int(content[6:12], 16)}'
+
 
 def dataset_card(
-    splits:dict[str, int], # Rows per split
-    counts:dict[str, dict], # Rows read, kept, rejected per dataset key
-    languages:Sequence[str], # BCP 47 codes that occur
-    content:str, # Hash of the shards, hexadecimal
-)->str: # README.md of an Atlas folder
+    splits: dict[str, int],  # Rows per split
+    counts: dict[str, dict],  # Rows read, kept, rejected per dataset key
+    languages: Sequence[str],  # BCP 47 codes that occur
+    content: str,  # Hash of the shards, hexadecimal
+) -> str:  # README.md of an Atlas folder
     "Dataset card of a curated folder, in the Hugging Face format."
     files = [dict(split=s, path=f'data/{s}-*.parquet') for s, n in splits.items() if n]
     total = sum(splits.values())
-    size = next(name for bound, name in ((1e3, 'n<1K'), (1e4, '1K<n<10K'), (1e5, '10K<n<100K'), (1e6, '100K<n<1M'), (float('inf'), 'n>1M')) if total < bound)
-    meta = dict(pretty_name='Human Behavior Atlas, curated with omnisapiens_nb', language=sorted(languages), license='other', size_categories=[size],
-                configs=[dict(config_name='default', version=_version(content), data_files=files)])
-    table = '\n'.join(f'| {key} | {c["read"]} | {c["kept"]} | {c["rejected"]} | {c["text_only"]} |' for key, c in sorted(counts.items()))
-    return (f'---\n{yaml.safe_dump(meta, sort_keys=False)}---\n\n# Human Behavior Atlas, curated\n\n'
-            'Made from the sources below; `manifest.json` has their checksums, `rejected.jsonl` every row left out and why, `leakage.json` what splits share. '
-            'The licence of each row is in its `license` column.\n\n'
-            f'| dataset | read | kept | rejected | kept as text only |\n| --- | --- | --- | --- | --- |\n{table}\n')
+    size = next(
+        name
+        for bound, name in (
+            (1e3, 'n<1K'),
+            (1e4, '1K<n<10K'),
+            (1e5, '10K<n<100K'),
+            (1e6, '100K<n<1M'),
+            (float('inf'), 'n>1M'),
+        )
+        if total < bound
+    )
+    meta = dict(
+        pretty_name='Human Behavior Atlas, curated with omnisapiens_nb',
+        language=sorted(languages),
+        license='other',
+        size_categories=[size],
+        configs=[dict(config_name='default', version=_version(content), data_files=files)],
+    )
+    table = '\n'.join(
+        f'| {key} | {c["read"]} | {c["kept"]} | {c["rejected"]} | {c["text_only"]} |'
+        for key, c in sorted(counts.items())
+    )
+    return (
+        f'---\n{yaml.safe_dump(meta, sort_keys=False)}---\n\n# Human Behavior Atlas, curated\n\n'
+        'Made from the sources below; `manifest.json` has their checksums, `rejected.jsonl` every row left out and why, `leakage.json` what splits share. '
+        'The licence of each row is in its `license` column.\n\n'
+        f'| dataset | read | kept | rejected | kept as text only |\n| --- | --- | --- | --- | --- |\n{table}\n'
+    )
 
 # %% ../../nbs/atlas/11_store.ipynb #53a893a1
 def _open_shard(path):
-    try: file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as e: raise SourceError(f'{path}: no Parquet file ({str(e).splitlines()[0]}); copy it again, or curate again') from e
-    if missing := set(RELEASED.names) - set(file.schema_arrow.names): raise SourceError(f'{path}: no column {", ".join(sorted(missing))}')
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as e:
+        raise SourceError(f'{path}: no Parquet file ({str(e).splitlines()[0]}); copy it again, or curate again') from e
+    if missing := set(RELEASED.names) - set(file.schema_arrow.names):
+        raise SourceError(f'{path}: no column {", ".join(sorted(missing))}')
     return file
 
 # %% ../../nbs/atlas/11_store.ipynb #681f88b3
 def released_value(
-    name:str, # One of our columns
-    split:str, # Split, from the file's name
-    number:int, # Row of the split, from 1
-    dataset:str, # Dataset key
-): # A value of the column's type
+    name: str,  # One of our columns
+    split: str,  # Split, from the file's name
+    number: int,  # Row of the split, from 1
+    dataset: str,  # Dataset key
+):  # A value of the column's type
     "What one of our columns holds for a row of a released file."
-    if name in ('id', 'group'): return f'{split}/{number}'
-    if name == 'split': return split
-    if name == 'options': return list(DATASETS[dataset].options) if dataset in DATASETS else []
+    if name in ('id', 'group'):
+        return f'{split}/{number}'
+    if name == 'split':
+        return split
+    if name == 'options':
+        return list(DATASETS[dataset].options) if dataset in DATASETS else []
     kind = OURS.field(name).type
     return [] if pa.types.is_list(kind) else '' if pa.types.is_string(kind) and name not in ('person', 'cues') else None
 
 # %% ../../nbs/atlas/11_store.ipynb #727c42cf
 class Atlas(Sequence):
     "Rows of one split, read on demand."
-    def __init__(self,
-        files:list[Path], # Parquet shards in order
+
+    def __init__(
+        self,
+        files: list[Path],  # Parquet shards in order
     ):
         self.paths, self.files = files, [_open_shard(f) for f in files]
-        self.released = any('id' not in f.schema_arrow.names for f in self.files)   # Whether our columns are made up
+        self.released = any('id' not in f.schema_arrow.names for f in self.files)  # Whether our columns are made up
         self.split = files[0].name.split('-')[0].removesuffix('.parquet')
         groups = [(f, g) for f in range(len(files)) for g in range(self.files[f].num_row_groups)]
         self._groups, sizes = groups, [self.files[f].metadata.row_group(g).num_rows for f, g in groups]
         self._starts, self._at, self._cached = [0, *accumulate(sizes)], None, None
 
-    def __reduce__(self): return Atlas, (self.paths,)   # Another process opens the files itself
+    def __reduce__(self):
+        return Atlas, (self.paths,)  # Another process opens the files itself
 
-    def __len__(self): return self._starts[-1]
+    def __len__(self):
+        return self._starts[-1]
 
-    def __getitem__(self,
-        i:int, # Row number
-    )->dict: # Column to value, media as bytes
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
+    def __getitem__(
+        self,
+        i: int,  # Row number
+    ) -> dict:  # Column to value, media as bytes
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
         i = range(len(self))[i]
         at = bisect.bisect_right(self._starts, i) - 1
         if at != self._at:
             file, group = self._groups[at]
             self._at, self._cached = at, self.files[file].read_row_group(group, use_threads=False)
         row = self._cached.slice(i - self._starts[at], 1).to_pylist()[0]
-        return row | {n: released_value(n, self.split, i + 1, row['dataset']) for n in OURS.names} if self.released else row
+        return (
+            row | {n: released_value(n, self.split, i + 1, row['dataset']) for n in OURS.names}
+            if self.released
+            else row
+        )
 
-    def columns(self,
-        *names:str, # Columns without media
-    )->dict[str, list]: # Column to its values, in row order
+    def columns(
+        self,
+        *names: str,  # Columns without media
+    ) -> dict[str, list]:  # Column to its values, in row order
         "Whole columns, without touching the media."
         made_up = [n for n in names if n in OURS.names] if self.released else []
         if made_up:
             found = self.columns(*{'dataset', *names} - set(made_up))
-            return {n: [released_value(n, self.split, i, d) for i, d in enumerate(found['dataset'], 1)] if n in made_up else found[n] for n in names}
+            return {
+                n: [released_value(n, self.split, i, d) for i, d in enumerate(found['dataset'], 1)]
+                if n in made_up
+                else found[n]
+                for n in names
+            }
         for path, file in zip(self.paths, self.files):
-            if missing := set(names) - set(file.schema_arrow.names): raise SourceError(f'{path}: no column {", ".join(sorted(missing))}; curate the sources with omnisapiens-nb to have it')
+            if missing := set(names) - set(file.schema_arrow.names):
+                raise SourceError(
+                    f'{path}: no column {", ".join(sorted(missing))}; curate the sources with omnisapiens-nb to have it'
+                )
         tables = [f.read(columns=list(names), use_threads=False) for f in self.files]
         return {name: [v for t in tables for v in t.column(name).to_pylist()] for name in names}
 
 # %% ../../nbs/atlas/11_store.ipynb #3badd074
 def shards_of(
-    folder:Path, # Atlas folder, or the folder with the shards in it
-    split:str, # `train`, `validation` or `test`
-)->list[Path]: # In order; empty where the split is not there
+    folder: Path,  # Atlas folder, or the folder with the shards in it
+    split: str,  # `train`, `validation` or `test`
+) -> list[Path]:  # In order; empty where the split is not there
     "Files of a split."
-    data = Path(folder)/'data'
+    data = Path(folder) / 'data'
     return sorted((data if data.is_dir() else Path(folder)).glob(f'{split}-*.parquet'))
 
+
 def open_atlas(
-    folder:Path, # Folder with `data/{split}-*.parquet`, or with the shards in it
-    split:str = 'train', # `train`, `validation` or `test`
-)->Atlas: # A sequence of rows
+    folder: Path,  # Folder with `data/{split}-*.parquet`, or with the shards in it
+    split: str = 'train',  # `train`, `validation` or `test`
+) -> Atlas:  # A sequence of rows
     "Open a split for reading by row; SourceError if there is none or its columns are not the released ones."
-    if split not in SPLITS: raise SourceError(f'{split!r} is no split; choose from {", ".join(SPLITS)}')
-    if not (files := shards_of(folder, split)): raise SourceError(f'{folder}: no {split}-*.parquet in it or its data folder; make it with `omnisapiens-nb curate`')
+    if split not in SPLITS:
+        raise SourceError(f'{split!r} is no split; choose from {", ".join(SPLITS)}')
+    if not (files := shards_of(folder, split)):
+        raise SourceError(
+            f'{folder}: no {split}-*.parquet in it or its data folder; make it with `omnisapiens-nb curate`'
+        )
     return Atlas(files)
 
 # %% ../../nbs/atlas/11_store.ipynb #ba174c2e
 def atlas_id(
-    folder:Path, # Atlas folder
-)->str: # Changes with its content
+    folder: Path,  # Atlas folder
+) -> str:  # Changes with its content
     "What an Atlas is known by: its manifest, or the names and sizes of its shards."
-    manifest = Path(folder)/'manifest.json'
-    text = manifest.read_text() if manifest.is_file() else str(sorted((p.name, p.stat().st_size) for p in Path(folder).rglob('*.parquet')))
+    manifest = Path(folder) / 'manifest.json'
+    text = (
+        manifest.read_text()
+        if manifest.is_file()
+        else str(sorted((p.name, p.stat().st_size) for p in Path(folder).rglob('*.parquet')))
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 # %% ../../nbs/atlas/11_store.ipynb #1fc8afb4
 def open_splits(
-    folder:Path, # Atlas folder
-)->dict[str, Atlas]: # Split to its rows, splits without a shard left out
+    folder: Path,  # Atlas folder
+) -> dict[str, Atlas]:  # Split to its rows, splits without a shard left out
     "Open every split of an Atlas; SourceError if there is none."
     found = {split: open_atlas(folder, split) for split in SPLITS if shards_of(folder, split)}
     return found or {SPLITS[0]: open_atlas(folder)}
 
 # %% ../../nbs/atlas/11_store.ipynb #a1036b1d
 def rewrite_atlas(
-    atlas:Path, # Atlas folder
-    out:Path, # New Atlas folder
-    change:Callable[[dict], dict], # Row to the row that is written; called split by split, in order
-    notes:dict[str, dict], # File name to what is put there, JSON-able
-)->Path: # `out`
+    atlas: Path,  # Atlas folder
+    out: Path,  # New Atlas folder
+    change: Callable[[dict], dict],  # Row to the row that is written; called split by split, in order
+    notes: dict[str, dict],  # File name to what is put there, JSON-able
+) -> Path:  # `out`
     "Write an Atlas anew with changed rows and the files that lie beside them."
     shutil.copytree(atlas, out, ignore=shutil.ignore_patterns('data', '*.parquet'))
     writer = StoreWriter(out)
     for store in open_splits(atlas).values():
-        for row in map(change, store): writer.add(row_of(row))
+        for row in map(change, store):
+            writer.add(row_of(row))
     writer.finish()
-    for name, note in notes.items(): (out/name).write_text(json.dumps(note, indent=1, ensure_ascii=False), encoding='utf-8')
+    for name, note in notes.items():
+        (out / name).write_text(json.dumps(note, indent=1, ensure_ascii=False), encoding='utf-8')
     _renew(out)
     return out
 
 # %% ../../nbs/atlas/11_store.ipynb #e968dc5a
 def file_sha256(
-    path:Path, # A file
-)->str: # 64 hexadecimal digits
+    path: Path,  # A file
+) -> str:  # 64 hexadecimal digits
     "Checksum of a file, read in pieces."
-    with path.open('rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest()
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
 
 def _renew(folder):
     "Make the card's version and the manifest's checksums those of the files."
-    card, manifest = folder/'README.md', folder/'manifest.json'
+    card, manifest = folder / 'README.md', folder / 'manifest.json'
     if card.is_file():
-        content = hashlib.sha256(json.dumps({p.name: file_sha256(p) for p in sorted((folder/'data').iterdir())}).encode()).hexdigest()
-        card.write_text(re.sub(r'(?m)^( *version: )1[.]\d+[.]\d+$', rf'\g<1>{_version(content)}', card.read_text(encoding='utf-8'), count=1), encoding='utf-8')
+        content = hashlib.sha256(
+            json.dumps({p.name: file_sha256(p) for p in sorted((folder / 'data').iterdir())}).encode()
+        ).hexdigest()
+        card.write_text(
+            re.sub(
+                r'(?m)^( *version: )1[.]\d+[.]\d+$',
+                rf'\g<1>{_version(content)}',
+                card.read_text(encoding='utf-8'),
+                count=1,
+            ),
+            encoding='utf-8',
+        )
     if manifest.is_file():
-        outputs = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob('*')) if p.is_file() and p != manifest}
-        manifest.write_text(json.dumps(json.loads(manifest.read_text(encoding='utf-8')) | dict(outputs=outputs), indent=1), encoding='utf-8')
+        outputs = {
+            str(p.relative_to(folder)): file_sha256(p)
+            for p in sorted(folder.rglob('*'))
+            if p.is_file() and p != manifest
+        }
+        manifest.write_text(
+            json.dumps(json.loads(manifest.read_text(encoding='utf-8')) | dict(outputs=outputs), indent=1),
+            encoding='utf-8',
+        )
 
 # %% ../../nbs/atlas/11_store.ipynb #c0ffee02
 def subset_atlas(
-    atlas:Path, # Atlas folder
-    out:Path, # New Atlas folder
-    ids:set[str], # Of the rows it keeps
-)->Path: # `out`
+    atlas: Path,  # Atlas folder
+    out: Path,  # New Atlas folder
+    ids: set[str],  # Of the rows it keeps
+) -> Path:  # `out`
     "Rows of an Atlas, in their order and splits, as an Atlas of their own."
     partial = Path(f'{out}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     writer = StoreWriter(partial)
     for store in open_splits(atlas).values():
-        for i in (i for i, name in enumerate(store.columns('id')['id']) if name in ids): writer.add(row_of(store[i]))
+        for i in (i for i, name in enumerate(store.columns('id')['id']) if name in ids):
+            writer.add(row_of(store[i]))
     writer.finish()
     return partial.rename(out)

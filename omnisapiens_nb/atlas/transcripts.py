@@ -6,75 +6,98 @@
 __all__ = ['WINDOW', 'BATCH', 'load_recogniser', 'transcribe', 'prompt_style', 'with_transcript', 'transcribe_atlas']
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #3f164188
-import json, re, shutil
+import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+
 from .curate import MARKS
 from .datasets import DATASETS, STYLES, build_prompt
 from .extract import BLOCK, keep, open_partial
 from .media import RATE, MediaError, has_sound, read_audio
 from .reading import SourceError
 from .schema import SCHEMA, Row, row_of
-from .store import Atlas, atlas_id, open_splits, rewrite_atlas
+from .store import atlas_id, open_splits, rewrite_atlas
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #437b8727
 _KNOWN = {*MODEL_FOR_CTC_MAPPING_NAMES.values(), *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values()}
 
+
 def load_recogniser(
-    model:str|Path, # Folder, or hub name such as `openai/whisper-large-v3`
-    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
-)->AutomaticSpeechRecognitionPipeline:
+    model: str | Path,  # Folder, or hub name such as `openai/whisper-large-v3`
+    device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
+) -> AutomaticSpeechRecognitionPipeline:
     "Load a speech recogniser; SourceError if there is none of that name, or the model is none."
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if not Path(model).is_dir() and not re.fullmatch(r'[\w.-]+/[\w.-]+', str(model)): raise SourceError(f'{model}: no such folder; give the folder of a speech recogniser, or a hub name such as openai/whisper-large-v3')
-    try: loaded = pipeline('automatic-speech-recognition', model=str(model), device=device)
-    except (OSError, ValueError, SafetensorError) as e: raise SourceError(f'{model}: no complete speech recogniser ({str(e).splitlines()[0][:120]}); give a folder with a Whisper or CTC model, its feature extractor and its tokenizer') from e
-    if not _KNOWN & set(found := loaded.model.config.architectures or ()): raise SourceError(f'{model}: {" ".join(found) or "a model without a name"} is no speech recogniser; give a Whisper or CTC model')
+    if not Path(model).is_dir() and not re.fullmatch(r'[\w.-]+/[\w.-]+', str(model)):
+        raise SourceError(
+            f'{model}: no such folder; give the folder of a speech recogniser, or a hub name such as openai/whisper-large-v3'
+        )
+    try:
+        loaded = pipeline('automatic-speech-recognition', model=str(model), device=device)
+    except (OSError, ValueError, SafetensorError) as e:
+        raise SourceError(
+            f'{model}: no complete speech recogniser ({str(e).splitlines()[0][:120]}); give a folder with a Whisper or CTC model, its feature extractor and its tokenizer'
+        ) from e
+    if not _KNOWN & set(found := loaded.model.config.architectures or ()):
+        raise SourceError(
+            f'{model}: {" ".join(found) or "a model without a name"} is no speech recogniser; give a Whisper or CTC model'
+        )
     return loaded
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #ed5012b6
-WINDOW, BATCH = 30, 8   # Seconds, recordings
+WINDOW, BATCH = 30, 8  # Seconds, recordings
+
 
 def _listen(recogniser, sounds, batch):
     whisper = recogniser.type == 'seq2seq_whisper'
-    together = [i for i, s in enumerate(sounds) if whisper and len(s) <= WINDOW*RATE]
+    together = [i for i, s in enumerate(sounds) if whisper and len(s) <= WINDOW * RATE]
     alone = sorted(set(range(len(sounds))) - set(together))
-    settings = dict(return_timestamps=True) if whisper else dict(chunk_length_s=WINDOW) if recogniser.type == 'ctc' else {}
+    settings = (
+        dict(return_timestamps=True) if whisper else dict(chunk_length_s=WINDOW) if recogniser.type == 'ctc' else {}
+    )
     found = {}
     for group, how in ((together, dict(batch_size=batch)), (alone, dict(batch_size=1) | settings)):
-        if group: found |= zip(group, recogniser([sounds[i] for i in group], **how))
+        if group:
+            found |= zip(group, recogniser([sounds[i] for i in group], **how))
     return [' '.join(found[i]['text'].split()) for i in range(len(sounds))]
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #56304b8a
 def transcribe(
-    sounds:Sequence[np.ndarray], # float32, shape (samples,), 16 kHz, from `read_audio`
-    model:str|Path, # Folder, or hub name such as `openai/whisper-large-v3`
-    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
-    batch:int = BATCH, # Recordings of up to 30 s at a time
-)->list[str]: # A text each, empty where nothing was heard
+    sounds: Sequence[np.ndarray],  # float32, shape (samples,), 16 kHz, from `read_audio`
+    model: str | Path,  # Folder, or hub name such as `openai/whisper-large-v3`
+    device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
+    batch: int = BATCH,  # Recordings of up to 30 s at a time
+) -> list[str]:  # A text each, empty where nothing was heard
     "What is said in sounds, by a speech recogniser; SourceError if there is no such model."
     return _listen(load_recogniser(model, device), sounds, batch)
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #7d4b94ca
 def prompt_style(
-    row:Row, # Any row
-)->str|None: # One of `STYLES`
+    row: Row,  # Any row
+) -> str | None:  # One of `STYLES`
     "The style a row's prompt was made in; None if it is not a prompt of ours."
-    if row.dataset not in DATASETS: return None
+    if row.dataset not in DATASETS:
+        return None
     return next((style for style in STYLES if build_prompt(row, style) == row.problem), None)
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #510b979c
 def _recordings(row, place):
-    try: return [read_audio(m) for m in row.audios or [v for v in row.videos or () if has_sound(v)]]
-    except MediaError as e: raise SourceError(f'{place}: row {row.id}: {e}') from e
+    try:
+        return [read_audio(m) for m in row.audios or [v for v in row.videos or () if has_sound(v)]]
+    except MediaError as e:
+        raise SourceError(f'{place}: row {row.id}: {e}') from e
+
 
 def _verdict(text):
     return 'empty' if not text else 'control token' if MARKS.search(text) else 'transcribed'
@@ -86,14 +109,16 @@ def _hear(store, numbers, recogniser, place):
     sounds = {row.id: _recordings(row, place) if prompt_style(row) else None for row in rows}
     texts = iter(_listen(recogniser, [s for found in sounds.values() for s in found or ()], BATCH))
     said = {id: ' '.join(filter(None, [next(texts) for _ in found])) for id, found in sounds.items() if found}
-    return {id: (_verdict(text), text) for id, text in said.items()} | {id: ('another prompt', '') for id, found in sounds.items() if found is None}
+    return {id: (_verdict(text), text) for id, text in said.items()} | {
+        id: ('another prompt', '') for id, found in sounds.items() if found is None
+    }
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #6d381816
 def with_transcript(
-    row:Row, # Row without a transcript, its prompt one of ours
-    text:str, # What is said
-    origin:str, # Name of the recogniser
-)->Row: # The same row
+    row: Row,  # Row without a transcript, its prompt one of ours
+    text: str,  # What is said
+    origin: str,  # Name of the recogniser
+) -> Row:  # The same row
     "Give a row its transcript, where it came from, and a prompt that holds it."
     style = prompt_style(row)
     row.transcript, row.transcript_origin = text, origin
@@ -104,36 +129,51 @@ def with_transcript(
 def _blocks(store, folder):
     "Rows without a transcript, by sixteen, and where what they say is kept."
     numbers = [i for i, text in enumerate(store.columns('transcript')['transcript']) if not (text or '').strip()]
-    return [(numbers[at:at + BLOCK], folder/f'{store.split}-{at:08}.json') for at in range(0, len(numbers), BLOCK)]
+    return [(numbers[at : at + BLOCK], folder / f'{store.split}-{at:08}.json') for at in range(0, len(numbers), BLOCK)]
+
 
 def _heard(splits, recogniser, folder, place):
     folder.mkdir(exist_ok=True)
     blocks = [(store, *block) for store in splits.values() for block in _blocks(store, folder)]
     for store, numbers, path in tqdm(blocks, 'transcribing', unit=' blocks', disable=None):
-        if not path.is_file(): keep(path, json.dumps(_hear(store, numbers, recogniser, place)).encode())
+        if not path.is_file():
+            keep(path, json.dumps(_hear(store, numbers, recogniser, place)).encode())
     return {id: found for *_, path in blocks for id, found in json.loads(path.read_bytes()).items()}
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #e23b9f70
 def transcribe_atlas(
-    atlas:Path, # Atlas folder
-    out:Path, # New Atlas folder; an interrupted run is gone on with
-    model:str|Path, # Folder of a speech recogniser, or hub name such as `openai/whisper-large-v3`
-    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
-)->Path: # `out`, with `transcripts.json`
+    atlas: Path,  # Atlas folder
+    out: Path,  # New Atlas folder; an interrupted run is gone on with
+    model: str | Path,  # Folder of a speech recogniser, or hub name such as `openai/whisper-large-v3`
+    device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
+) -> Path:  # `out`, with `transcripts.json`
     "Write an Atlas with transcripts for the rows that have sound and none; SourceError names the row whose medium cannot be decoded, or what is wrong with the request."
     atlas, out = Path(atlas), Path(out)
-    splits, made = open_splits(atlas), dict(model=Path(model).resolve().name if Path(model).is_dir() else str(model), transformers=version('transformers'))
+    splits, made = (
+        open_splits(atlas),
+        dict(
+            model=Path(model).resolve().name if Path(model).is_dir() else str(model),
+            transformers=version('transformers'),
+        ),
+    )
     recogniser = load_recogniser(model, device)
     partial = open_partial(out, dict(atlas=atlas_id(atlas)) | made)
-    heard = _heard(splits, recogniser, partial/'blocks', atlas)
+    heard = _heard(splits, recogniser, partial / 'blocks', atlas)
     counts = Counter(verdict for verdict, _ in heard.values())
+
     def change(row):
         verdict, text = heard.get(row['id'], ('', ''))
-        return {n: getattr(with_transcript(row_of(row), text, made['model']), n) for n in SCHEMA.names} if verdict == 'transcribed' else row
-    shutil.rmtree(partial/'atlas', ignore_errors=True)
-    rewrite_atlas(atlas, partial/'atlas', change, {'transcripts.json': made | dict(rows=_COUNTED | counts)})
-    (partial/'atlas').rename(out)
+        return (
+            {n: getattr(with_transcript(row_of(row), text, made['model']), n) for n in SCHEMA.names}
+            if verdict == 'transcribed'
+            else row
+        )
+
+    shutil.rmtree(partial / 'atlas', ignore_errors=True)
+    rewrite_atlas(atlas, partial / 'atlas', change, {'transcripts.json': made | dict(rows=_COUNTED | counts)})
+    (partial / 'atlas').rename(out)
     shutil.rmtree(partial)
     return out
+
 
 _COUNTED = {verdict: 0 for verdict in ('transcribed', 'empty', 'control token', 'another prompt')}

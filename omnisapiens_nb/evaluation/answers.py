@@ -7,121 +7,134 @@ __all__ = ['boxes', 'unwrap', 'read_answer', 'normalise', 'Kind', 'match_label',
            'parse_response', 'released_answer']
 
 # %% ../../nbs/evaluation/00_answers.ipynb #1626fa71
-import re, unicodedata
+import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 # %% ../../nbs/evaluation/00_answers.ipynb #453661a9
 def _closing(
-    text:str, # Text that holds an opening brace just before `start`
-    start:int, # Position after the opening brace
-)->int: # Position of its closing brace, -1 if there is none
+    text: str,  # Text that holds an opening brace just before `start`
+    start: int,  # Position after the opening brace
+) -> int:  # Position of its closing brace, -1 if there is none
     "Where the brace that opened before `start` closes."
     depth = 1
-    for m in re.compile(r"\\.|[{}]", re.S).finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(m[0], 0)
-        if depth == 0: return m.start()
+    for m in re.compile(r'\\.|[{}]', re.S).finditer(text, start):
+        depth += {'{': 1, '}': -1}.get(m[0], 0)
+        if depth == 0:
+            return m.start()
     return -1
 
 # %% ../../nbs/evaluation/00_answers.ipynb #1ac0321f
 def boxes(
-    text:str, # A response or a part of it
-)->list[tuple[int, int, str]]: # Start, end and content of each well-formed box, in order of their starts
+    text: str,  # A response or a part of it
+) -> list[tuple[int, int, str]]:  # Start, end and content of each well-formed box, in order of their starts
     r"All well-formed `\boxed{…}` in a text."
-    opened = [(m.start(), m.end()) for m in re.finditer(r"\\boxed\s*\{", text)]
+    opened = [(m.start(), m.end()) for m in re.finditer(r'\\boxed\s*\{', text)]
     closed = [(a, b, _closing(text, b)) for a, b in opened]
     return [(a, c + 1, text[b:c]) for a, b, c in closed if c >= 0]
 
 # %% ../../nbs/evaluation/00_answers.ipynb #1a4988da
 def unwrap(
-    text:str, # Content of a box
-)->str: # The same without typesetting commands
+    text: str,  # Content of a box
+) -> str:  # The same without typesetting commands
     r"Take `\text{…}` and its kin off a box's content."
-    take_off = re.compile(r"\\text(?:bf|it|rm)?\s*\{([^{}]*)\}")
-    while (bare := take_off.sub(r"\1", text)) != text: text = bare
+    take_off = re.compile(r'\\text(?:bf|it|rm)?\s*\{([^{}]*)\}')
+    while (bare := take_off.sub(r'\1', text)) != text:
+        text = bare
     return text.strip()
 
 # %% ../../nbs/evaluation/00_answers.ipynb #d4b6c94e
 def read_answer(
-    response:str, # What the model wrote
-)->str|None: # Its answer, None if it gives none
+    response: str,  # What the model wrote
+) -> str | None:  # Its answer, None if it gives none
     r"The answer of a response: last `\boxed{}`, then `<answer>`, then the text after `</think>`."
     boxed = [a for *_, c in boxes(response) if (a := unwrap(c))]
-    tagged = [a for m in re.findall(r"<answer>(.*?)</answer>", response, re.S) if (a := m.strip())]
-    if boxed or tagged: return (boxed or tagged)[-1]
-    if boxes(response): return None   # Its box is empty
-    _, closed, after = response.rpartition("</think>")
-    if not closed and "<think>" in response: return None
+    tagged = [a for m in re.findall(r'<answer>(.*?)</answer>', response, re.S) if (a := m.strip())]
+    if boxed or tagged:
+        return (boxed or tagged)[-1]
+    if boxes(response):
+        return None  # Its box is empty
+    _, closed, after = response.rpartition('</think>')
+    if not closed and '<think>' in response:
+        return None
     return after.strip() or None
 
 # %% ../../nbs/evaluation/00_answers.ipynb #cd2d7771
 def normalise(
-    text:str, # A label or an answer
-)->str: # The form to compare
+    text: str,  # A label or an answer
+) -> str:  # The form to compare
     "Fold what does not distinguish labels: width, case, blanks, one closing full stop."
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.split()).removesuffix(".").rstrip()
+    folded = unicodedata.normalize('NFKC', text).casefold()
+    return ' '.join(folded.split()).removesuffix('.').rstrip()
 
 # %% ../../nbs/evaluation/00_answers.ipynb #a745070d
 class Kind(StrEnum):
     "What sort of answer it is, right or wrong aside."
-    LABEL, OUTSIDE, ABSTAINED = "label", "outside", "abstained"
+
+    LABEL, OUTSIDE, ABSTAINED = 'label', 'outside', 'abstained'
 
 # %% ../../nbs/evaluation/00_answers.ipynb #28d35ad6
 def match_label(
-    answer:str|None, # As read by `read_answer`
-    options:list[str], # Allowed labels
-)->str|None: # The option it is, in the option's own spelling
+    answer: str | None,  # As read by `read_answer`
+    options: list[str],  # Allowed labels
+) -> str | None:  # The option it is, in the option's own spelling
     "The allowed label that an answer names, compared whole."
-    if answer is None: return None
+    if answer is None:
+        return None
     return {normalise(o): o for o in options}.get(normalise(answer))
 
 # %% ../../nbs/evaluation/00_answers.ipynb #e318701c
 def match_labels(
-    answer:str|None, # As read by `read_answer`
-    options:list[str], # Allowed labels
-)->str|None: # The options it names, in their order, joined by a comma
+    answer: str | None,  # As read by `read_answer`
+    options: list[str],  # Allowed labels
+) -> str | None:  # The options it names, in their order, joined by a comma
     "The allowed labels that a list with commas names, each compared whole; None if it names none."
-    if answer is None: return None
+    if answer is None:
+        return None
     named = {normalise(part) for part in normalise(answer).split(',')}
     return ', '.join(o for o in options if normalise(o) in named) or None
 
 # %% ../../nbs/evaluation/00_answers.ipynb #b5c70f6b
 def classify(
-    answer:str|None, # As read by `read_answer`
-    options:list[str], # Allowed labels
-    match:Callable = match_label, # `match_labels` where there are several at once
-)->Kind: # Label, outside the set, or abstained
+    answer: str | None,  # As read by `read_answer`
+    options: list[str],  # Allowed labels
+    match: Callable = match_label,  # `match_labels` where there are several at once
+) -> Kind:  # Label, outside the set, or abstained
     "Whether an answer is an allowed label, something else, or missing."
-    if answer is None: return Kind.ABSTAINED
+    if answer is None:
+        return Kind.ABSTAINED
     return Kind.OUTSIDE if match(answer, options) is None else Kind.LABEL
 
 # %% ../../nbs/evaluation/00_answers.ipynb #844565b6
 @dataclass(frozen=True)
 class Response:
     "A response taken apart."
-    think: str|None # Text between the think tags, None if they do not close
-    answer: str|None # As read by `read_answer`
-    well_formed: bool # Kept the format `<think>…</think>\boxed{…}`, and nothing after
+
+    think: str | None  # Text between the think tags, None if they do not close
+    answer: str | None  # As read by `read_answer`
+    well_formed: bool  # Kept the format `<think>…</think>\boxed{…}`, and nothing after
 
 # %% ../../nbs/evaluation/00_answers.ipynb #5a0bfd0f
 def parse_response(
-    response:str, # What the model wrote
-)->Response: # Its think text, its answer, and whether the format was kept
+    response: str,  # What the model wrote
+) -> Response:  # Its think text, its answer, and whether the format was kept
     r"Take a response apart; well formed means `<think>…</think>`, one filled box, nothing after."
-    m = re.search(r"<think>(.*?)</think>\s*(.*)", response, re.S)
-    if m is None: return Response(None, read_answer(response), False)
+    m = re.search(r'<think>(.*?)</think>\s*(.*)', response, re.S)
+    if m is None:
+        return Response(None, read_answer(response), False)
     think, rest = m[1], m[2].rstrip()
     only = [unwrap(c) for a, b, c in boxes(rest) if (a, b) == (0, len(rest)) and not boxes(c)]
-    kept = not response[:m.start()].strip() and "<think>" not in think and only not in ([], [""])
+    kept = not response[: m.start()].strip() and '<think>' not in think and only not in ([], [''])
     return Response(think, read_answer(response), kept)
 
 # %% ../../nbs/evaluation/00_answers.ipynb #0ab8ea6b
 def released_answer(
-    response:str, # What the model wrote
-)->str: # What the released code takes for the answer
+    response: str,  # What the model wrote
+) -> str:  # What the released code takes for the answer
     r"The released reader: first `\boxed{…}`, else first `[…]`, else `<answer>`, else everything."
-    for pattern in (r"\\boxed\{(.*?)\}", r"\[(.*?)\]", r"<answer>(.*?)</answer>"):
-        if m := re.search(pattern, response, re.S): return m[1]
+    for pattern in (r'\\boxed\{(.*?)\}', r'\[(.*?)\]', r'<answer>(.*?)</answer>'):
+        if m := re.search(pattern, response, re.S):
+            return m[1]
     return response

@@ -8,89 +8,106 @@ __all__ = ['smallest_difference', 'Comparison', 'compare_models', 'McNemar', 'mc
 # %% ../../nbs/evaluation/08_comparing_models.ipynb #9cf6afd9
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri, stdtr
+from scipy.special import ndtri, stdtr
 from scipy.stats import false_discovery_control
+
 from .uncertainty import Interval, group_codes, interval_of, resampled_values
 
 # %% ../../nbs/evaluation/08_comparing_models.ipynb #0496f72c
 def smallest_difference(
-    se:float, # Standard error of a difference
-    power:float=.8, # Chance to find it
-    level:float=.05, # Of the two-sided test
-)->float: # In units of the metric
+    se: float,  # Standard error of a difference
+    power: float = 0.8,  # Chance to find it
+    level: float = 0.05,  # Of the two-sided test
+) -> float:  # In units of the metric
     "The smallest true difference that a test finds with a given chance."
-    return float((ndtri(1 - level/2) + ndtri(power)) * se)
+    return float((ndtri(1 - level / 2) + ndtri(power)) * se)
+
 
 @dataclass(frozen=True)
 class Comparison:
     "Model a less model b on one test set."
-    difference: Interval # Paired, with its 95 % interval
-    se: float # Standard error of it; NaN where nothing can be resampled
-    p: float # Two-sided; NaN where nothing can be resampled
-    groups: int # How many were resampled
+
+    difference: Interval  # Paired, with its 95 % interval
+    se: float  # Standard error of it; NaN where nothing can be resampled
+    p: float  # Two-sided; NaN where nothing can be resampled
+    groups: int  # How many were resampled
 
     @property
-    def smallest(self)->float: # NaN where nothing can be resampled
+    def smallest(self) -> float:  # NaN where nothing can be resampled
         "The smallest true difference this test set shows with four chances in five."
         return smallest_difference(self.se)
 
 # %% ../../nbs/evaluation/08_comparing_models.ipynb #0c6ccb55
 def compare_models(
-    metric:Callable, # Of (y_true, y_pred)
-    y_true:Sequence, # Reference labels
-    y_pred_a:Sequence, # Answers of one model
-    y_pred_b:Sequence, # Answers of the other, row by row
-    groups:Sequence[Hashable]|None=None, # Rows of one group are drawn together
-    resamples:int=1000, # How many
-    seed:int=0, # Of the generator
-)->Comparison:
+    metric: Callable,  # Of (y_true, y_pred)
+    y_true: Sequence,  # Reference labels
+    y_pred_a: Sequence,  # Answers of one model
+    y_pred_b: Sequence,  # Answers of the other, row by row
+    groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
+    resamples: int = 1000,  # How many
+    seed: int = 0,  # Of the generator
+) -> Comparison:
     "Two models on the same rows: difference, interval, standard error and p value."
     g = group_codes(len(y_true), groups)[1]
     drawn = np.subtract(*resampled_values(metric, y_true, [y_pred_a, y_pred_b], groups, resamples, seed))
     difference = interval_of(metric(y_true, y_pred_a) - metric(y_true, y_pred_b), drawn, g)
     defined = drawn[~np.isnan(drawn)]
-    if len(defined) < 2: return Comparison(difference, np.nan, np.nan, g)
-    q = min((min((defined <= 0).sum(), (defined >= 0).sum()) + 1) / (len(defined) + 1), .5)
-    return Comparison(difference, float(defined.std(ddof=1) * (g/(g - 1))**.5), float(2*stdtr(g - 1, ndtri(q) * ((g - 1)/g)**.5)), g)
+    if len(defined) < 2:
+        return Comparison(difference, np.nan, np.nan, g)
+    q = min((min((defined <= 0).sum(), (defined >= 0).sum()) + 1) / (len(defined) + 1), 0.5)
+    return Comparison(
+        difference,
+        float(defined.std(ddof=1) * (g / (g - 1)) ** 0.5),
+        float(2 * stdtr(g - 1, ndtri(q) * ((g - 1) / g) ** 0.5)),
+        g,
+    )
 
 # %% ../../nbs/evaluation/08_comparing_models.ipynb #352f87d2
 @dataclass(frozen=True)
 class McNemar:
     "Who was right alone, and how surprising that is."
-    a_only: int # Rows only the first model got right
-    b_only: int # Rows only the second got right
-    p: float # Two-sided and exact; 1 where they never differ
+
+    a_only: int  # Rows only the first model got right
+    b_only: int  # Rows only the second got right
+    p: float  # Two-sided and exact; 1 where they never differ
 
 # %% ../../nbs/evaluation/08_comparing_models.ipynb #429032ba
 def mcnemar(
-    y_true:Sequence[Hashable], # Reference labels
-    y_pred_a:Sequence[Hashable], # Answers of one model
-    y_pred_b:Sequence[Hashable], # Answers of the other, row by row
-    groups:Sequence[Hashable]|None=None, # Rows of one group are swapped together
-)->McNemar:
+    y_true: Sequence[Hashable],  # Reference labels
+    y_pred_a: Sequence[Hashable],  # Answers of one model
+    y_pred_b: Sequence[Hashable],  # Answers of the other, row by row
+    groups: Sequence[Hashable] | None = None,  # Rows of one group are swapped together
+) -> McNemar:
     "McNemar's exact test, by rows or by whole groups."
     if not len(y_true) == len(y_pred_a) == len(y_pred_b):
-        raise ValueError(f"{len(y_true)} references, {len(y_pred_a)} and {len(y_pred_b)} answers; give one answer of each model per reference")
+        raise ValueError(
+            f'{len(y_true)} references, {len(y_pred_a)} and {len(y_pred_b)} answers; give one answer of each model per reference'
+        )
     d = np.array([int(x == t) - int(y == t) for t, x, y in zip(y_true, y_pred_a, y_pred_b)])
     code, g = group_codes(len(d), groups)
     sizes = np.bincount(code, d, g).astype(int)
     most = np.abs(sizes).sum()
-    chance = np.zeros(2*most + 1)                # Of each sum from -most to most
-    chance[most] = 1.
-    for size in sizes[sizes != 0]: chance = (np.roll(chance, size) + np.roll(chance, -size))/2
+    chance = np.zeros(2 * most + 1)  # Of each sum from -most to most
+    chance[most] = 1.0
+    for size in sizes[sizes != 0]:
+        chance = (np.roll(chance, size) + np.roll(chance, -size)) / 2
     p = chance[np.abs(np.arange(-most, most + 1)) >= abs(sizes.sum())].sum()
-    return McNemar(int((d > 0).sum()), int((d < 0).sum()), min(float(p), 1.))
+    return McNemar(int((d > 0).sum()), int((d < 0).sum()), min(float(p), 1.0))
 
 # %% ../../nbs/evaluation/08_comparing_models.ipynb #ac2356cd
 def corrected(
-    p:Mapping[str, float], # Task to p value; NaN where there is none
-)->pd.DataFrame: # Columns p, holm, bh
+    p: Mapping[str, float],  # Task to p value; NaN where there is none
+) -> pd.DataFrame:  # Columns p, holm, bh
     "p values corrected for how many there are, by Holm and by Benjamini and Hochberg."
     table = pd.DataFrame(dict(p=pd.Series(p, dtype=float))).assign(holm=np.nan, bh=np.nan)
     known = table.p.dropna().sort_values()
-    if known.empty: return table
-    table.loc[known.index, "holm"] = np.minimum(np.maximum.accumulate(known.to_numpy() * np.arange(len(known), 0, -1)), 1)
-    table.loc[known.index, "bh"] = false_discovery_control(known)
+    if known.empty:
+        return table
+    table.loc[known.index, 'holm'] = np.minimum(
+        np.maximum.accumulate(known.to_numpy() * np.arange(len(known), 0, -1)), 1
+    )
+    table.loc[known.index, 'bh'] = false_discovery_control(known)
     return table

@@ -14,17 +14,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+
 import pandas as pd
 from tqdm.auto import tqdm
+
 from ..atlas.reading import SourceError
 from ..atlas.store import open_atlas, shards_of
 from .judge import Anthropic, Offline, OpenAICompatible, Verdict, grade, local_judge
 from .metrics import metric_of
 from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
-from .scores import answers_by_dataset, compare_answers, constant_responses, majority_responses, read_predictions, root_rows_mean, score_answers, table_of, task_means
+from omnisapiens_nb.evaluation.scores import (
+    answers_by_dataset,
+    compare_answers,
+    constant_responses,
+    majority_responses,
+    read_predictions,
+    root_rows_mean,
+    score_answers,
+    table_of,
+    task_means,
+)
 from .shortcuts import shortcut_section
 from .similarity import minilm
-from .tables import BEST, CLOSE, NOT_COMPARABLE, leader_marks, papers_table, task_columns, write_tables
+from omnisapiens_nb.evaluation.tables import (
+    BEST,
+    CLOSE,
+    NOT_COMPARABLE,
+    leader_marks,
+    papers_table,
+    task_columns,
+    write_tables,
+)
 from .traces import trace_section
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #f7125b5a
@@ -34,14 +54,15 @@ MAJORITY, CONSTANT = 'majority', 'best constant'
 @dataclass
 class Evaluation:
     "Models scored on the rows they share."
-    rows:pd.DataFrame # Rows every model answered
-    missing:int # Rows of the split that some model did not answer, left out
-    predictions:dict # Model → row id → response
-    answers:dict # Model → dataset key → `Answers`
-    scores:dict # Model → dataset key → `Score`
-    filled:dict # Model → rows it did not answer that were scored as wrong, where that was asked for
-    ungraded:dict # Row id → why a judge did not grade it, left out; empty without a judge
-    verdicts:dict|None # Model → row id → a judge's verdict on an open answer; None without a judge
+
+    rows: pd.DataFrame  # Rows every model answered
+    missing: int  # Rows of the split that some model did not answer, left out
+    predictions: dict  # Model → row id → response
+    answers: dict  # Model → dataset key → `Answers`
+    scores: dict  # Model → dataset key → `Score`
+    filled: dict  # Model → rows it did not answer that were scored as wrong, where that was asked for
+    ungraded: dict  # Row id → why a judge did not grade it, left out; empty without a judge
+    verdicts: dict | None  # Model → row id → a judge's verdict on an open answer; None without a judge
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #ff7c7181
 def _blind_source(atlas, rows):
@@ -50,89 +71,140 @@ def _blind_source(atlas, rows):
     return pd.concat([train, rows[~rows.dataset.isin(train.dataset) & rows.task.str.endswith('_cls')]])
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #6bcac7da
-Grader = Callable[[pd.DataFrame, Mapping[str, str]], list[Verdict]]   # Rows and responses to verdicts
+Grader = Callable[[pd.DataFrame, Mapping[str, str]], list[Verdict]]  # Rows and responses to verdicts
+
 
 def grader_of(
-    judge:str, # `openai` for any endpoint of that form, `anthropic`, `local`, or `offline`
-    model:str|None = None, # Its name there, or the folder or hub name of a local one
-    url:str|None = None, # Of an endpoint, where it is not the maker's own
-    strictness:str = 'common', # Or `published`, see `evaluation.judge`
-    cache:Path|None = None, # Folder that keeps verdicts
-)->Grader:
+    judge: str,  # `openai` for any endpoint of that form, `anthropic`, `local`, or `offline`
+    model: str | None = None,  # Its name there, or the folder or hub name of a local one
+    url: str | None = None,  # Of an endpoint, where it is not the maker's own
+    strictness: str = 'common',  # Or `published`, see `evaluation.judge`
+    cache: Path | None = None,  # Folder that keeps verdicts
+) -> Grader:
     "A judge by name; SourceError if it is not to be had."
-    if judge not in ('openai', 'anthropic', 'local', 'offline'): raise SourceError(f'no judge {judge!r}; choose openai, anthropic, local or offline')
-    if judge != 'offline' and not model: raise SourceError(f'the judge {judge} needs the name of a model')
+    if judge not in ('openai', 'anthropic', 'local', 'offline'):
+        raise SourceError(f'no judge {judge!r}; choose openai, anthropic, local or offline')
+    if judge != 'offline' and not model:
+        raise SourceError(f'the judge {judge} needs the name of a model')
     own = dict(base_url=url, key_variable='OPENAI_API_KEY' if os.environ.get('OPENAI_API_KEY') else None) if url else {}
-    makers = dict(offline=lambda: Offline(), local=lambda: local_judge(model), anthropic=lambda: Anthropic(model, **({'base_url': url} if url else {})), openai=lambda: OpenAICompatible(model, **own))
-    try: backend = makers[judge]()
-    except ValueError as e: raise SourceError(f'the judge {judge}: {e}') from e
+    makers = dict(
+        offline=lambda: Offline(),
+        local=lambda: local_judge(model),
+        anthropic=lambda: Anthropic(model, **({'base_url': url} if url else {})),
+        openai=lambda: OpenAICompatible(model, **own),
+    )
+    try:
+        backend = makers[judge]()
+    except ValueError as e:
+        raise SourceError(f'the judge {judge}: {e}') from e
     return partial(_grade, backend=backend, strictness=strictness, cache=cache)
 
+
 def _grade(rows, responses, **how):
-    try: return grade(rows, responses, **how)
-    except ValueError as e: raise SourceError(f'the judge: {e}') from e
+    try:
+        return grade(rows, responses, **how)
+    except ValueError as e:
+        raise SourceError(f'the judge: {e}') from e
+
 
 def _graded(rows, found, grader):
     "Verdicts of every model on open answers, by row id, and why rows were not graded."
     asked = rows[rows.task.str.endswith('_qa')]
-    if grader is None or asked.empty: return None, {}
+    if grader is None or asked.empty:
+        return None, {}
     verdicts = {name: dict(zip(asked.id, grader(asked, p))) for name, p in found.items()}
     ungraded = {i: v.reason for of in verdicts.values() for i, v in of.items() if not v.graded}
     return {name: {i: v.correct for i, v in of.items()} for name, of in verdicts.items()}, ungraded
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #4afab95b
 def score_models(
-    atlas:Path, # Atlas folder
-    predictions:Mapping[str, Path], # Model name to its predictions
-    split:str = 'test', # Which split was answered
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    grader:Grader|None = None, # A judge of open answers, see `grader_of`; similarity where None
-    missing_as_wrong:bool = False, # Score rows without a prediction as wrong, instead of leaving them out
-)->Evaluation: # With the majority answer as one more model
+    atlas: Path,  # Atlas folder
+    predictions: Mapping[str, Path],  # Model name to its predictions
+    split: str = 'test',  # Which split was answered
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    grader: Grader | None = None,  # A judge of open answers, see `grader_of`; similarity where None
+    missing_as_wrong: bool = False,  # Score rows without a prediction as wrong, instead of leaving them out
+) -> Evaluation:  # With the majority answer as one more model
     "Read and score predictions; SourceError if they do not fit the Atlas."
     rows = table_of(open_atlas(atlas, split))
     found = {name: read_predictions(path, set(rows.id)) for name, path in predictions.items()}
     filled = {name: len(rows) - len(p) for name, p in found.items()} if missing_as_wrong else {}
-    if missing_as_wrong: found = {name: dict.fromkeys(rows.id, '') | p for name, p in found.items()}
+    if missing_as_wrong:
+        found = {name: dict.fromkeys(rows.id, '') | p for name, p in found.items()}
     shared = rows[rows.id.map(lambda i: all(i in p for p in found.values()))]
-    if shared.empty: raise SourceError('no row was answered by every model; check that the files belong to the same rows')
-    if taken := {MAJORITY, CONSTANT} & found.keys(): raise SourceError(f'a model is called {taken.pop()!r}, the name of a baseline; rename its file')
+    if shared.empty:
+        raise SourceError('no row was answered by every model; check that the files belong to the same rows')
+    if taken := {MAJORITY, CONSTANT} & found.keys():
+        raise SourceError(f'a model is called {taken.pop()!r}, the name of a baseline; rename its file')
     train = _blind_source(atlas, shared)
-    found |= {MAJORITY: dict(zip(shared.id, majority_responses(train, shared))), CONSTANT: dict(zip(shared.id, constant_responses(train, shared)))}
+    found |= {
+        MAJORITY: dict(zip(shared.id, majority_responses(train, shared))),
+        CONSTANT: dict(zip(shared.id, constant_responses(train, shared))),
+    }
     verdicts, ungraded = _graded(shared, found, grader)
     missing, shared = len(rows) - len(shared), shared[~shared.id.isin(ungraded.keys())]
-    if shared.empty: raise SourceError(f'the judge graded no row ({next(iter(ungraded.values()))}); mend that and run the same command again, or leave the judge out')
+    if shared.empty:
+        raise SourceError(
+            f'the judge graded no row ({next(iter(ungraded.values()))}); mend that and run the same command again, or leave the judge out'
+        )
     embed = embed or (minilm() if verdicts is None and shared.task.str.endswith('_qa').any() else None)
-    answers = {name: answers_by_dataset(shared, p, embed, verdicts and verdicts[name]) for name, p in tqdm(found.items(), 'reading answers', disable=None)}
+    answers = {
+        name: answers_by_dataset(shared, p, embed, verdicts and verdicts[name])
+        for name, p in tqdm(found.items(), 'reading answers', disable=None)
+    }
     scores = {n: {k: score_answers(a) for k, a in d.items()} for n, d in tqdm(answers.items(), 'scoring', disable=None)}
     return Evaluation(shared, missing, found, answers, scores, filled, ungraded, verdicts)
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #e807bf25
-METRIC_NAMES = dict(mean_weighted_accuracy='mean of ½(TP/P + TN/N), blind ≈ .5', weighted_f1='weighted F1', sentiment_binary_f1='binary weighted F1', mean_label_f1='mean F1 of the labels', similarity_accuracy='cosine ≥ 0.9 (offline)')
+METRIC_NAMES = dict(
+    mean_weighted_accuracy='mean of ½(TP/P + TN/N), blind ≈ .5',
+    weighted_f1='weighted F1',
+    sentiment_binary_f1='binary weighted F1',
+    mean_label_f1='mean F1 of the labels',
+    similarity_accuracy='cosine ≥ 0.9 (offline)',
+)
+
 
 def score_table(
-    e:Evaluation, # From `score_models`
-)->pd.DataFrame: # One row per dataset, one column per model
+    e: Evaluation,  # From `score_models`
+) -> pd.DataFrame:  # One row per dataset, one column per model
     "Each dataset's score with its interval."
     keys = sorted(e.scores[MAJORITY], key=lambda k: (e.scores[MAJORITY][k].task, k))
-    about = lambda s: dict(metric='share judged right' if e.verdicts is not None and s.task.endswith('_qa') else METRIC_NAMES[metric_of(s.task).__name__], task=s.task, rows=s.rows)
-    return pd.DataFrame([dict(dataset=k) | {name: with_interval(e.scores[name][k]) for name in e.scores} | about(e.scores[MAJORITY][k]) for k in keys])
+
+    def about(s):
+        return dict(
+            metric='share judged right'
+            if e.verdicts is not None and s.task.endswith('_qa')
+            else METRIC_NAMES[metric_of(s.task).__name__],
+            task=s.task,
+            rows=s.rows,
+        )
+
+    return pd.DataFrame(
+        [
+            dict(dataset=k)
+            | {name: with_interval(e.scores[name][k]) for name in e.scores}
+            | about(e.scores[MAJORITY][k])
+            for k in keys
+        ]
+    )
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #c6a3535e
 def marked_table(
-    e:Evaluation, # From `score_models`
-)->pd.DataFrame: # `score_table`, with `BEST` and `CLOSE` at the models
+    e: Evaluation,  # From `score_models`
+) -> pd.DataFrame:  # `score_table`, with `BEST` and `CLOSE` at the models
     "Each dataset's score with its interval, the leader marked, and those that cannot be told from it."
     table, names = score_table(e).set_index('dataset'), [n for n in e.scores if n not in (MAJORITY, CONSTANT)]
     for key in table.index:
         marks = leader_marks({n: e.answers[n][key] for n in names}, {n: e.scores[n][key] for n in names})
-        for n, mark in marks.items(): table.loc[key, n] = f'{table.loc[key, n]} {mark}'.rstrip()
+        for n, mark in marks.items():
+            table.loc[key, n] = f'{table.loc[key, n]} {mark}'.rstrip()
     return table.reset_index()
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #78b2b2e0
 def task_table(
-    e:Evaluation, # From `score_models`
-)->pd.DataFrame: # One row per task, and their mean
+    e: Evaluation,  # From `score_models`
+) -> pd.DataFrame:  # One row per task, and their mean
     "Plain mean over the datasets of each task, as in the papers; below them the plain mean of tasks, and one that no small test set rules."
     means = pd.DataFrame({name: task_means(list(s.values())) for name, s in e.scores.items()})
     means.loc['mean of tasks'] = means.mean()
@@ -141,98 +213,180 @@ def task_table(
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #2a0161ab
 def gain_table(
-    e:Evaluation, # From `score_models`
-    over:str = CONSTANT, # Model to compare with
-    names:Sequence[str]|None = None, # Models compared; all others where None
-)->pd.DataFrame: # One row per dataset
+    e: Evaluation,  # From `score_models`
+    over: str = CONSTANT,  # Model to compare with
+    names: Sequence[str] | None = None,  # Models compared; all others where None
+) -> pd.DataFrame:  # One row per dataset
     "Paired differences to one model, with intervals; a star where the interval excludes zero."
     names = names or [n for n in e.answers if n != over]
-    cell = lambda i: with_interval(i, signed=True) + (' *' if i.low > 0 or i.high < 0 else '')
-    return pd.DataFrame([dict(dataset=key) | {n: cell(compare_answers(e.answers[n][key], base)) for n in names} for key, base in sorted(e.answers[over].items())])
+
+    def cell(i):
+        return with_interval(i, signed=True) + (' *' if i.low > 0 or i.high < 0 else '')
+
+    return pd.DataFrame(
+        [
+            dict(dataset=key) | {n: cell(compare_answers(e.answers[n][key], base)) for n in names}
+            for key, base in sorted(e.answers[over].items())
+        ]
+    )
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #56a61097
 def reading_table(
-    e:Evaluation, # From `score_models`
-)->pd.DataFrame: # One row per model
+    e: Evaluation,  # From `score_models`
+) -> pd.DataFrame:  # One row per model
     "How many responses had no answer, or one outside the options."
-    total = lambda name, field: sum(getattr(s, field) for s in e.scores[name].values())
-    return pd.DataFrame([dict(model=n, rows=total(n, 'rows'), without_answer=total(n, 'abstained'), outside_options=total(n, 'out_of_set')) for n in e.scores if n not in (MAJORITY, CONSTANT)])
+
+    def total(name, field):
+        return sum(getattr(s, field) for s in e.scores[name].values())
+
+    return pd.DataFrame(
+        [
+            dict(
+                model=n,
+                rows=total(n, 'rows'),
+                without_answer=total(n, 'abstained'),
+                outside_options=total(n, 'out_of_set'),
+            )
+            for n in e.scores
+            if n not in (MAJORITY, CONSTANT)
+        ]
+    )
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #689431fa
 def example_sections(
-    e:Evaluation, # From `score_models`
-    atlas:Path, # Atlas folder
-    split:str, # Which split
-    names:Sequence[str], # Models to show
-)->str: # HTML
+    e: Evaluation,  # From `score_models`
+    atlas: Path,  # Atlas folder
+    split: str,  # Which split
+    names: Sequence[str],  # Models to show
+) -> str:  # HTML
     "Three rows of each task with every model's response."
     store, parts = open_atlas(atlas, split), []
     columns = pd.DataFrame(store.columns('id', 'question', 'modality_signature')).set_index('id')
     for task, rows in e.rows.groupby('task'):
-        cards = [{'row': r.id, 'media': columns.modality_signature[r.id].replace('_', ', '), 'question': columns.question[r.id], 'right': r.answer}
-                 | {n: e.predictions[n][r.id] for n in names} for r in rows.sort_values('id').iloc[::max(1, len(rows)//3)].head(3).itertuples()]
+        cards = [
+            {
+                'row': r.id,
+                'media': columns.modality_signature[r.id].replace('_', ', '),
+                'question': columns.question[r.id],
+                'right': r.answer,
+            }
+            | {n: e.predictions[n][r.id] for n in names}
+            for r in rows.sort_values('id').iloc[:: max(1, len(rows) // 3)].head(3).itertuples()
+        ]
         parts.append(f'<h3>{task}</h3>' + to_examples(cards))
     return ''.join(parts)
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #0bb346ae
 def reservations(
-    e:Evaluation, # From `score_models`
-    released:bool, # Whether the Atlas has no groups
-)->str: # Sentences
+    e: Evaluation,  # From `score_models`
+    released: bool,  # Whether the Atlas has no groups
+) -> str:  # Sentences
     "What a reader has to know before the numbers."
-    said = ['Open answers were graded by a judge.' if e.verdicts is not None else 'Open answers are scored offline by embedding similarity, which counts answers in nearly the words of the reference: a stand-in for the papers’ judge, not comparable with their numbers.']
-    if e.missing: said.append(f'{e.missing} rows of the split were not answered by every model and are left out.')
+    said = [
+        'Open answers were graded by a judge.'
+        if e.verdicts is not None
+        else 'Open answers are scored offline by embedding similarity, which counts answers in nearly the words of the reference: a stand-in for the papers’ judge, not comparable with their numbers.'
+    ]
+    if e.missing:
+        said.append(f'{e.missing} rows of the split were not answered by every model and are left out.')
     said += [f'{name} has no answer to {n} rows, which count as wrong.' for name, n in e.filled.items() if n]
     reasons = ', '.join(f'{n} × {reason}' for reason, n in Counter(e.ungraded.values()).most_common())
-    if reasons: said.append(f'{len(e.ungraded)} rows were not graded for every model and are left out: {reasons}.')
-    if released: said.append('The Atlas has no groups (it is in the released form), so rows are taken as independent and the intervals are too narrow.')
+    if reasons:
+        said.append(f'{len(e.ungraded)} rows were not graded for every model and are left out: {reasons}.')
+    if released:
+        said.append(
+            'The Atlas has no groups (it is in the released form), so rows are taken as independent and the intervals are too narrow.'
+        )
     return ' '.join(said)
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #9a4dfd37
 def score_sections(
-    e:Evaluation, # From `score_models`
-    atlas:Path, # Atlas folder
-    split:str, # Which split
-)->list[Section]:
+    e: Evaluation,  # From `score_models`
+    atlas: Path,  # Atlas folder
+    split: str,  # Which split
+) -> list[Section]:
     "Scores, gains over a blind answer, what shortcuts score, readability of responses, examples."
     models = [n for n in e.scores if n not in (MAJORITY, CONSTANT)]
-    marks = f' {BEST} leads its row, {CLOSE} cannot be told from the leader; a model without a mark can.' if len(models) > 1 else ''
-    table = to_table(marked_table(e) if marks else score_table(e), f'{len(e.rows)} rows of the {split} split; 95 % intervals over groups (person, dialogue or video).{marks}')
-    figure = to_svg(score_figure({n: list(s.values()) for n, s in e.scores.items()}), 'Score of each model on each dataset with 95 % intervals')
+    marks = (
+        f' {BEST} leads its row, {CLOSE} cannot be told from the leader; a model without a mark can.'
+        if len(models) > 1
+        else ''
+    )
+    table = to_table(
+        marked_table(e) if marks else score_table(e),
+        f'{len(e.rows)} rows of the {split} split; 95 % intervals over groups (person, dialogue or video).{marks}',
+    )
+    figure = to_svg(
+        score_figure({n: list(s.values()) for n, s in e.scores.items()}),
+        'Score of each model on each dataset with 95 % intervals',
+    )
     return [
-        Section('Scores', 'Each dataset by the metric of its task. ' + reservations(e, open_atlas(atlas, split).released),
-                table + figure + to_table(task_table(e), 'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment. The last line weighs datasets by the square root of their rows, so that a small test set does not rule it')),
-        Section('Gain over a blind answer', 'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons. Where a dataset has no training rows, the constant is the best on the scored rows themselves.', to_table(gain_table(e), 'Score less that of the blind answer')),
+        Section(
+            'Scores',
+            'Each dataset by the metric of its task. ' + reservations(e, open_atlas(atlas, split).released),
+            table
+            + figure
+            + to_table(
+                task_table(e),
+                'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment. The last line weighs datasets by the square root of their rows, so that a small test set does not rule it',
+            ),
+        ),
+        Section(
+            'Gain over a blind answer',
+            'Against the best constant label (for open answers, the most frequent answer to the same question), on the same rows, paired. A star marks an interval that excludes zero; intervals are not corrected for the number of comparisons. Where a dataset has no training rows, the constant is the best on the scored rows themselves.',
+            to_table(gain_table(e), 'Score less that of the blind answer'),
+        ),
         shortcut_section(atlas, split, e.rows.id),
-        Section('Could the answers be read?', 'A response without an answer, or with one outside the options, counts as wrong.', to_table(reading_table(e), 'Over all datasets')),
+        Section(
+            'Could the answers be read?',
+            'A response without an answer, or with one outside the options, counts as wrong.',
+            to_table(reading_table(e), 'Over all datasets'),
+        ),
         trace_section(e.rows, {n: e.predictions[n] for n in models}, verdicts=e.verdicts),
-        Section('Beside the papers', NOT_COMPARABLE, to_table(papers_table(task_columns({n: e.scores[n] for n in models})).round(3), 'Means over the datasets of each task')),
-        Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models))]
+        Section(
+            'Beside the papers',
+            NOT_COMPARABLE,
+            to_table(
+                papers_table(task_columns({n: e.scores[n] for n in models})).round(3),
+                'Means over the datasets of each task',
+            ),
+        ),
+        Section('Examples', 'Three rows per task, chosen by id.', example_sections(e, atlas, split, models)),
+    ]
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #9e57b556
 def write_scores(
-    e:Evaluation, # From `score_models`
-    path:Path, # CSV file
+    e: Evaluation,  # From `score_models`
+    path: Path,  # CSV file
 ):
     "Every score as data."
     pd.DataFrame([dict(model=n) | asdict(s) for n, d in e.scores.items() for s in d.values()]).to_csv(path, index=False)
 
 # %% ../../nbs/evaluation/11_evaluate.ipynb #44c44390
 def evaluate(
-    atlas:Path, # Atlas folder
-    predictions:Mapping[str, Path], # Model name to its predictions
-    out:Path, # Folder for scores.csv and report.html
-    split:str = 'test', # Which split was answered
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    grader:Grader|None = None, # A judge of open answers, see `grader_of`; similarity where None
-    missing_as_wrong:bool = False, # Score rows without a prediction as wrong, instead of leaving them out
-)->tuple[Path, int, int]: # The report, rows scored, rows of the split
+    atlas: Path,  # Atlas folder
+    predictions: Mapping[str, Path],  # Model name to its predictions
+    out: Path,  # Folder for scores.csv and report.html
+    split: str = 'test',  # Which split was answered
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    grader: Grader | None = None,  # A judge of open answers, see `grader_of`; similarity where None
+    missing_as_wrong: bool = False,  # Score rows without a prediction as wrong, instead of leaving them out
+) -> tuple[Path, int, int]:  # The report, rows scored, rows of the split
     "Score predictions and write a report, scores.csv, and tables as Markdown, LaTeX and CSV."
     e = score_models(atlas, predictions, split, embed, grader, missing_as_wrong)
     Path(out).mkdir(parents=True, exist_ok=True)
-    write_scores(e, Path(out)/'scores.csv')
+    write_scores(e, Path(out) / 'scores.csv')
     models = {n: e.scores[n] for n in predictions}
-    write_tables(dict(scores=marked_table(e), tasks=task_table(e), gains=gain_table(e), papers=papers_table(task_columns(models))), Path(out)/'tables')
-    page = render('Evaluation', f'{", ".join(predictions)} on {len(e.rows)} rows of {Path(atlas).name}.', score_sections(e, atlas, split))
-    (Path(out)/'report.html').write_text(page, encoding='utf-8')
-    return Path(out)/'report.html', len(e.rows), len(e.rows) + e.missing + len(e.ungraded)
+    write_tables(
+        dict(
+            scores=marked_table(e), tasks=task_table(e), gains=gain_table(e), papers=papers_table(task_columns(models))
+        ),
+        Path(out) / 'tables',
+    )
+    page = render(
+        'Evaluation',
+        f'{", ".join(predictions)} on {len(e.rows)} rows of {Path(atlas).name}.',
+        score_sections(e, atlas, split),
+    )
+    (Path(out) / 'report.html').write_text(page, encoding='utf-8')
+    return Path(out) / 'report.html', len(e.rows), len(e.rows) + e.missing + len(e.ungraded)

@@ -11,47 +11,57 @@ __all__ = ['SENTIMENTS', 'POSITIONS', 'FOLDS', 'SIMILAR', 'METRICS', 'COUNTED', 
 # %% ../../nbs/evaluation/01_metrics.ipynb #51a8d198
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+
 import numpy as np
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #45ad69af
 def _check(
-    y_true:Sequence, # Reference labels
-    y_pred:Sequence, # Answers
-)->tuple[list, list]: # Both as lists
+    y_true: Sequence,  # Reference labels
+    y_pred: Sequence,  # Answers
+) -> tuple[list, list]:  # Both as lists
     "Two lists of equal, positive length."
-    y_true, y_pred = ([*getattr(y, "tolist", lambda: y)()] for y in (y_true, y_pred))
+    y_true, y_pred = ([*getattr(y, 'tolist', lambda: y)()] for y in (y_true, y_pred))
     if len(y_true) != len(y_pred):
-        raise ValueError(f"{len(y_true)} references but {len(y_pred)} answers: row {min(len(y_true), len(y_pred))} "
-                         "has no partner; give one answer per reference, None where there is none")
-    if not y_true: raise ValueError("no rows to score: row 0 is missing; filter less, or leave this dataset out")
+        raise ValueError(
+            f'{len(y_true)} references but {len(y_pred)} answers: row {min(len(y_true), len(y_pred))} '
+            'has no partner; give one answer per reference, None where there is none'
+        )
+    if not y_true:
+        raise ValueError('no rows to score: row 0 is missing; filter less, or leave this dataset out')
     return y_true, y_pred
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #12d1e756
 @dataclass(frozen=True)
 class Cells:
     "Which cell of the counts each row adds one to."
-    rows: np.ndarray # Row of each entry
-    cells: np.ndarray # Its cell: label, labels + label or 2·labels + label for support, predicted, hits
-    labels: int # How many labels
+
+    rows: np.ndarray  # Row of each entry
+    cells: np.ndarray  # Its cell: label, labels + label or 2·labels + label for support, predicted, hits
+    labels: int  # How many labels
 
     @property
-    def total(self)->np.ndarray: # (3, labels): support, predicted and hits
+    def total(self) -> np.ndarray:  # (3, labels): support, predicted and hits
         "The counts of all rows."
         return np.bincount(self.cells, minlength=3 * self.labels).reshape(3, self.labels)
 
-    def sums(self,
-        group:np.ndarray, # Group of each row, from 0
-        groups:int, # How many groups
-    )->np.ndarray: # (groups, 3, labels): support, predicted and hits
+    def sums(
+        self,
+        group: np.ndarray,  # Group of each row, from 0
+        groups: int,  # How many groups
+    ) -> np.ndarray:  # (groups, 3, labels): support, predicted and hits
         "The counts of each group of rows."
         size = 3 * self.labels
-        return np.bincount(group[self.rows] * size + self.cells, minlength=groups * size).reshape(groups, 3, self.labels)
+        return np.bincount(group[self.rows] * size + self.cells, minlength=groups * size).reshape(
+            groups, 3, self.labels
+        )
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #a665ec1e
 def _codes(
-    y_true:Sequence, # Reference labels
-    y_pred:Sequence, # Answers
-)->tuple[list, np.ndarray, np.ndarray]: # Labels of `y_true` in order of appearance, and both columns as their numbers, -1 for others
+    y_true: Sequence,  # Reference labels
+    y_pred: Sequence,  # Answers
+) -> tuple[
+    list, np.ndarray, np.ndarray
+]:  # Labels of `y_true` in order of appearance, and both columns as their numbers, -1 for others
     "Labels as numbers."
     y_true, y_pred = _check(y_true, y_pred)
     code = {c: i for i, c in enumerate(dict.fromkeys(y_true))}
@@ -59,181 +69,217 @@ def _codes(
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #ed33152c
 def label_cells(
-    y_true:Sequence, # Reference labels
-    y_pred:Sequence, # Answers
-)->Cells: # One column per label of `y_true`
+    y_true: Sequence,  # Reference labels
+    y_pred: Sequence,  # Answers
+) -> Cells:  # One column per label of `y_true`
     "Cells of one label per row."
     labels, t, p = _codes(y_true, y_pred)
     rows, n, said, hit = np.arange(len(t)), len(labels), p >= 0, t == p
-    return Cells(np.concatenate([rows, rows[said], rows[hit]]), np.concatenate([t, n + p[said], 2*n + t[hit]]), n)
+    return Cells(np.concatenate([rows, rows[said], rows[hit]]), np.concatenate([t, n + p[said], 2 * n + t[hit]]), n)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #12f1d2b4
 def counts(
-    y_true:Sequence, # Reference labels
-    y_pred:Sequence, # Answers
-)->np.ndarray: # Support, predicted and hits, one column per label of `y_true`
+    y_true: Sequence,  # Reference labels
+    y_pred: Sequence,  # Answers
+) -> np.ndarray:  # Support, predicted and hits, one column per label of `y_true`
     "How often each reference label occurs, is answered, and is answered rightly."
     return label_cells(y_true, y_pred).total
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #7ded6aaa
 def confusion(
-    y_true:Sequence[Hashable], # Reference labels
-    y_pred:Sequence[Hashable], # Answers
-)->tuple[list, np.ndarray]: # Labels of `y_true`, and counts: a row per reference, a column per answer, the last for all others
+    y_true: Sequence[Hashable],  # Reference labels
+    y_pred: Sequence[Hashable],  # Answers
+) -> tuple[
+    list, np.ndarray
+]:  # Labels of `y_true`, and counts: a row per reference, a column per answer, the last for all others
     "The confusion matrix."
     labels, t, p = _codes(y_true, y_pred)
     n = len(labels)
-    return labels, np.bincount(t*(n + 1) + p % (n + 1), minlength=n*(n + 1)).reshape(n, n + 1)
+    return labels, np.bincount(t * (n + 1) + p % (n + 1), minlength=n * (n + 1)).reshape(n, n + 1)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #77bbd48c
 def _ratio(
-    a:np.ndarray, # Numerators
-    b:np.ndarray, # Denominators
-    empty:float=0., # Value of 0/0
-)->np.ndarray:
+    a: np.ndarray,  # Numerators
+    b: np.ndarray,  # Denominators
+    empty: float = 0.0,  # Value of 0/0
+) -> np.ndarray:
     "Quotient with a value for nothing over nothing."
     return np.divide(a, b, out=np.full(np.shape(b), empty), where=np.asarray(b) > 0)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #095dfd22
 def accuracy_of(
-    counts:np.ndarray, # (..., 3, labels)
-)->np.ndarray: # (...); NaN where there are no rows
+    counts: np.ndarray,  # (..., 3, labels)
+) -> np.ndarray:  # (...); NaN where there are no rows
     "Share of right answers, from counts."
     return _ratio(counts[..., 2, :].sum(-1), counts[..., 0, :].sum(-1), np.nan)
 
+
 def accuracy(
-    y_true:Sequence[Hashable], # Reference labels
-    y_pred:Sequence[Hashable], # Answers; one outside the labels of `y_true` is wrong
-)->float: # In [0, 1]
+    y_true: Sequence[Hashable],  # Reference labels
+    y_pred: Sequence[Hashable],  # Answers; one outside the labels of `y_true` is wrong
+) -> float:  # In [0, 1]
     "Share of right answers."
     return float(accuracy_of(counts(y_true, y_pred)))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #49d1ec71
 def weighted_f1_of(
-    counts:np.ndarray, # (..., 3, labels)
-)->np.ndarray: # (...); NaN where there are no rows
+    counts: np.ndarray,  # (..., 3, labels)
+) -> np.ndarray:  # (...); NaN where there are no rows
     "Support-weighted F1, from counts."
     support, predicted, hits = np.moveaxis(counts, -2, 0)
     return _ratio(_ratio(support * 2 * hits, support + predicted).sum(-1), support.sum(-1), np.nan)
 
+
 def weighted_f1(
-    y_true:Sequence[Hashable], # Reference labels
-    y_pred:Sequence[Hashable], # Answers; one outside the labels of `y_true` is wrong
-)->float: # In [0, 1]
+    y_true: Sequence[Hashable],  # Reference labels
+    y_pred: Sequence[Hashable],  # Answers; one outside the labels of `y_true` is wrong
+) -> float:  # In [0, 1]
     "F1 of each label weighted by its support (Atlas paper, HUM, SAR, ANX, DEP, PTSD)."
     return float(weighted_f1_of(counts(y_true, y_pred)))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #4ef8a22d
 def mean_weighted_accuracy_of(
-    counts:np.ndarray, # (..., 3, labels)
-)->np.ndarray: # (...); NaN where there are no rows
+    counts: np.ndarray,  # (..., 3, labels)
+) -> np.ndarray:  # (...); NaN where there are no rows
     "Mean of sensitivity and specificity over the classes that occur, from counts."
     support, predicted, hits = np.moveaxis(counts, -2, 0)
     rest, there = support.sum(-1, keepdims=True) - support, support > 0
-    both = _ratio(hits, support) + np.where(there, _ratio(rest - predicted + hits, rest, np.nan), 0.)
+    both = _ratio(hits, support) + np.where(there, _ratio(rest - predicted + hits, rest, np.nan), 0.0)
     mean = _ratio(both.sum(-1), there.sum(-1), np.nan) / 2
     return np.where(there.sum(-1) == 1, accuracy_of(counts), mean)
 
+
 def mean_weighted_accuracy(
-    y_true:Sequence[Hashable], # Reference labels
-    y_pred:Sequence[Hashable], # Answers; one outside the labels of `y_true` is wrong
-)->float: # In [0, 1]
+    y_true: Sequence[Hashable],  # Reference labels
+    y_pred: Sequence[Hashable],  # Answers; one outside the labels of `y_true` is wrong
+) -> float:  # In [0, 1]
     "Mean over the reference's classes of (TP/P + TN/N) / 2 (Atlas paper, EMO)."
     return float(mean_weighted_accuracy_of(counts(y_true, y_pred)))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #894792ce
-SENTIMENTS = ("highly negative", "negative", "weakly negative", "neutral", "weakly positive", "positive", "highly positive")
-POSITIONS = {k: i for i, s in enumerate(SENTIMENTS) for k in (i, s)} # By index and by name
-FOLDS = {7: (0, 1, 2, 3, 4, 5, 6), 5: (0, 1, 1, 2, 3, 3, 4), 3: (0, 0, 0, 1, 2, 2, 2), 2: (0, 0, 0, None, 1, 1, 1)} # Class of each position
+SENTIMENTS = (
+    'highly negative',
+    'negative',
+    'weakly negative',
+    'neutral',
+    'weakly positive',
+    'positive',
+    'highly positive',
+)
+POSITIONS = {k: i for i, s in enumerate(SENTIMENTS) for k in (i, s)}  # By index and by name
+FOLDS = {
+    7: (0, 1, 2, 3, 4, 5, 6),
+    5: (0, 1, 1, 2, 3, 3, 4),
+    3: (0, 0, 0, 1, 2, 2, 2),
+    2: (0, 0, 0, None, 1, 1, 1),
+}  # Class of each position
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #ebdcd9bf
 def fold_sentiment(
-    y_true:Sequence[str|int], # References, by name or by index 0 to 6
-    y_pred:Sequence[str|int|None], # Answers
-    classes:int=2, # 7, 5, 3 or 2
-)->tuple[list, list, list]: # Rows kept, and their references and answers as class numbers; None for an answer without a class
+    y_true: Sequence[str | int],  # References, by name or by index 0 to 6
+    y_pred: Sequence[str | int | None],  # Answers
+    classes: int = 2,  # 7, 5, 3 or 2
+) -> tuple[
+    list, list, list
+]:  # Rows kept, and their references and answers as class numbers; None for an answer without a class
     "Sentiment on fewer classes; on two, rows with a neutral reference are left out."
     y_true, y_pred = _check(y_true, y_pred)
-    if classes not in FOLDS: raise ValueError(f"no sentiment on {classes} classes; use one of {', '.join(map(str, FOLDS))}")
+    if classes not in FOLDS:
+        raise ValueError(f'no sentiment on {classes} classes; use one of {", ".join(map(str, FOLDS))}')
     if bad := [i for i, t in enumerate(y_true) if t not in POSITIONS]:
-        raise ValueError(f"row {bad[0]}: {y_true[bad[0]]!r} is no sentiment; use one of {', '.join(SENTIMENTS)}, or 0 to 6")
+        raise ValueError(
+            f'row {bad[0]}: {y_true[bad[0]]!r} is no sentiment; use one of {", ".join(SENTIMENTS)}, or 0 to 6'
+        )
     fold = {k: FOLDS[classes][i] for k, i in POSITIONS.items()}
     kept = [i for i, t in enumerate(y_true) if fold[t] is not None]
     return kept, [fold[y_true[i]] for i in kept], [fold.get(y_pred[i]) for i in kept]
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #448fcdbc
 def sentiment_binary_f1(
-    y_true:Sequence[str|int], # References, by name or by index 0 to 6
-    y_pred:Sequence[str|int|None], # Answers; neutral and unknown ones are wrong
-)->float: # In [0, 1]; NaN where no reference is polar
+    y_true: Sequence[str | int],  # References, by name or by index 0 to 6
+    y_pred: Sequence[str | int | None],  # Answers; neutral and unknown ones are wrong
+) -> float:  # In [0, 1]; NaN where no reference is polar
     "Weighted F1 of negative against positive, neutral references left out (Atlas paper, SEN)."
     kept, t, p = fold_sentiment(y_true, y_pred)
-    return weighted_f1(t, p) if kept else float("nan")
+    return weighted_f1(t, p) if kept else float('nan')
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #33d2375a
 def sentiment_family(
-    y_true:Sequence[str|int], # References, by name or by index 0 to 6
-    y_pred:Sequence[str|int|None], # Answers
-)->dict[str, float]: # `ACC7`, `F1w7`, … `ACC2`, `F1w2`; NaN on two classes where no reference is polar
+    y_true: Sequence[str | int],  # References, by name or by index 0 to 6
+    y_pred: Sequence[str | int | None],  # Answers
+) -> dict[str, float]:  # `ACC7`, `F1w7`, … `ACC2`, `F1w2`; NaN on two classes where no reference is polar
     "Accuracy and weighted F1 of sentiment on seven, five, three and two classes, as in the released evaluation."
     found = {}
     for k in FOLDS:
         kept, *columns = fold_sentiment(y_true, y_pred, k)
-        found |= {f"{name}{k}": metric(*columns) if kept else float("nan") for name, metric in (("ACC", accuracy), ("F1w", weighted_f1))}
+        found |= {
+            f'{name}{k}': metric(*columns) if kept else float('nan')
+            for name, metric in (('ACC', accuracy), ('F1w', weighted_f1))
+        }
     return found
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #690e6526
 def list_cells(
-    y_true:Sequence[str], # References, labels joined by a comma
-    y_pred:Sequence[str|None], # Answers, the same
-)->Cells: # One column per label that occurs in the references
+    y_true: Sequence[str],  # References, labels joined by a comma
+    y_pred: Sequence[str | None],  # Answers, the same
+) -> Cells:  # One column per label that occurs in the references
     "Cells of several labels per row."
-    true, said = ([set(y.split(", ")) if y else set() for y in ys] for ys in _check(y_true, y_pred))
+    true, said = ([set(y.split(', ')) if y else set() for y in ys] for ys in _check(y_true, y_pred))
     code = {c: i for i, c in enumerate(sorted(set().union(*true)))}
     kinds = true, said, [t & p for t, p in zip(true, said)]
-    entries = [(i, kind*len(code) + code[c]) for kind, rows in enumerate(kinds) for i, labels in enumerate(rows) for c in labels if c in code]
+    entries = [
+        (i, kind * len(code) + code[c])
+        for kind, rows in enumerate(kinds)
+        for i, labels in enumerate(rows)
+        for c in labels
+        if c in code
+    ]
     return Cells(*np.array(entries, int).reshape(-1, 2).T, len(code))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #1e9f59ef
 def mean_label_f1_of(
-    counts:np.ndarray, # (..., 3, labels)
-)->np.ndarray: # (...); NaN where there are no labels
+    counts: np.ndarray,  # (..., 3, labels)
+) -> np.ndarray:  # (...); NaN where there are no labels
     "F1 of each label that occurs, averaged, from counts."
     support, predicted, hits = np.moveaxis(counts, -2, 0)
     there = support > 0
-    return _ratio((there * _ratio(2*hits, support + predicted)).sum(-1), there.sum(-1), np.nan)
+    return _ratio((there * _ratio(2 * hits, support + predicted)).sum(-1), there.sum(-1), np.nan)
+
 
 def mean_label_f1(
-    y_true:Sequence[str], # References, labels joined by a comma
-    y_pred:Sequence[str|None], # Answers, the same; as `match_labels` gives them
-)->float: # In [0, 1]
+    y_true: Sequence[str],  # References, labels joined by a comma
+    y_pred: Sequence[str | None],  # Answers, the same; as `match_labels` gives them
+) -> float:  # In [0, 1]
     "F1 of each label that occurs in the references, averaged: macro F1 for lists of labels."
     return float(mean_label_f1_of(list_cells(y_true, y_pred).total))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #3e209b4c
-SIMILAR = .9 # Least cosine that counts as correct
+SIMILAR = 0.9  # Least cosine that counts as correct
+
 
 def similarity_accuracy(
-    cosines:Sequence[float], # Cosine of each answer to its reference; NaN where there is no answer
-    threshold:float=SIMILAR, # Least cosine that counts as correct
-)->float: # In [0, 1]
+    cosines: Sequence[float],  # Cosine of each answer to its reference; NaN where there is no answer
+    threshold: float = SIMILAR,  # Least cosine that counts as correct
+) -> float:  # In [0, 1]
     "Share of open answers close enough to their reference (stand-in for the papers' LLM judge)."
     c = np.asarray(cosines, float)
-    if not c.size: raise ValueError("no rows to score: row 0 is missing; filter less, or leave this dataset out")
+    if not c.size:
+        raise ValueError('no rows to score: row 0 is missing; filter less, or leave this dataset out')
     return float((c >= threshold).mean())
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #b5e1f7f5
 def similar_share(
-    y_true:Sequence, # References; only their number matters
-    cosines:Sequence[float], # Cosine of each answer to its reference, or a judge's verdict as 0 or 1
-)->float: # In [0, 1]
+    y_true: Sequence,  # References; only their number matters
+    cosines: Sequence[float],  # Cosine of each answer to its reference, or a judge's verdict as 0 or 1
+) -> float:  # In [0, 1]
     "`similarity_accuracy` at its usual threshold, for callers that pass references too."
     return similarity_accuracy(_check(y_true, cosines)[1])
 
+
 def similar_cells(
-    y_true:Sequence, # References; only their number matters
-    cosines:Sequence[float], # As for `similar_share`
-)->Cells: # One column
+    y_true: Sequence,  # References; only their number matters
+    cosines: Sequence[float],  # As for `similar_share`
+) -> Cells:  # One column
     "Cells of an open answer."
     right = np.flatnonzero(np.asarray(_check(y_true, cosines)[1], float) >= SIMILAR)
     rows = np.arange(len(y_true))
@@ -241,25 +287,42 @@ def similar_cells(
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #a57ebf57
 METRICS = dict(
-    emotion_cls=mean_weighted_accuracy, sentiment_cls=sentiment_binary_f1, humour_cls=weighted_f1, sarcasm_cls=weighted_f1,
-    anxiety_cls=weighted_f1, depression_cls=weighted_f1, ptsd_cls=weighted_f1, behaviour_cls=mean_label_f1,
-    intent_qa=similarity_accuracy, social_qa=similarity_accuracy, nonverbal_qa=similarity_accuracy)
+    emotion_cls=mean_weighted_accuracy,
+    sentiment_cls=sentiment_binary_f1,
+    humour_cls=weighted_f1,
+    sarcasm_cls=weighted_f1,
+    anxiety_cls=weighted_f1,
+    depression_cls=weighted_f1,
+    ptsd_cls=weighted_f1,
+    behaviour_cls=mean_label_f1,
+    intent_qa=similarity_accuracy,
+    social_qa=similarity_accuracy,
+    nonverbal_qa=similarity_accuracy,
+)
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #2c9427b4
 def metric_of(
-    task:str, # A task of the Atlas, as in the column `task`
-)->Callable: # Of (y_true, y_pred) for labels, of cosines for open answers
+    task: str,  # A task of the Atlas, as in the column `task`
+) -> Callable:  # Of (y_true, y_pred) for labels, of cosines for open answers
     "The metric by which the Atlas paper scores a task."
-    if task not in METRICS: raise ValueError(f"no metric for task {task!r}; the tasks are {', '.join(METRICS)}")
+    if task not in METRICS:
+        raise ValueError(f'no metric for task {task!r}; the tasks are {", ".join(METRICS)}')
     return METRICS[task]
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #9d18dc60
 def _polar_cells(y_true, y_pred):
     kept, *columns = fold_sentiment(y_true, y_pred)
-    if not kept: return Cells(np.empty(0, int), np.empty(0, int), 1)
+    if not kept:
+        return Cells(np.empty(0, int), np.empty(0, int), 1)
     c = label_cells(*columns)
     return Cells(np.array(kept)[c.rows], c.cells, c.labels)
 
-COUNTED = { # Metric → cells of rows, value of counts
-    accuracy: (label_cells, accuracy_of), weighted_f1: (label_cells, weighted_f1_of), mean_weighted_accuracy: (label_cells, mean_weighted_accuracy_of),
-    sentiment_binary_f1: (_polar_cells, weighted_f1_of), mean_label_f1: (list_cells, mean_label_f1_of), similar_share: (similar_cells, accuracy_of)}
+
+COUNTED = {  # Metric → cells of rows, value of counts
+    accuracy: (label_cells, accuracy_of),
+    weighted_f1: (label_cells, weighted_f1_of),
+    mean_weighted_accuracy: (label_cells, mean_weighted_accuracy_of),
+    sentiment_binary_f1: (_polar_cells, weighted_f1_of),
+    mean_label_f1: (list_cells, mean_label_f1_of),
+    similar_share: (similar_cells, accuracy_of),
+}

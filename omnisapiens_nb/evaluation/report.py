@@ -7,86 +7,115 @@ __all__ = ['COLOURS', 'MARKERS', 'STYLE', 'PAGE', 'figure', 'to_svg', 'running_m
            'share_figure', 'score_figure', 'to_table', 'Section', 'render', 'to_examples', 'with_interval']
 
 # %% ../../nbs/evaluation/05_report.ipynb #832ee11c
-import html, io, re
-from itertools import cycle
+import html
+import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
+
 import matplotlib
 import numpy as np
 import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
+
 from .scores import Score
 
 # %% ../../nbs/evaluation/05_report.ipynb #d032eb4d
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 MARKERS = 'osD^vPX'
-STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'omnisapiens_nb', 'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': .25}
+STYLE = {
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'omnisapiens_nb',
+    'font.size': 10,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'grid.alpha': 0.25,
+}
 
 # %% ../../nbs/evaluation/05_report.ipynb #e2f5c7a2
 def figure(
-    rows:int = 1, # Panels below each other
-    cols:int = 1, # Panels beside each other
-    height:float = 2.8, # Inches per panel
-)->tuple[Figure, np.ndarray]: # Figure and its axes, always an array
+    rows: int = 1,  # Panels below each other
+    cols: int = 1,  # Panels beside each other
+    height: float = 2.8,  # Inches per panel
+) -> tuple[Figure, np.ndarray]:  # Figure and its axes, always an array
     "An empty figure in the report's style."
     with matplotlib.rc_context(STYLE):
-        fig = Figure((5.4, height*rows), layout='constrained')   # Inches: text stays legible on a phone
+        fig = Figure((5.4, height * rows), layout='constrained')  # Inches: text stays legible on a phone
         return fig, np.atleast_1d(fig.subplots(rows, cols, sharey=True, squeeze=True))
 
 # %% ../../nbs/evaluation/05_report.ipynb #03754039
 def to_svg(
-    fig:Figure, # Any matplotlib figure
-    alt:str, # What it shows, for readers who do not see it
-)->str: # An svg element
+    fig: Figure,  # Any matplotlib figure
+    alt: str,  # What it shows, for readers who do not see it
+) -> str:  # An svg element
     "A figure as SVG with a text alternative."
     buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE): fig.savefig(buffer, format='svg', metadata=dict(Date=None, Creator=None))
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(buffer, format='svg', metadata=dict(Date=None, Creator=None))
     svg = buffer.getvalue()
-    return f'<figure role="img" aria-label="{html.escape(alt)}">{svg[svg.index("<svg"):]}</figure>'
+    return f'<figure role="img" aria-label="{html.escape(alt)}">{svg[svg.index("<svg") :]}</figure>'
 
 # %% ../../nbs/evaluation/05_report.ipynb #d9b63c42
 def running_mean(
-    values:Sequence[float], # One per step, NaN where there is none
-    window:int = 15, # Steps, centred; shorter at the ends
-)->np.ndarray: # One per step
+    values: Sequence[float],  # One per step, NaN where there is none
+    window: int = 15,  # Steps, centred; shorter at the ends
+) -> np.ndarray:  # One per step
     "Centred running mean that ignores missing steps."
     series = pd.Series(values, dtype=float)
     return series.rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 # %% ../../nbs/evaluation/05_report.ipynb #7ec3d07a
 def reward_figure(
-    logs:Mapping[str, Sequence[dict]], # Method to its log, see `rl.loop.step_log`
-)->Figure:
+    logs: Mapping[str, Sequence[dict]],  # Method to its log, see `rl.loop.step_log`
+) -> Figure:
     "Mean reward of a step over steps, one line per method."
     fig, (ax,) = figure()
     for (name, log), colour, marker in zip(logs.items(), cycle(COLOURS), cycle(MARKERS)):
-        ax.plot(running_mean([e['reward'] for e in log]), color=colour, marker=marker, markevery=max(1, len(log)//8), ms=4, label=name)
+        ax.plot(
+            running_mean([e['reward'] for e in log]),
+            color=colour,
+            marker=marker,
+            markevery=max(1, len(log) // 8),
+            ms=4,
+            label=name,
+        )
     ax.set(xlabel='step', ylabel='reward')
     fig.legend(loc='outside upper center', ncols=3, frameon=False)
     return fig
 
 # %% ../../nbs/evaluation/05_report.ipynb #8a42d453
 def reward_rise(
-    log:Sequence[dict], # Of one method
-)->float: # Second half less first half
+    log: Sequence[dict],  # Of one method
+) -> float:  # Second half less first half
     "How much the reward rose, compared within each modality signature, since a step holds one and they differ in level."
-    frame = pd.DataFrame([dict(half=i >= len(log)/2, signature=e['signature'], reward=e['reward']) for i, e in enumerate(log)])
+    frame = pd.DataFrame(
+        [dict(half=i >= len(log) / 2, signature=e['signature'], reward=e['reward']) for i, e in enumerate(log)]
+    )
     means = frame.pivot_table(index='signature', columns='half', values='reward', aggfunc='mean').dropna()
     weights = frame.groupby('signature').size()[means.index]
     return float(((means[True] - means[False]) * weights).sum() / weights.sum()) if len(means) else float('nan')
 
 # %% ../../nbs/evaluation/05_report.ipynb #34c000e9
 def share_figure(
-    logs:Mapping[str, Sequence[dict]], # Method to its log
-)->Figure:
+    logs: Mapping[str, Sequence[dict]],  # Method to its log
+) -> Figure:
     "Each task's share of the summed absolute advantages over steps, one panel per method."
     tasks = sorted({t for log in logs.values() for e in log for t in e['tasks']})
     fig, axes = figure(1, len(logs))
     for ax, (name, log) in zip(axes, logs.items()):
         for task, colour, marker in zip(tasks, cycle(COLOURS), cycle(MARKERS)):
-            shares = running_mean([e['tasks'].get(task, {}).get('share', 0.) for e in log])
-            ax.plot(shares, color=colour, marker=marker, markevery=max(1, len(log)//5), ms=4, label=task if ax is axes[0] else None)
+            shares = running_mean([e['tasks'].get(task, {}).get('share', 0.0) for e in log])
+            ax.plot(
+                shares,
+                color=colour,
+                marker=marker,
+                markevery=max(1, len(log) // 5),
+                ms=4,
+                label=task if ax is axes[0] else None,
+            )
         ax.set(title=name, xlabel='step', ylim=(0, 1))
     axes[0].set_ylabel('share of the update')
     fig.legend(loc='outside upper center', ncols=3, frameon=False)
@@ -94,36 +123,45 @@ def share_figure(
 
 # %% ../../nbs/evaluation/05_report.ipynb #2b318f84
 def score_figure(
-    scores:Mapping[str, Sequence[Score]], # Model to its scores, one per dataset
-)->Figure:
+    scores: Mapping[str, Sequence[Score]],  # Model to its scores, one per dataset
+) -> Figure:
     "Each dataset's score per model with its 95 % interval."
     names = sorted({s.dataset for ss in scores.values() for s in ss})
-    fig, (ax,) = figure(height=1.3 + .16*len(names)*len(scores))
+    fig, (ax,) = figure(height=1.3 + 0.16 * len(names) * len(scores))
     for k, ((model, ss), colour, marker) in enumerate(zip(scores.items(), cycle(COLOURS), cycle(MARKERS))):
-        y = [names.index(s.dataset) + .8*(k/max(1, len(scores) - 1) - .5) for s in ss]
+        y = [names.index(s.dataset) + 0.8 * (k / max(1, len(scores) - 1) - 0.5) for s in ss]
         error = np.array([(max(0, s.value - s.low), max(0, s.high - s.value)) for s in ss]).T
-        ax.errorbar([s.value for s in ss], y, xerr=np.nan_to_num(error), fmt=marker, color=colour, ms=4, lw=1.2, label=model)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(-.02, 1.02), ylim=(len(names) - .4, -.6), xlabel='score')
+        ax.errorbar(
+            [s.value for s in ss], y, xerr=np.nan_to_num(error), fmt=marker, color=colour, ms=4, lw=1.2, label=model
+        )
+    ax.set(
+        yticks=range(len(names)), yticklabels=names, xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.6), xlabel='score'
+    )
     fig.legend(loc='outside upper center', ncols=3, frameon=False)
     return fig
 
 # %% ../../nbs/evaluation/05_report.ipynb #5736cce9
 def to_table(
-    frame:pd.DataFrame, # Cells are escaped
-    caption:str, # What it shows
-)->str: # A table in a box that scrolls
+    frame: pd.DataFrame,  # Cells are escaped
+    caption: str,  # What it shows
+) -> str:  # A table in a box that scrolls
     "A data frame as HTML."
     rows = frame.to_html(index=False, escape=True, border=0, na_rep='–').replace(' style="text-align: right;"', '')
     rows = re.sub(r'<td>(?=[^<]{45})', '<td class="long">', rows)
-    return f'<p class="caption">{html.escape(caption)}</p><div class="scroll" tabindex="0"><table>' + rows.split('\n', 1)[1] + '</div>'
+    return (
+        f'<p class="caption">{html.escape(caption)}</p><div class="scroll" tabindex="0"><table>'
+        + rows.split('\n', 1)[1]
+        + '</div>'
+    )
 
 # %% ../../nbs/evaluation/05_report.ipynb #80fdc9f7
 @dataclass(frozen=True)
 class Section:
     "One part of a report."
-    title:str # Heading
-    text:str # Paragraph, plain text
-    body:str = '' # HTML from `to_table`, `to_svg` or `to_examples`
+
+    title: str  # Heading
+    text: str  # Paragraph, plain text
+    body: str = ''  # HTML from `to_table`, `to_svg` or `to_examples`
 
 # %% ../../nbs/evaluation/05_report.ipynb #89c314fb
 PAGE = """<!doctype html>
@@ -145,27 +183,39 @@ footer{color:var(--soft);font-size:.85rem;margin:2.5rem 0 1rem}code{font-size:.9
 
 # %% ../../nbs/evaluation/05_report.ipynb #171c849e
 def render(
-    title:str, # Heading of the page
-    lead:str, # First paragraph
-    sections:Sequence[Section], # In order
-    footer:str = '', # How the page was made
-)->str: # A whole HTML page
+    title: str,  # Heading of the page
+    lead: str,  # First paragraph
+    sections: Sequence[Section],  # In order
+    footer: str = '',  # How the page was made
+) -> str:  # A whole HTML page
     "Put a report together."
-    return Environment(autoescape=True).from_string(PAGE).render(title=title, lead=lead, sections=sections, footer=footer)
+    return (
+        Environment(autoescape=True).from_string(PAGE).render(title=title, lead=lead, sections=sections, footer=footer)
+    )
 
 # %% ../../nbs/evaluation/05_report.ipynb #9d83a364
 def to_examples(
-    examples:Sequence[Mapping[str, str]], # Each a heading to its text, in order
-)->str: # HTML cards
+    examples: Sequence[Mapping[str, str]],  # Each a heading to its text, in order
+) -> str:  # HTML cards
     "Rows with what was asked, what was said and what is right."
-    card = lambda e: '<div class="example">' + ''.join(f'<div><b>{html.escape(k)}:</b> {html.escape(str(v))}</div>' for k, v in e.items()) + '</div>'
+
+    def card(e):
+        return (
+            '<div class="example">'
+            + ''.join(f'<div><b>{html.escape(k)}:</b> {html.escape(str(v))}</div>' for k, v in e.items())
+            + '</div>'
+        )
+
     return ''.join(map(card, examples))
 
 # %% ../../nbs/evaluation/05_report.ipynb #99259b12
 def with_interval(
-    x, # Anything with `value`, `low`, `high`
-    signed:bool = False, # Show a plus sign, for differences
-)->str: # Such as `.62 [.55, .70]`
+    x,  # Anything with `value`, `low`, `high`
+    signed: bool = False,  # Show a plus sign, for differences
+) -> str:  # Such as `.62 [.55, .70]`
     "A number with its 95 % interval in two decimals."
-    f = lambda v: ('–' if np.isnan(v) else f'{v:+.2f}' if signed else f'{v:.2f}')
+
+    def f(v):
+        return '–' if np.isnan(v) else f'{v:+.2f}' if signed else f'{v:.2f}'
+
     return f'{f(x.value)} [{f(x.low)}, {f(x.high)}]'

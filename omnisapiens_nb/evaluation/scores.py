@@ -13,8 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..atlas.reading import SourceError
 from ..atlas.schema import MULTI_LABEL, answer_labels
 from ..atlas.store import Atlas
@@ -25,99 +27,126 @@ from .uncertainty import Interval, bootstrap, bootstrap_difference
 
 # %% ../../nbs/evaluation/04_scores.ipynb #72038cce
 def read_predictions(
-    path:Path, # JSON Lines
-    ids:set[str], # Ids of the split that is scored
-)->dict[str, str]: # Row id to response
+    path: Path,  # JSON Lines
+    ids: set[str],  # Ids of the split that is scored
+) -> dict[str, str]:  # Row id to response
     "Read predictions; SourceError names file and line of the first fault."
-    if not Path(path).is_file(): raise SourceError(f'{path}: no such file; make it with `omnisapiens-nb predict`')
+    if not Path(path).is_file():
+        raise SourceError(f'{path}: no such file; make it with `omnisapiens-nb predict`')
     found = {}
     lines = [line for line in Path(path).read_bytes().split(b'\n') if line.strip()]
     for number, line in enumerate(lines, 1):
         place = f'{path}, line {number}'
-        try: row = json.loads(line)
-        except ValueError as e: raise SourceError(f'{place}: not JSON in UTF-8 ({e}); write one object per line') from e
-        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ('id', 'response')): raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
-        if row['id'] not in ids: raise SourceError(f'{place}: the id {row["id"]!r} is not in this split; check Atlas and split')
-        if row['id'] in found: raise SourceError(f'{place}: the id {row["id"]!r} was there before; keep one prediction per row')
+        try:
+            row = json.loads(line)
+        except ValueError as e:
+            raise SourceError(f'{place}: not JSON in UTF-8 ({e}); write one object per line') from e
+        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ('id', 'response')):
+            raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
+        if row['id'] not in ids:
+            raise SourceError(f'{place}: the id {row["id"]!r} is not in this split; check Atlas and split')
+        if row['id'] in found:
+            raise SourceError(f'{place}: the id {row["id"]!r} was there before; keep one prediction per row')
         found[row['id']] = row['response']
-    if not found: raise SourceError(f'{path}: no prediction in it; make it with `omnisapiens-nb predict`')
+    if not found:
+        raise SourceError(f'{path}: no prediction in it; make it with `omnisapiens-nb predict`')
     return found
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2bbeb4c1
 @dataclass
 class Answers:
     "What one model said to the rows of one dataset."
-    dataset:str # Dataset key
-    task:str # Its task
-    truth:list # References: labels, or 1 for each open answer
-    said:list # Labels or None, or cosines
-    groups:list # Group of each row
-    out_of_set:int # Answers outside the options
-    abstained:int # Responses without an answer
+
+    dataset: str  # Dataset key
+    task: str  # Its task
+    truth: list  # References: labels, or 1 for each open answer
+    said: list  # Labels or None, or cosines
+    groups: list  # Group of each row
+    out_of_set: int  # Answers outside the options
+    abstained: int  # Responses without an answer
 
 # %% ../../nbs/evaluation/04_scores.ipynb #b8a4355e
 def metric_fn(
-    task:str, # Task of the Atlas
-)->Callable: # Of references and answers
+    task: str,  # Task of the Atlas
+) -> Callable:  # Of references and answers
     "The metric of a task as a function of `Answers.truth` and `Answers.said`."
     return similar_share if task.endswith('_qa') else metric_of(task)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2d22f40c
 def answers_of(
-    rows:pd.DataFrame, # Columns dataset, task, answer, options, group; one dataset
-    responses:Sequence[str], # One per row
-    embed:Callable|None, # Texts to vectors; not used where there are verdicts
-    verdicts:dict[str, bool]|None = None, # Row id to a judge's verdict, for open answers
-)->Answers:
+    rows: pd.DataFrame,  # Columns dataset, task, answer, options, group; one dataset
+    responses: Sequence[str],  # One per row
+    embed: Callable | None,  # Texts to vectors; not used where there are verdicts
+    verdicts: dict[str, bool] | None = None,  # Row id to a judge's verdict, for open answers
+) -> Answers:
     "Read one model's responses to one dataset."
     first, answers = rows.iloc[0], [read_answer(r) for r in responses]
     if first.task.endswith('_qa'):
-        said = list(cosines(answers, list(rows.answer), embed)) if verdicts is None else [float(verdicts[i]) for i in rows.id]
-        kinds, truth = [], [1]*len(rows)
+        said = (
+            list(cosines(answers, list(rows.answer), embed))
+            if verdicts is None
+            else [float(verdicts[i]) for i in rows.id]
+        )
+        kinds, truth = [], [1] * len(rows)
     else:
-        match, known = match_labels if first.task in MULTI_LABEL else match_label, sorted({l for a in rows.answer for l in answer_labels(first.task, a)})
+        match, known = (
+            match_labels if first.task in MULTI_LABEL else match_label,
+            sorted({l for a in rows.answer for l in answer_labels(first.task, a)}),
+        )
         options = [list(o) or known for o in rows.options]
         said, truth = [match(a, o) for a, o in zip(answers, options)], list(rows.answer)
         kinds = [classify(a, o, match) for a, o in zip(answers, options)]
-    return Answers(first.dataset, first.task, truth, said, list(rows.group), kinds.count(Kind.OUTSIDE), sum(a is None for a in answers))
+    return Answers(
+        first.dataset,
+        first.task,
+        truth,
+        said,
+        list(rows.group),
+        kinds.count(Kind.OUTSIDE),
+        sum(a is None for a in answers),
+    )
 
 # %% ../../nbs/evaluation/04_scores.ipynb #456982f2
 @dataclass(frozen=True)
 class Score:
     "One cell of a results table."
-    dataset:str # Dataset key
-    task:str # Its task
-    rows:int # Rows scored
-    value:float # The task's metric, in [0, 1]
-    low:float # 95 % interval over groups
-    high:float # 95 % interval over groups
-    out_of_set:int # Answers outside the options
-    abstained:int # Responses without an answer
+
+    dataset: str  # Dataset key
+    task: str  # Its task
+    rows: int  # Rows scored
+    value: float  # The task's metric, in [0, 1]
+    low: float  # 95 % interval over groups
+    high: float  # 95 % interval over groups
+    out_of_set: int  # Answers outside the options
+    abstained: int  # Responses without an answer
 
 # %% ../../nbs/evaluation/04_scores.ipynb #0fbb75b6
 def score_answers(
-    answers:Answers, # Of one model and dataset
-)->Score:
+    answers: Answers,  # Of one model and dataset
+) -> Score:
     "The task's metric with a 95 % interval over groups."
     i = bootstrap(metric_fn(answers.task), answers.truth, answers.said, answers.groups)
-    return Score(answers.dataset, answers.task, len(answers.truth), i.value, i.low, i.high, answers.out_of_set, answers.abstained)
+    return Score(
+        answers.dataset, answers.task, len(answers.truth), i.value, i.low, i.high, answers.out_of_set, answers.abstained
+    )
 
 # %% ../../nbs/evaluation/04_scores.ipynb #66e88b95
 def compare_answers(
-    a:Answers, # Of one model
-    b:Answers, # Of another on the same rows
-)->Interval: # Of the metric of `a` less that of `b`
+    a: Answers,  # Of one model
+    b: Answers,  # Of another on the same rows
+) -> Interval:  # Of the metric of `a` less that of `b`
     "Paired difference of two models on one dataset."
     return bootstrap_difference(metric_fn(a.task), a.truth, a.said, b.said, a.groups)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #1c386e23
-def _most_frequent(answers): return min((-n, a) for a, n in Counter(answers).items())[1]
+def _most_frequent(answers):
+    return min((-n, a) for a, n in Counter(answers).items())[1]
 
 # %% ../../nbs/evaluation/04_scores.ipynb #ca95838d
 def majority_responses(
-    train:pd.DataFrame, # Columns dataset, question, answer
-    rows:pd.DataFrame, # Rows to answer
-)->list[str]: # A boxed answer per row
+    train: pd.DataFrame,  # Columns dataset, question, answer
+    rows: pd.DataFrame,  # Rows to answer
+) -> list[str]:  # A boxed answer per row
     "The most frequent training answer to each row's question, or of its dataset; ties go to the first in the alphabet."
     by_question = {key: _most_frequent(part.answer) for key, part in train.groupby(['dataset', 'question'])}
     by_dataset = {key: _most_frequent(part.answer) for key, part in train.groupby('dataset')}
@@ -126,55 +155,63 @@ def majority_responses(
 
 # %% ../../nbs/evaluation/04_scores.ipynb #10f6d41e
 def constant_responses(
-    train:pd.DataFrame, # Columns dataset, task, question, answer
-    rows:pd.DataFrame, # Rows to answer
-)->list[str]: # A boxed answer per row
+    train: pd.DataFrame,  # Columns dataset, task, question, answer
+    rows: pd.DataFrame,  # Rows to answer
+) -> list[str]:  # A boxed answer per row
     "The one label per dataset that scores best on the training split; the majority answer for open answers."
     best = {}
     for key, part in train[train.task.str.endswith('_cls')].groupby('dataset'):
         task, truth = part.task.iloc[0], list(part.answer)
-        everything = {', '.join(sorted({l for a in truth for l in answer_labels(task, a)}))} if task in MULTI_LABEL else set()
-        best[key] = max(sorted({*truth} | everything), key=lambda label: metric_of(task)(truth, [label]*len(truth)))
+        everything = (
+            {', '.join(sorted({l for a in truth for l in answer_labels(task, a)}))} if task in MULTI_LABEL else set()
+        )
+        best[key] = max(sorted({*truth} | everything), key=lambda label: metric_of(task)(truth, [label] * len(truth)))
     return [f'\\boxed{{{best[d]}}}' if d in best else m for d, m in zip(rows.dataset, majority_responses(train, rows))]
 
 # %% ../../nbs/evaluation/04_scores.ipynb #0663ce56
 COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group', 'modality_signature')
 
+
 def table_of(
-    atlas:Atlas, # One split
-)->pd.DataFrame: # The columns scoring needs, indexed by id
+    atlas: Atlas,  # One split
+) -> pd.DataFrame:  # The columns scoring needs, indexed by id
     "Rows of a split without their media; a released Atlas without our columns is refused."
     return pd.DataFrame(atlas.columns(*COLUMNS), index=atlas.columns('id')['id'])
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2de85bf3
 def answers_by_dataset(
-    rows:pd.DataFrame, # From `table_of`
-    predictions:dict[str, str], # Row id to response
-    embed:Callable|None, # Texts to vectors
-    verdicts:dict[str, bool]|None = None, # Row id to a judge's verdict, for open answers
-)->dict[str, Answers]: # By dataset key; rows without a prediction are left out
+    rows: pd.DataFrame,  # From `table_of`
+    predictions: dict[str, str],  # Row id to response
+    embed: Callable | None,  # Texts to vectors
+    verdicts: dict[str, bool] | None = None,  # Row id to a judge's verdict, for open answers
+) -> dict[str, Answers]:  # By dataset key; rows without a prediction are left out
     "Read a model's predictions, dataset by dataset."
     covered = rows[rows.id.isin(predictions.keys())]
-    return {key: answers_of(part, [predictions[i] for i in part.id], embed, verdicts) for key, part in covered.groupby('dataset')}
+    return {
+        key: answers_of(part, [predictions[i] for i in part.id], embed, verdicts)
+        for key, part in covered.groupby('dataset')
+    }
 
 # %% ../../nbs/evaluation/04_scores.ipynb #65fa4a6d
 def task_means(
-    scores:Sequence[Score], # Of one model, one per dataset
-)->dict[str, float]: # Plain mean over the datasets of a task, as in the papers
+    scores: Sequence[Score],  # Of one model, one per dataset
+) -> dict[str, float]:  # Plain mean over the datasets of a task, as in the papers
     "Score of each task."
     by_task = defaultdict(list)
-    for s in scores: by_task[s.task].append(s.value)
+    for s in scores:
+        by_task[s.task].append(s.value)
     return {task: float(np.mean(values)) for task, values in sorted(by_task.items())}
 
 # %% ../../nbs/evaluation/04_scores.ipynb #fd217786
 def atlas_mean(
-    scores:Sequence[Score], # Of one model, one per dataset
-)->float: # NaN where a score is not defined
+    scores: Sequence[Score],  # Of one model, one per dataset
+) -> float:  # NaN where a score is not defined
     "Plain mean over tasks of the plain means over their datasets, as in the papers."
     return float(np.mean([*task_means(scores).values()]))
 
+
 def root_rows_mean(
-    scores:Sequence[Score], # Of one model, one per dataset
-)->float: # NaN where a score is not defined
+    scores: Sequence[Score],  # Of one model, one per dataset
+) -> float:  # NaN where a score is not defined
     "Mean over datasets weighted by the square root of their rows: no test set rules its noise or its value."
-    return float(np.average([s.value for s in scores], weights=[s.rows**.5 for s in scores]))
+    return float(np.average([s.value for s in scores], weights=[s.rows**0.5 for s in scores]))

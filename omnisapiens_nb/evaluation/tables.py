@@ -9,44 +9,63 @@ __all__ = ['BEST', 'CLOSE', 'COLUMNS_OF_PAPER', 'PAPERS', 'NOT_COMPARABLE', 'lea
 # %% ../../nbs/evaluation/10_tables.ipynb #26f29d4c
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
-from .report import with_interval
+
 from .scores import Answers, Score, compare_answers, task_means
 
 # %% ../../nbs/evaluation/10_tables.ipynb #9b150473
 BEST, CLOSE = '▲', '≈'
 
+
 def leader_marks(
-    answers:Mapping[str, Answers], # Model to its answers to one dataset, on the same rows
-    scores:Mapping[str, Score], # Model to its score on it
-)->dict[str, str]: # Model to its mark, empty for one that is told from the leader
+    answers: Mapping[str, Answers],  # Model to its answers to one dataset, on the same rows
+    scores: Mapping[str, Score],  # Model to its score on it
+) -> dict[str, str]:  # Model to its mark, empty for one that is told from the leader
     "Who leads a dataset, and who cannot be told from the leader; nobody where no score is defined."
     values = {name: s.value for name, s in scores.items() if not np.isnan(s.value)}
-    if not values: return {name: '' for name in scores}
+    if not values:
+        return {name: '' for name in scores}
     best = max(values, key=values.get)
+
     def mark(name):
-        if name == best: return BEST
+        if name == best:
+            return BEST
         i = compare_answers(answers[best], answers[name])
         return CLOSE if i.low <= 0 <= i.high else ''
+
     return {name: mark(name) if name in values else '' for name in scores}
 
 # %% ../../nbs/evaluation/10_tables.ipynb #0d899a60
-COLUMNS_OF_PAPER = dict(emotion_cls='EMO', humour_cls='HUM', intent_qa='INT', ptsd_cls='PTSD', anxiety_cls='ANX', depression_cls='DEP', sentiment_cls='SEN', sarcasm_cls='SAR', social_qa='SOC', nonverbal_qa='NVC')
+COLUMNS_OF_PAPER = dict(
+    emotion_cls='EMO',
+    humour_cls='HUM',
+    intent_qa='INT',
+    ptsd_cls='PTSD',
+    anxiety_cls='ANX',
+    depression_cls='DEP',
+    sentiment_cls='SEN',
+    sarcasm_cls='SAR',
+    social_qa='SOC',
+    nonverbal_qa='NVC',
+)
+
 
 def average_ranks(
-    table:pd.DataFrame, # One row per model, one column per task, higher is better
-)->pd.Series: # One per model; 1 would be first everywhere
+    table: pd.DataFrame,  # One row per model, one column per task, higher is better
+) -> pd.Series:  # One per model; 1 would be first everywhere
     "Mean rank over the tasks that all models have; ties share the mean of their ranks."
     shared = table.dropna(axis=1)
-    if shared.empty: return pd.Series(np.nan, table.index)
+    if shared.empty:
+        return pd.Series(np.nan, table.index)
     return pd.Series(rankdata(-shared.to_numpy(), axis=0).mean(1), table.index)
 
 # %% ../../nbs/evaluation/10_tables.ipynb #6ca23080
 def task_columns(
-    scores:Mapping[str, Mapping[str, Score]], # Model → dataset → score
-)->pd.DataFrame: # One row per model: ten tasks, and the average rank among these models
+    scores: Mapping[str, Mapping[str, Score]],  # Model → dataset → score
+) -> pd.DataFrame:  # One row per model: ten tasks, and the average rank among these models
     "Task means in the order of the papers; NaN where no dataset of a task was scored."
     means = pd.DataFrame({name: task_means(list(of.values())) for name, of in scores.items()}).T
     table = means.rename(columns=COLUMNS_OF_PAPER).reindex(columns=list(COLUMNS_OF_PAPER.values()))
@@ -57,56 +76,107 @@ _FIRST = ('EMO', 'HUM', 'INT', 'PTSD', 'ANX', 'DEP', 'SEN', 'SAR', 'SOC', 'NVC')
 _SECOND = ('EMO', 'HUM', 'SAR', 'INT', 'DEP', 'rank')
 _THIRD = ('HUM', 'SAR', 'SEN', 'INT', 'rank')
 PAPERS = {
-    'arXiv 2510.04899': (_FIRST, {
-        'Gemma-3-4B': (.550, .597, .227, .499, .601, .463, .738, .529, .191, .023), 'Qwen2.5-Omni-7B': (.583, .543, .254, .760, .793, .714, .672, .656, .254, .069),
-        'HumanOmniV2-7B': (.597, .638, .263, .824, .527, .654, .742, .395, .282, .093), 'OmniSapiens SFT': (.631, .532, .256, 1.00, .909, .733, .768, .624, .257, .121),
-        'OmniSapiens BAM': (.645, .644, .177, 1.00, .909, .789, .786, .795, .201, .162), 'OmniSapiens RL': (.573, .639, .486, .968, .919, .772, .396, .647, .304, .133)}),
-    'arXiv 2602.10635': (_SECOND, {
-        'Qwen2.5-Omni-7B': (.5825, .5430, .6560, .2540, .7135, 6.20), 'HumanOmniV2-7B': (.5970, .6380, .3950, .2630, .6540, 5.80), 'OmniSapiens BAM': (.6453, .6440, .7950, .1770, .7885, 3.30),
-        'OmniSapiens RL': (.5728, .6390, .6470, .4860, .7715, 4.20), 'HARPO': (.7655, .6985, .7064, .5052, .7887, 1.90)}),
-    'arXiv 2602.10635, by method': (_THIRD, {
-        'GRPO': (.2756, .5358, .7751, .4990, 3.90), 'REINFORCE++': (.6026, .5021, .5652, .0501, 4.50), 'RLOO': (.6786, .6258, .7686, .5173, 2.80), 'GPG': (.6928, .4596, .7577, .5421, 2.90),
-        'EMA-GRPO': (.6350, .7775, .6828, .5262, 3.10), 'HARPO': (.6985, .7064, .7761, .5052, 2.10)})}
+    'arXiv 2510.04899': (
+        _FIRST,
+        {
+            'Gemma-3-4B': (0.550, 0.597, 0.227, 0.499, 0.601, 0.463, 0.738, 0.529, 0.191, 0.023),
+            'Qwen2.5-Omni-7B': (0.583, 0.543, 0.254, 0.760, 0.793, 0.714, 0.672, 0.656, 0.254, 0.069),
+            'HumanOmniV2-7B': (0.597, 0.638, 0.263, 0.824, 0.527, 0.654, 0.742, 0.395, 0.282, 0.093),
+            'OmniSapiens SFT': (0.631, 0.532, 0.256, 1.00, 0.909, 0.733, 0.768, 0.624, 0.257, 0.121),
+            'OmniSapiens BAM': (0.645, 0.644, 0.177, 1.00, 0.909, 0.789, 0.786, 0.795, 0.201, 0.162),
+            'OmniSapiens RL': (0.573, 0.639, 0.486, 0.968, 0.919, 0.772, 0.396, 0.647, 0.304, 0.133),
+        },
+    ),
+    'arXiv 2602.10635': (
+        _SECOND,
+        {
+            'Qwen2.5-Omni-7B': (0.5825, 0.5430, 0.6560, 0.2540, 0.7135, 6.20),
+            'HumanOmniV2-7B': (0.5970, 0.6380, 0.3950, 0.2630, 0.6540, 5.80),
+            'OmniSapiens BAM': (0.6453, 0.6440, 0.7950, 0.1770, 0.7885, 3.30),
+            'OmniSapiens RL': (0.5728, 0.6390, 0.6470, 0.4860, 0.7715, 4.20),
+            'HARPO': (0.7655, 0.6985, 0.7064, 0.5052, 0.7887, 1.90),
+        },
+    ),
+    'arXiv 2602.10635, by method': (
+        _THIRD,
+        {
+            'GRPO': (0.2756, 0.5358, 0.7751, 0.4990, 3.90),
+            'REINFORCE++': (0.6026, 0.5021, 0.5652, 0.0501, 4.50),
+            'RLOO': (0.6786, 0.6258, 0.7686, 0.5173, 2.80),
+            'GPG': (0.6928, 0.4596, 0.7577, 0.5421, 2.90),
+            'EMA-GRPO': (0.6350, 0.7775, 0.6828, 0.5262, 3.10),
+            'HARPO': (0.6985, 0.7064, 0.7761, 0.5052, 2.10),
+        },
+    ),
+}
 
 # %% ../../nbs/evaluation/10_tables.ipynb #1f24d5fe
 def papers_table(
-    ours:pd.DataFrame, # From `task_columns`
-    papers:Sequence[str] = tuple(PAPERS), # Which of `PAPERS`
-)->pd.DataFrame: # One row per model, ours first
+    ours: pd.DataFrame,  # From `task_columns`
+    papers: Sequence[str] = tuple(PAPERS),  # Which of `PAPERS`
+) -> pd.DataFrame:  # One row per model, ours first
     "Our models above the papers', in one layout; ranks are each table's own."
     columns = [*COLUMNS_OF_PAPER.values(), 'rank']
     rows = [dict(source='here', model=name) | of for name, of in ours.to_dict('index').items()]
-    rows += [dict(source=paper, model=name) | dict(zip(PAPERS[paper][0], values)) for paper in papers for name, values in PAPERS[paper][1].items()]
+    rows += [
+        dict(source=paper, model=name) | dict(zip(PAPERS[paper][0], values))
+        for paper in papers
+        for name, values in PAPERS[paper][1].items()
+    ]
     return pd.DataFrame(rows, columns=['source', 'model', *columns])
 
-NOT_COMPARABLE = ('The papers’ numbers are for models of seven billion weights on the Atlas’s own test rows and cannot be compared with those above them: the rows are others unless the released Atlas was scored; '
-                  'INT, SOC and NVC are graded there by a language model and here, unless a judge was asked, by the similarity of embeddings; the plain mean lets a test set of 47 rows weigh as much as one of thousands; and no interval is given there. '
-                  'Ranks are among the models of each table and have no meaning across tables. The second paper’s rows are those its text gives.')
+
+NOT_COMPARABLE = (
+    'The papers’ numbers are for models of seven billion weights on the Atlas’s own test rows and cannot be compared with those above them: the rows are others unless the released Atlas was scored; '
+    'INT, SOC and NVC are graded there by a language model and here, unless a judge was asked, by the similarity of embeddings; the plain mean lets a test set of 47 rows weigh as much as one of thousands; and no interval is given there. '
+    'Ranks are among the models of each table and have no meaning across tables. The second paper’s rows are those its text gives.'
+)
 
 # %% ../../nbs/evaluation/10_tables.ipynb #64893019
 def to_markdown(
-    table:pd.DataFrame, # Any
-)->str:
+    table: pd.DataFrame,  # Any
+) -> str:
     "A table in GitHub's Markdown; bars and line breaks in cells are escaped."
-    cell = lambda x: ('–' if x is None or x != x else f'{x:.3f}' if isinstance(x, float) else str(x)).replace('|', '\\|').replace('\n', ' ')
-    lines = [list(table.columns), ['---']*len(table.columns), *table.itertuples(index=False)]
+
+    def cell(x):
+        return (
+            ('–' if x is None or x != x else f'{x:.3f}' if isinstance(x, float) else str(x))
+            .replace('|', '\\|')
+            .replace('\n', ' ')
+        )
+
+    lines = [list(table.columns), ['---'] * len(table.columns), *table.itertuples(index=False)]
     return '\n'.join('| ' + ' | '.join(map(cell, line)) + ' |' for line in lines) + '\n'
 
+
 def to_latex(
-    table:pd.DataFrame, # Any
-)->str:
+    table: pd.DataFrame,  # Any
+) -> str:
     "A table for LaTeX with booktabs."
     plain = table.rename(columns=str).map(lambda x: '–' if x is None or x != x else x)
-    text = plain.style.hide(axis='index').format(lambda x: f'{x:.3f}' if isinstance(x, float) else x, escape='latex').format_index(escape='latex', axis=1).to_latex(hrules=True)
-    return text.replace(BEST, r'$\blacktriangle$').replace(CLOSE, r'$\approx$').replace('–', '--').replace('−', '$-$').replace('√', r'$\surd$')
+    text = (
+        plain.style.hide(axis='index')
+        .format(lambda x: f'{x:.3f}' if isinstance(x, float) else x, escape='latex')
+        .format_index(escape='latex', axis=1)
+        .to_latex(hrules=True)
+    )
+    return (
+        text.replace(BEST, r'$\blacktriangle$')
+        .replace(CLOSE, r'$\approx$')
+        .replace('–', '--')
+        .replace('−', '$-$')
+        .replace('√', r'$\surd$')
+    )
+
 
 def write_tables(
-    tables:Mapping[str, pd.DataFrame], # File name without ending to table
-    folder:Path, # For the files
-)->list[Path]:
+    tables: Mapping[str, pd.DataFrame],  # File name without ending to table
+    folder: Path,  # For the files
+) -> list[Path]:
     "Each table as Markdown, LaTeX and CSV."
     Path(folder).mkdir(parents=True, exist_ok=True)
     forms = dict(md=to_markdown, tex=to_latex, csv=lambda t: t.to_csv(index=False))
     for name, table in tables.items():
-        for ending, form in forms.items(): (Path(folder)/f'{name}.{ending}').write_text(form(table), encoding='utf-8')
+        for ending, form in forms.items():
+            (Path(folder) / f'{name}.{ending}').write_text(form(table), encoding='utf-8')
     return sorted(p for name in tables for p in Path(folder).glob(f'{name}.*'))

@@ -9,14 +9,19 @@ __all__ = ['UNSPACED', 'TRACE_TEXT', 'units', 'named', 'sentences', 'conclusion'
            'trace_section']
 
 # %% ../../nbs/evaluation/09_traces.ipynb #df7db0ef
-import html, re, unicodedata, zlib
+import html
+import re
+import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
 from ..atlas.schema import MULTI_LABEL, answer_labels
 from .answers import match_label, match_labels, normalise, parse_response
 from .metrics import SIMILAR
@@ -26,27 +31,36 @@ from .similarity import cosines, minilm
 from .uncertainty import Interval, bootstrap
 
 # %% ../../nbs/evaluation/09_traces.ipynb #e5ce365b
-UNSPACED = r'\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\U00020000-\U0003ffff'   # Scripts without blanks, inside [ ]
+UNSPACED = r'\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\U00020000-\U0003ffff'  # Scripts without blanks, inside [ ]
 _UNIT = re.compile(rf'[{UNSPACED}]|[^\s{UNSPACED}]+')
 
+
 def units(
-    text:str, # A trace
-)->list[str]: # Their number is the length
+    text: str,  # A trace
+) -> list[str]:  # Their number is the length
     "Words between blanks; single letters of scripts without blanks; punctuation by itself is none."
     return [u for u in _UNIT.findall(text) if any(map(str.isalnum, u))]
 
 # %% ../../nbs/evaluation/09_traces.ipynb #5bd24724
 _LETTER = rf'[^\W{UNSPACED}]'
 
+
 @cache
 def _any_of(forms):
-    whole = lambda f: (rf'(?<!{_LETTER})' if re.match(_LETTER, f[0]) else '') + re.escape(f) + (rf'(?!{_LETTER})' if re.match(_LETTER, f[-1]) else '')
+    def whole(f):
+        return (
+            (rf'(?<!{_LETTER})' if re.match(_LETTER, f[0]) else '')
+            + re.escape(f)
+            + (rf'(?!{_LETTER})' if re.match(_LETTER, f[-1]) else '')
+        )
+
     return re.compile('|'.join(whole(f) for f in sorted(forms, key=len, reverse=True)))
 
+
 def named(
-    text:str, # Any text
-    options:Sequence[str], # Allowed labels
-)->list[str]: # In the order of the options, each once
+    text: str,  # Any text
+    options: Sequence[str],  # Allowed labels
+) -> list[str]:  # In the order of the options, each once
     "The options that a text names."
     forms = {f: o for o in options if (f := normalise(o))}
     found = {forms[f] for f in _any_of(tuple(forms)).findall(normalise(text))} if forms else set()
@@ -54,163 +68,209 @@ def named(
 
 # %% ../../nbs/evaluation/09_traces.ipynb #e62cb211
 def sentences(
-    text:str, # A trace
-)->list[str]: # Without blanks around them, none empty
+    text: str,  # A trace
+) -> list[str]:  # Without blanks around them, none empty
     "Split after a full stop, an exclamation or a question mark, and at line breaks."
     return [s for part in re.split(r'(?<=[.!?])\s+|(?<=[。！？])|\n+', text) if (s := part.strip())]
 
+
 def conclusion(
-    trace:str, # Text between the think tags
-    options:Sequence[str], # Allowed labels
-)->list[str]: # Empty where none is named
+    trace: str,  # Text between the think tags
+    options: Sequence[str],  # Allowed labels
+) -> list[str]:  # Empty where none is named
     "The options in the last sentence that names one."
     return next((found for s in reversed(sentences(trace)) if (found := named(s, options))), [])
 
 # %% ../../nbs/evaluation/09_traces.ipynb #001ec4dd
 class Consistency(StrEnum):
     "Whether the reasoning leads to the answer."
+
     AGREES, DIFFERS, UNDETERMINED = 'agrees', 'differs', 'undetermined'
 
+
 def consistency(
-    trace:str, # Text between the think tags
-    answer:str|None, # As read by `read_answer`
-    options:Sequence[str], # Allowed labels
-    several:bool = False, # An answer is a list of labels
-)->Consistency:
+    trace: str,  # Text between the think tags
+    answer: str | None,  # As read by `read_answer`
+    options: Sequence[str],  # Allowed labels
+    several: bool = False,  # An answer is a list of labels
+) -> Consistency:
     "Compare the conclusion of a trace with the answer behind it."
     said, concluded = (match_labels if several else match_label)(answer, options), conclusion(trace, options)
-    if said is None or not concluded or (len(concluded) > 1 and not several): return Consistency.UNDETERMINED
+    if said is None or not concluded or (len(concluded) > 1 and not several):
+        return Consistency.UNDETERMINED
     return Consistency.AGREES if ', '.join(concluded) == said else Consistency.DIFFERS
 
 # %% ../../nbs/evaluation/09_traces.ipynb #f4cf8681
 def closing_cosines(
-    traces:Sequence[str|None], # Texts between the think tags
-    answers:Sequence[str|None], # As read by `read_answer`
-    embed:Callable, # Texts to vectors
-)->np.ndarray: # NaN where there is no sentence or no answer
+    traces: Sequence[str | None],  # Texts between the think tags
+    answers: Sequence[str | None],  # As read by `read_answer`
+    embed: Callable,  # Texts to vectors
+) -> np.ndarray:  # NaN where there is no sentence or no answer
     "Cosine of each trace's last sentence and the answer behind it."
     return cosines([(sentences(t or '') or [None])[-1] for t in traces], answers, embed)
 
 # %% ../../nbs/evaluation/09_traces.ipynb #35235c02
 @cache
-def _script(letter): return {'CJK': 'Han', '': 'other'}.get(word := unicodedata.name(letter, '').partition(' ')[0], word.capitalize())
+def _script(letter):
+    return {'CJK': 'Han', '': 'other'}.get(word := unicodedata.name(letter, '').partition(' ')[0], word.capitalize())
+
 
 def script_shares(
-    text:str, # A trace or a question
-)->dict[str, float]: # Script to its share of the letters, largest first
+    text: str,  # A trace or a question
+) -> dict[str, float]:  # Script to its share of the letters, largest first
     "Which scripts a text's letters belong to."
     found = Counter(_script(c) for c in text if c.isalpha())
-    return {script: n/found.total() for script, n in found.most_common()}
+    return {script: n / found.total() for script, n in found.most_common()}
+
 
 def script_of(
-    text:str, # A trace or a question
-)->str|None: # Such as `Latin` or `Han`, or `mixed`; None where there is no letter
+    text: str,  # A trace or a question
+) -> str | None:  # Such as `Latin` or `Han`, or `mixed`; None where there is no letter
     "The script of a text."
     shares = script_shares(text)
-    return next((s if share >= .9 else 'mixed' for s, share in shares.items()), None)
+    return next((s if share >= 0.9 else 'mixed' for s, share in shares.items()), None)
 
 # %% ../../nbs/evaluation/09_traces.ipynb #8820c0f6
 def repeated(
-    words:Sequence[str], # From `units`
-    n:int = 4, # Words in a row
-)->float: # In [0, 1]
+    words: Sequence[str],  # From `units`
+    n: int = 4,  # Words in a row
+) -> float:  # In [0, 1]
     "Share of n-grams that were there before."
     grams = list(zip(*(words[i:] for i in range(n))))
-    return 1 - len(set(grams))/len(grams) if grams else 0.
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
 
 def longest_loop(
-    words:Sequence[str], # From `units`
-    period:int = 50, # Longest round looked for
-)->int: # Words in it; 0 where nothing comes back at once
+    words: Sequence[str],  # From `units`
+    period: int = 50,  # Longest round looked for
+) -> int:  # Words in it; 0 where nothing comes back at once
     "Length of the longest stretch that repeats itself immediately."
     code, best = np.unique(list(words), return_inverse=True)[1], 0
-    for p in range(1, min(period, len(words)//2) + 1):
+    for p in range(1, min(period, len(words) // 2) + 1):
         breaks = np.flatnonzero(np.concatenate([[True], code[p:] != code[:-p], [True]]))
         stretch = int(np.diff(breaks).max()) - 1
-        if stretch >= p: best = max(best, p + stretch)
+        if stretch >= p:
+            best = max(best, p + stretch)
     return best
 
 # %% ../../nbs/evaluation/09_traces.ipynb #c575cb96
 def compression(
-    text:str, # A trace
-)->float: # NaN for an empty one
+    text: str,  # A trace
+) -> float:  # NaN for an empty one
     "How many times smaller zlib makes a text, as in Whisper's decoding."
     data = text.encode()
-    return len(data)/len(zlib.compress(data)) if data else float('nan')
+    return len(data) / len(zlib.compress(data)) if data else float('nan')
 
 # %% ../../nbs/evaluation/09_traces.ipynb #d7515267
 def judged(
-    rows:pd.DataFrame, # From `scores.table_of`; one dataset
-    responses:Sequence[str], # One per row
-    embed:Callable|None, # Texts to vectors; None where the answers are labels
-    verdicts:Mapping[str, bool]|None = None, # Row id to a judge's verdict, for open answers
-)->list[bool]: # One per row
+    rows: pd.DataFrame,  # From `scores.table_of`; one dataset
+    responses: Sequence[str],  # One per row
+    embed: Callable | None,  # Texts to vectors; None where the answers are labels
+    verdicts: Mapping[str, bool] | None = None,  # Row id to a judge's verdict, for open answers
+) -> list[bool]:  # One per row
     "Whether each response is right."
     a, task = answers_of(rows, responses, embed, verdicts), rows.task.iloc[0]
-    if task.endswith('_qa'): return [bool(c >= SIMILAR) for c in a.said]
-    return [s is not None and set(answer_labels(task, s)) == set(answer_labels(task, t)) for s, t in zip(a.said, a.truth)]
+    if task.endswith('_qa'):
+        return [bool(c >= SIMILAR) for c in a.said]
+    return [
+        s is not None and set(answer_labels(task, s)) == set(answer_labels(task, t)) for s, t in zip(a.said, a.truth)
+    ]
 
 # %% ../../nbs/evaluation/09_traces.ipynb #218636f7
 def _facts(trace, question, tokenize):
-    if trace is None: return dict.fromkeys(('length', 'script', 'same_script', 'repeated', 'loop', 'compression'))
+    if trace is None:
+        return dict.fromkeys(('length', 'script', 'same_script', 'repeated', 'loop', 'compression'))
     words, script, asked = units(trace.casefold()), script_of(trace), script_of(question)
     same = float(script == asked) if script and asked else None
-    return dict(length=len(tokenize(trace)), script=script, same_script=same, repeated=repeated(words), loop=longest_loop(words), compression=compression(trace))
+    return dict(
+        length=len(tokenize(trace)),
+        script=script,
+        same_script=same,
+        repeated=repeated(words),
+        loop=longest_loop(words),
+        compression=compression(trace),
+    )
+
 
 def _of_dataset(rows, responses, tokenize, embed, verdicts):
     read, task = [parse_response(r) for r in responses], rows.task.iloc[0]
     known = sorted({l for a in rows.answer for l in answer_labels(task, a)})
-    out = rows[['id', 'dataset', 'task', 'group']].assign(trace=[r.think for r in read], answer=[r.answer for r in read], right=judged(rows, responses, embed, verdicts))
-    if task.endswith('_qa'): out = out.assign(verdict=None, cosine=closing_cosines([r.think for r in read], [r.answer for r in read], embed))
-    else: out = out.assign(cosine=np.nan, verdict=[None if r.think is None else consistency(r.think, r.answer, list(o) or known, task in MULTI_LABEL) for r, o in zip(read, rows.options)])
+    out = rows[['id', 'dataset', 'task', 'group']].assign(
+        trace=[r.think for r in read], answer=[r.answer for r in read], right=judged(rows, responses, embed, verdicts)
+    )
+    if task.endswith('_qa'):
+        out = out.assign(verdict=None, cosine=closing_cosines([r.think for r in read], [r.answer for r in read], embed))
+    else:
+        out = out.assign(
+            cosine=np.nan,
+            verdict=[
+                None if r.think is None else consistency(r.think, r.answer, list(o) or known, task in MULTI_LABEL)
+                for r, o in zip(read, rows.options)
+            ],
+        )
     return out.join(pd.DataFrame([_facts(r.think, q, tokenize) for r, q in zip(read, rows.question)], index=rows.index))
 
 # %% ../../nbs/evaluation/09_traces.ipynb #91eacf28
-def _embedding(rows, embed): return embed or (minilm() if rows.task.str.endswith('_qa').any() else None)
+def _embedding(rows, embed):
+    return embed or (minilm() if rows.task.str.endswith('_qa').any() else None)
+
 
 def trace_table(
-    rows:pd.DataFrame, # From `scores.table_of`
-    predictions:Mapping[str, str], # Row id to response, of one model
-    tokenize:Callable = units, # Text to a list, whose length is the length of a trace
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    verdicts:Mapping[str, bool]|None = None, # Row id to a judge's verdict, for open answers; similarity where None
-)->pd.DataFrame: # One row per response
+    rows: pd.DataFrame,  # From `scores.table_of`
+    predictions: Mapping[str, str],  # Row id to response, of one model
+    tokenize: Callable = units,  # Text to a list, whose length is the length of a trace
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    verdicts: Mapping[str, bool] | None = None,  # Row id to a judge's verdict, for open answers; similarity where None
+) -> pd.DataFrame:  # One row per response
     "Everything about a model's traces; rows without a prediction are left out."
     covered = rows[rows.id.isin(predictions.keys())]
-    if covered.empty: raise ValueError('none of the predictions belongs to these rows; take both from one split')
+    if covered.empty:
+        raise ValueError('none of the predictions belongs to these rows; take both from one split')
     embed = _embedding(covered, embed)
-    parts = [_of_dataset(part, [predictions[i] for i in part.id], tokenize, embed, verdicts) for _, part in covered.groupby('dataset')]
-    return pd.concat(parts).astype(dict.fromkeys(('length', 'same_script', 'repeated', 'loop', 'compression', 'cosine'), float))
+    parts = [
+        _of_dataset(part, [predictions[i] for i in part.id], tokenize, embed, verdicts)
+        for _, part in covered.groupby('dataset')
+    ]
+    return pd.concat(parts).astype(
+        dict.fromkeys(('length', 'same_script', 'repeated', 'loop', 'compression', 'cosine'), float)
+    )
 
 # %% ../../nbs/evaluation/09_traces.ipynb #7aef8a6a
 def _ratio(s, n):
-    with np.errstate(invalid='ignore', divide='ignore'): return s.sum(0)/n.sum(0)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return s.sum(0) / n.sum(0)
+
 
 def _sums(values, groups):
     (code, found), x = pd.factorize(np.fromiter(groups, object, len(groups))), np.asarray(values, float)
-    if (code < 0).any(): raise ValueError(f'row {code.argmin()}: no group; give such a row an id of its own')
+    if (code < 0).any():
+        raise ValueError(f'row {code.argmin()}: no group; give such a row an id of its own')
     there = ~np.isnan(x)
     return np.bincount(code[there], x[there], len(found)), np.bincount(code[there], minlength=len(found))
 
+
 def group_mean(
-    values:Sequence[float], # One per row, NaN where it is not defined
-    groups:Sequence, # Group of each row
-)->Interval:
+    values: Sequence[float],  # One per row, NaN where it is not defined
+    groups: Sequence,  # Group of each row
+) -> Interval:
     "Mean over the rows where a value is defined, with a 95 % interval over groups."
     return bootstrap(_ratio, *_sums(values, groups))
 
+
 def group_difference(
-    values:Sequence[float], # One per row, NaN where it is not defined
-    part:Sequence[bool], # Which rows are the first part
-    groups:Sequence, # Group of each row
-)->Interval: # Mean of the first part less that of the others
+    values: Sequence[float],  # One per row, NaN where it is not defined
+    part: Sequence[bool],  # Which rows are the first part
+    groups: Sequence,  # Group of each row
+) -> Interval:  # Mean of the first part less that of the others
     "Difference of two parts' means, with a 95 % interval over groups."
     x, part = np.asarray(values, float), np.asarray(part, bool)
     s, n = zip(*(_sums(np.where(p, x, np.nan), groups) for p in (part, ~part)))
     return bootstrap(lambda s, n: np.subtract(*_ratio(s, n)), np.stack(s, 1), np.stack(n, 1))
 
 # %% ../../nbs/evaluation/09_traces.ipynb #0af9b0e2
-def _where(condition, values): return np.where(condition, np.asarray(values, float), np.nan)
+def _where(condition, values):
+    return np.where(condition, np.asarray(values, float), np.nan)
+
 
 def _measures(t):
     "Name of each measure to its values, one per row."
@@ -219,7 +279,8 @@ def _measures(t):
     yield 'length', t.length
     yield 'length where right', _where(t.right, t.length)
     yield 'length where wrong', _where(~t.right, t.length)
-    for v in Consistency: yield f'reasoning {v}', _where(judgeable, t.verdict == v)
+    for v in Consistency:
+        yield f'reasoning {v}', _where(judgeable, t.verdict == v)
     yield 'closing cosine', t.cosine
     yield 'script of the question', t.same_script
     yield 'mixed scripts', _where(t.script.notna(), t.script == 'mixed')
@@ -229,8 +290,8 @@ def _measures(t):
 
 # %% ../../nbs/evaluation/09_traces.ipynb #f4abc050
 def trace_summary(
-    tables:Mapping[str, pd.DataFrame], # Model to its `trace_table`
-)->pd.DataFrame: # Measures × models, each cell an `Interval`
+    tables: Mapping[str, pd.DataFrame],  # Model to its `trace_table`
+) -> pd.DataFrame:  # Measures × models, each cell an `Interval`
     "What the traces of each model are like, with 95 % intervals over groups."
     found = {}
     for name, t in tables.items():
@@ -242,17 +303,20 @@ def trace_summary(
 
 # %% ../../nbs/evaluation/09_traces.ipynb #da199975
 def length_figure(
-    tables:Mapping[str, pd.DataFrame], # Model to its `trace_table`
-    unit:str = 'words', # What lengths are counted in
-)->Figure:
+    tables: Mapping[str, pd.DataFrame],  # Model to its `trace_table`
+    unit: str = 'words',  # What lengths are counted in
+) -> Figure:
     "Distribution of reasoning length, right and wrong answers apart."
     lengths = np.concatenate([t.length.dropna() for t in tables.values()])
-    end = np.quantile(lengths, .99, method='higher')
-    width = np.ceil((end + 1)/30)   # At most 30 bins; whole, or some bins would hold more lengths than others
-    edges = np.arange(-.5, end + width, width)
+    end = np.quantile(lengths, 0.99, method='higher')
+    width = np.ceil((end + 1) / 30)  # At most 30 bins; whole, or some bins would hold more lengths than others
+    edges = np.arange(-0.5, end + width, width)
     fig, axes = figure(len(tables), height=1.7 if len(tables) > 1 else 2.4)
     for ax, (name, t) in zip(axes, tables.items()):
-        of = lambda part: np.clip(t.length[part].dropna(), 0, end)
+
+        def of(part):
+            return np.clip(t.length[part].dropna(), 0, end)
+
         ax.hist(of(t.right), edges, color=COLOURS[5], label='right')
         ax.hist(of(~t.right), edges, histtype='step', lw=1.8, color=COLOURS[1], label='wrong')
         ax.set(title=name, ylabel='responses', xlim=edges[[0, -1]])
@@ -262,71 +326,109 @@ def length_figure(
 
 # %% ../../nbs/evaluation/09_traces.ipynb #e489cd56
 def paired_rows(
-    rows:pd.DataFrame, # From `scores.table_of`
-    left:Mapping[str, bool], # Row id to right or not, of one model
-    right:Mapping[str, bool], # Of the other
-    limit:int = 12, # At most so many rows
-)->pd.DataFrame: # Rows both answered, those where they differ first
+    rows: pd.DataFrame,  # From `scores.table_of`
+    left: Mapping[str, bool],  # Row id to right or not, of one model
+    right: Mapping[str, bool],  # Of the other
+    limit: int = 12,  # At most so many rows
+) -> pd.DataFrame:  # Rows both answered, those where they differ first
     "Choose the rows on which two models are looked at together."
     shared = rows[rows.id.isin(left.keys()) & rows.id.isin(right.keys())].reset_index(drop=True)
     l, r = shared.id.map(left), shared.id.map(right)
     ordered = shared.assign(same=l == r, first=l).sort_values(['id'])
     turn = ordered.groupby(['same', 'dataset', 'first']).cumcount()
-    return ordered.assign(turn=turn).sort_values(['same', 'turn', 'dataset', 'first', 'id']).head(limit).drop(columns=['same', 'first', 'turn'])
+    return (
+        ordered.assign(turn=turn)
+        .sort_values(['same', 'turn', 'dataset', 'first', 'id'])
+        .head(limit)
+        .drop(columns=['same', 'first', 'turn'])
+    )
 
 # %% ../../nbs/evaluation/09_traces.ipynb #b48eba49
-_STYLE = ('<style>.sides{display:grid;grid-template-columns:1fr 1fr;gap:1rem}.side{min-width:0;border-left:3px solid var(--line);padding-left:.6rem}'
-          '.side.right{border-color:#0072B2}.side.wrong{border-color:#D55E00;border-left-style:dashed}.side.none{border-left-style:dotted}'
-          '.trace{white-space:pre-wrap;max-height:18rem;overflow:auto}@media(max-width:40rem){.sides{grid-template-columns:1fr}}</style>')
+_STYLE = (
+    '<style>.sides{display:grid;grid-template-columns:1fr 1fr;gap:1rem}.side{min-width:0;border-left:3px solid var(--line);padding-left:.6rem}'
+    '.side.right{border-color:#0072B2}.side.wrong{border-color:#D55E00;border-left-style:dashed}.side.none{border-left-style:dotted}'
+    '.trace{white-space:pre-wrap;max-height:18rem;overflow:auto}@media(max-width:40rem){.sides{grid-template-columns:1fr}}</style>'
+)
+
 
 def _side(name, response, right):
     read, text = parse_response(response), html.escape
     kind, word = ('none', 'no answer') if read.answer is None else ('right', 'right') if right else ('wrong', 'wrong')
-    trace = f'<div class="trace" tabindex="0" role="group" aria-label="Reasoning of {text(name)}">{text(read.think.strip()) or "(empty)"}</div>' if read.think is not None else \
-            f'<div><i>no trace; the response as it is:</i></div><div class="trace" tabindex="0" role="group" aria-label="Response of {text(name)}">{text(response.strip()) or "(empty)"}</div>'
+    trace = (
+        f'<div class="trace" tabindex="0" role="group" aria-label="Reasoning of {text(name)}">{text(read.think.strip()) or "(empty)"}</div>'
+        if read.think is not None
+        else f'<div><i>no trace; the response as it is:</i></div><div class="trace" tabindex="0" role="group" aria-label="Response of {text(name)}">{text(response.strip()) or "(empty)"}</div>'
+    )
     said = '' if read.answer is None else f': {text(read.answer)}'
     return f'<div class="side {kind}"><div><b>{text(name)}</b> – <strong>{word}</strong>{said}</div>{trace}</div>'
 
 # %% ../../nbs/evaluation/09_traces.ipynb #c17d6e42
 def to_side_by_side(
-    rows:pd.DataFrame, # From `scores.table_of`
-    left:Mapping[str, str], # Row id to response, of one model
-    right:Mapping[str, str], # Of the other
-    names:tuple[str, str], # Of the two
-    limit:int = 12, # At most so many rows
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    verdicts:tuple[Mapping[str, bool]|None, Mapping[str, bool]|None] = (None, None), # A judge's, of the two
-)->str: # HTML cards with the few rules of style they need
+    rows: pd.DataFrame,  # From `scores.table_of`
+    left: Mapping[str, str],  # Row id to response, of one model
+    right: Mapping[str, str],  # Of the other
+    names: tuple[str, str],  # Of the two
+    limit: int = 12,  # At most so many rows
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    verdicts: tuple[Mapping[str, bool] | None, Mapping[str, bool] | None] = (None, None),  # A judge's, of the two
+) -> str:  # HTML cards with the few rules of style they need
     "Two models' traces on the same rows, those first where one is right and the other is not."
     shared = rows[rows.id.isin(left.keys()) & rows.id.isin(right.keys())]
-    if shared.empty: raise ValueError('no row was answered by both models; take two files of one split')
+    if shared.empty:
+        raise ValueError('no row was answered by both models; take two files of one split')
     embed, parts = _embedding(shared, embed), [part for _, part in shared.groupby('dataset')]
-    is_right = [{i: ok for part in parts for i, ok in zip(part.id, judged(part, [p[i] for i in part.id], embed, v))} for p, v in zip((left, right), verdicts)]
-    sides = lambda i: ''.join(_side(n, p[i], ok[i]) for n, p, ok in zip(names, (left, right), is_right))
-    about = lambda r: dict(row=r.id, media=r.modality_signature.replace('_', ', '), question=r.question, reference=r.answer)
-    head = lambda r: ''.join(f'<div><b>{k}:</b> {html.escape(v)}</div>' for k, v in about(r).items())
-    return _STYLE + ''.join(f'<div class="example">{head(r)}<div class="sides">{sides(r.id)}</div></div>' for r in paired_rows(shared, *is_right, limit).itertuples())
+    is_right = [
+        {i: ok for part in parts for i, ok in zip(part.id, judged(part, [p[i] for i in part.id], embed, v))}
+        for p, v in zip((left, right), verdicts)
+    ]
+
+    def sides(i):
+        return ''.join(_side(n, p[i], ok[i]) for n, p, ok in zip(names, (left, right), is_right))
+
+    def about(r):
+        return dict(row=r.id, media=r.modality_signature.replace('_', ', '), question=r.question, reference=r.answer)
+
+    def head(r):
+        return ''.join(f'<div><b>{k}:</b> {html.escape(v)}</div>' for k, v in about(r).items())
+
+    return _STYLE + ''.join(
+        f'<div class="example">{head(r)}<div class="sides">{sides(r.id)}</div></div>'
+        for r in paired_rows(shared, *is_right, limit).itertuples()
+    )
 
 # %% ../../nbs/evaluation/09_traces.ipynb #b92847ef
-TRACE_TEXT = ('The reasoning is what stands between the think tags. Consistency compares the option that the reasoning ends on with the answer, word by word, and is undetermined where it names none or several; '
-              'the paper asks a large language model, so the numbers are not comparable. For open answers the closing cosine compares the last sentence with the answer. '
-              'Repetition is the share of 4-grams that were there before, the longest stretch that repeats itself at once (in words), and how many times smaller zlib makes the text. All but the first line is over responses with a trace.')
+TRACE_TEXT = (
+    'The reasoning is what stands between the think tags. Consistency compares the option that the reasoning ends on with the answer, word by word, and is undetermined where it names none or several; '
+    'the paper asks a large language model, so the numbers are not comparable. For open answers the closing cosine compares the last sentence with the answer. '
+    'Repetition is the share of 4-grams that were there before, the longest stretch that repeats itself at once (in words), and how many times smaller zlib makes the text. All but the first line is over responses with a trace.'
+)
+
 
 def trace_section(
-    rows:pd.DataFrame, # From `scores.table_of`
-    predictions:Mapping[str, Mapping[str, str]], # Model to row id to response, baselines left out
-    tokenize:Callable = units, # Text to a list, whose length is the length of a trace
-    unit:str = 'words', # What that counts
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    verdicts:Mapping[str, Mapping[str, bool]]|None = None, # Model to a judge's verdicts on open answers; similarity where None
-)->Section: # The first two models are shown side by side
+    rows: pd.DataFrame,  # From `scores.table_of`
+    predictions: Mapping[str, Mapping[str, str]],  # Model to row id to response, baselines left out
+    tokenize: Callable = units,  # Text to a list, whose length is the length of a trace
+    unit: str = 'words',  # What that counts
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    verdicts: Mapping[str, Mapping[str, bool]]
+    | None = None,  # Model to a judge's verdicts on open answers; similarity where None
+) -> Section:  # The first two models are shown side by side
     "Length, consistency, script and repetition of each model's reasoning, and two models' traces on the same rows."
-    of = lambda name: verdicts and verdicts[name]
+
+    def of(name):
+        return verdicts and verdicts[name]
+
     tables = {name: trace_table(rows, p, tokenize, embed, of(name)) for name, p in predictions.items()}
-    if not any(t.trace.notna().any() for t in tables.values()): return Section('Reasoning', 'No response has reasoning between think tags.')
+    if not any(t.trace.notna().any() for t in tables.values()):
+        return Section('Reasoning', 'No response has reasoning between think tags.')
     summary = trace_summary(tables).map(with_interval).rename_axis('measure').reset_index()
-    body = to_table(summary, f'Means with 95 % intervals over groups; lengths in {unit}') + to_svg(length_figure(tables, unit), 'Length of the reasoning, right and wrong answers apart, one panel per model')
+    body = to_table(summary, f'Means with 95 % intervals over groups; lengths in {unit}') + to_svg(
+        length_figure(tables, unit), 'Length of the reasoning, right and wrong answers apart, one panel per model'
+    )
     if len(predictions) > 1:
         (a, left), (b, right), *_ = predictions.items()
-        body += f'<h3>{html.escape(a)} and {html.escape(b)} on the same rows</h3><p>Rows where one is right and the other is not come first.</p>' + to_side_by_side(rows, left, right, (a, b), embed=embed, verdicts=(of(a), of(b)))
+        body += (
+            f'<h3>{html.escape(a)} and {html.escape(b)} on the same rows</h3><p>Rows where one is right and the other is not come first.</p>'
+            + to_side_by_side(rows, left, right, (a, b), embed=embed, verdicts=(of(a), of(b)))
+        )
     return Section('Reasoning', TRACE_TEXT, body)

@@ -9,33 +9,36 @@ __all__ = ['LARGEST', 'Interval', 'interval_of', 'group_codes', 'resampled_rows'
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #d391dd9d
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import ndtr, stdtrit
+
 from .metrics import COUNTED
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #66803dd2
 def _levels(
-    groups:int, # How many independent groups, at least 2
-)->tuple[float, float]: # Quantiles of the resamples
+    groups: int,  # How many independent groups, at least 2
+) -> tuple[float, float]:  # Quantiles of the resamples
     "The levels of the expanded percentile interval."
-    tail = ndtr((groups / (groups - 1))**.5 * stdtrit(groups - 1, .025))
+    tail = ndtr((groups / (groups - 1)) ** 0.5 * stdtrit(groups - 1, 0.025))
     return float(tail), float(1 - tail)
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #479d85d6
 @dataclass(frozen=True)
 class Interval:
     "A value with its 95 % interval."
-    value: float # On the rows as they are
-    low: float # Of the interval; NaN where nothing can be resampled
-    high: float # Of the interval
-    undefined: int = 0 # Resamples on which the metric is NaN, left out of the interval
+
+    value: float  # On the rows as they are
+    low: float  # Of the interval; NaN where nothing can be resampled
+    high: float  # Of the interval
+    undefined: int = 0  # Resamples on which the metric is NaN, left out of the interval
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #d337d38f
 def interval_of(
-    value:float, # Metric on the rows as they are
-    drawn:Sequence[float], # Metric on each resample
-    groups:int, # How many independent groups were resampled
-)->Interval: # NaN for bounds where nothing was
+    value: float,  # Metric on the rows as they are
+    drawn: Sequence[float],  # Metric on each resample
+    groups: int,  # How many independent groups were resampled
+) -> Interval:  # NaN for bounds where nothing was
     "The expanded percentile interval of resampled values."
     x = np.array(drawn, float)
     x, undefined = x[~np.isnan(x)], int(np.isnan(x).sum())
@@ -44,72 +47,85 @@ def interval_of(
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #65a5aeee
 def _check_groups(
-    n:int, # Rows
-    groups:list[Hashable], # Group ids
-)->None: # Raises where a row has no group
+    n: int,  # Rows
+    groups: list[Hashable],  # Group ids
+) -> None:  # Raises where a row has no group
     "Every row has a group."
     if len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} rows: row {min(n, len(groups))} has no partner; give one group per row")
-    if None in groups: raise ValueError(f"row {groups.index(None)}: no group; give such a row an id of its own")
+        raise ValueError(
+            f'{len(groups)} groups for {n} rows: row {min(n, len(groups))} has no partner; give one group per row'
+        )
+    if None in groups:
+        raise ValueError(f'row {groups.index(None)}: no group; give such a row an id of its own')
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #62596987
 def group_codes(
-    n:int, # Rows
-    groups:Sequence[Hashable]|None, # One group id per row, None for independent rows
-)->tuple[np.ndarray, int]: # Number of each row's group, and how many there are
+    n: int,  # Rows
+    groups: Sequence[Hashable] | None,  # One group id per row, None for independent rows
+) -> tuple[np.ndarray, int]:  # Number of each row's group, and how many there are
     "Groups as numbers; without groups each row is its own."
-    if groups is None: return np.arange(n), n
-    _check_groups(n, groups := [*getattr(groups, "tolist", lambda: groups)()])
+    if groups is None:
+        return np.arange(n), n
+    _check_groups(n, groups := [*getattr(groups, 'tolist', lambda: groups)()])
     index = {g: i for i, g in enumerate(dict.fromkeys(groups))}
     return np.fromiter(map(index.__getitem__, groups), int, n), len(index)
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #e80d153b
 def _draws(
-    groups:int, # How many
-    resamples:int, # How many
-    seed:int, # Of the generator
-)->Iterator[np.ndarray]: # (some resamples, groups): the groups drawn; nothing from fewer than two groups
+    groups: int,  # How many
+    resamples: int,  # How many
+    seed: int,  # Of the generator
+) -> Iterator[np.ndarray]:  # (some resamples, groups): the groups drawn; nothing from fewer than two groups
     "Groups drawn with replacement, in blocks that fit a cache."
     rng, block = np.random.default_rng(seed), max(1, 2**16 // max(groups, 1))
-    for start in range(0, resamples if groups > 1 else 0, block): yield rng.integers(groups, size=(min(block, resamples - start), groups))
+    for start in range(0, resamples if groups > 1 else 0, block):
+        yield rng.integers(groups, size=(min(block, resamples - start), groups))
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #549393f1
 def resampled_rows(
-    n:int, # Rows
-    groups:Sequence[Hashable]|None=None, # One group id per row, None for independent rows
-    resamples:int=1000, # How many
-    seed:int=0, # Of the generator
-)->Iterator[np.ndarray]: # Row numbers of each resample
+    n: int,  # Rows
+    groups: Sequence[Hashable] | None = None,  # One group id per row, None for independent rows
+    resamples: int = 1000,  # How many
+    seed: int = 0,  # Of the generator
+) -> Iterator[np.ndarray]:  # Row numbers of each resample
     "Bootstrap resamples of row numbers, by row or by whole group."
     code, g = group_codes(n, groups)
-    members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1]) if groups is not None else None
+    members = (
+        np.split(np.argsort(code, kind='stable'), np.cumsum(np.bincount(code))[:-1]) if groups is not None else None
+    )
     for block in _draws(g, resamples, seed):
-        for drawn in block: yield drawn if groups is None else np.concatenate([members[i] for i in drawn])
+        for drawn in block:
+            yield drawn if groups is None else np.concatenate([members[i] for i in drawn])
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #e706fe65
 def _times(
-    drawn:np.ndarray, # (resamples, groups): the groups drawn
-    groups:int, # How many there are
-)->np.ndarray: # (resamples, groups): how often each
+    drawn: np.ndarray,  # (resamples, groups): the groups drawn
+    groups: int,  # How many there are
+) -> np.ndarray:  # (resamples, groups): how often each
     "How often each group was drawn."
     offset = groups * np.arange(len(drawn))[:, None]
     return np.bincount((drawn + offset).ravel(), minlength=len(drawn) * groups).reshape(-1, groups)
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #20b330e2
 def _as_objects(
-    y:Sequence, # Labels or answers
-)->np.ndarray: # The same, as an array that can be indexed by rows
+    y: Sequence,  # Labels or answers
+) -> np.ndarray:  # The same, as an array that can be indexed by rows
     "Labels as an array that keeps their type."
     return y if isinstance(y, np.ndarray) else np.fromiter(y, object, len(y))
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #43d2e963
-LARGEST = 2**25 # Entries of counts, 256 MB; a metric with more labels than that allows is resampled row by row
+LARGEST = 2**25  # Entries of counts, 256 MB; a metric with more labels than that allows is resampled row by row
+
 
 def _from_counts(value, cells, code, groups, resamples, seed):
     "Metric of every column of cells on every resample, from counts."
     counts = np.stack([c.sums(code, groups) for c in cells], 1).reshape(groups, -1).astype(float)
-    blocks = [(_times(d, groups).astype(float) @ counts).reshape(len(d), len(cells), 3, -1) for d in _draws(groups, resamples, seed)]
+    blocks = [
+        (_times(d, groups).astype(float) @ counts).reshape(len(d), len(cells), 3, -1)
+        for d in _draws(groups, resamples, seed)
+    ]
     return np.concatenate([value(b) for b in blocks]).T if blocks else np.empty((len(cells), 0))
+
 
 def _from_rows(metric, truth, answers, code, groups, resamples, seed):
     "The same, one metric and one resample at a time."
@@ -122,31 +138,33 @@ def _scored(metric, truth, answers, code, groups, resamples, seed):
     "Metric of each model on the rows as they are, and on every resample."
     form = COUNTED.get(metric) if isinstance(metric, Hashable) else None
     cells = [form[0](truth, a) for a in answers] if form else []
-    if not form or 3*groups*len(cells)*cells[0].labels > LARGEST:
-        return np.array([metric(truth, a) for a in answers]), _from_rows(metric, truth, answers, code, groups, resamples, seed)
+    if not form or 3 * groups * len(cells) * cells[0].labels > LARGEST:
+        return np.array([metric(truth, a) for a in answers]), _from_rows(
+            metric, truth, answers, code, groups, resamples, seed
+        )
     return np.array([form[1](c.total) for c in cells]), _from_counts(form[1], cells, code, groups, resamples, seed)
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #a1d5b847
 def resampled_values(
-    metric:Callable, # Of (y_true, y_pred)
-    y_true:Sequence, # Reference labels
-    answers:Sequence[Sequence], # Answers of one or more models to the same rows
-    groups:Sequence[Hashable]|None=None, # Rows of one group are drawn together
-    resamples:int=1000, # How many
-    seed:int=0, # Of the generator
-)->np.ndarray: # (models, resamples); no column from fewer than two groups
+    metric: Callable,  # Of (y_true, y_pred)
+    y_true: Sequence,  # Reference labels
+    answers: Sequence[Sequence],  # Answers of one or more models to the same rows
+    groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
+    resamples: int = 1000,  # How many
+    seed: int = 0,  # Of the generator
+) -> np.ndarray:  # (models, resamples); no column from fewer than two groups
     "A metric of each model on the same bootstrap resamples."
     return _scored(metric, y_true, answers, *group_codes(len(y_true), groups), resamples, seed)[1]
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #4228c282
 def bootstrap(
-    metric:Callable, # Of (y_true, y_pred)
-    y_true:Sequence, # Reference labels
-    y_pred:Sequence, # Answers
-    groups:Sequence[Hashable]|None=None, # Rows of one group are drawn together
-    resamples:int=1000, # How many
-    seed:int=0, # Of the generator
-)->Interval: # With `.value`, `.low` and `.high`
+    metric: Callable,  # Of (y_true, y_pred)
+    y_true: Sequence,  # Reference labels
+    y_pred: Sequence,  # Answers
+    groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
+    resamples: int = 1000,  # How many
+    seed: int = 0,  # Of the generator
+) -> Interval:  # With `.value`, `.low` and `.high`
     "A metric with its 95 % interval, by rows or by whole groups."
     code, g = group_codes(len(y_true), groups)
     (value,), (drawn,) = _scored(metric, y_true, [y_pred], code, g, resamples, seed)
@@ -154,28 +172,29 @@ def bootstrap(
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #4f41ff96
 def clustered_error(
-    scores:Sequence[float], # One per row: 0 or 1, or any score
-    groups:Sequence[Hashable]|None=None, # One group id per row, None for independent rows
-)->float: # NaN from fewer than two rows
+    scores: Sequence[float],  # One per row: 0 or 1, or any score
+    groups: Sequence[Hashable] | None = None,  # One group id per row, None for independent rows
+) -> float:  # NaN from fewer than two rows
     "Standard error of a mean over rows that come in groups, by formula."
     x = np.asarray(scores, float)
     code, g = group_codes(len(x), groups)
-    if len(x) < 2: return float("nan")
+    if len(x) < 2:
+        return float('nan')
     d = x - x.mean()
-    within = (np.bincount(code, d, g)**2 - np.bincount(code, d**2, g)).sum()
-    square = x.var(ddof=1) / len(x) + within / len(x)**2
-    return float(square**.5) if square >= 0 else float("nan")
+    within = (np.bincount(code, d, g) ** 2 - np.bincount(code, d**2, g)).sum()
+    square = x.var(ddof=1) / len(x) + within / len(x) ** 2
+    return float(square**0.5) if square >= 0 else float('nan')
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #f0460c3d
 def bootstrap_difference(
-    metric:Callable, # Of (y_true, y_pred)
-    y_true:Sequence, # Reference labels
-    y_pred_a:Sequence, # Answers of one model
-    y_pred_b:Sequence, # Answers of the other, row by row
-    groups:Sequence[Hashable]|None=None, # Rows of one group are drawn together
-    resamples:int=1000, # How many
-    seed:int=0, # Of the generator
-)->Interval: # Of the metric of `a` less that of `b`
+    metric: Callable,  # Of (y_true, y_pred)
+    y_true: Sequence,  # Reference labels
+    y_pred_a: Sequence,  # Answers of one model
+    y_pred_b: Sequence,  # Answers of the other, row by row
+    groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
+    resamples: int = 1000,  # How many
+    seed: int = 0,  # Of the generator
+) -> Interval:  # Of the metric of `a` less that of `b`
     "The difference of two models on the same rows, with a paired 95 % interval."
     code, g = group_codes(len(y_true), groups)
     values, drawn = _scored(metric, y_true, [y_pred_a, y_pred_b], code, g, resamples, seed)
@@ -183,17 +202,20 @@ def bootstrap_difference(
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #334096e0
 def bootstrap_seeds(
-    metric:Callable, # Of (y_true, y_pred)
-    y_true:Sequence, # Reference labels
-    runs_a:Sequence[Sequence], # Answers of one method, seed by seed
-    runs_b:Sequence[Sequence], # Answers of the other, with the same seeds in the same order
-    groups:Sequence[Hashable]|None=None, # Rows of one group are drawn together
-    resamples:int=1000, # How many
-    seed:int=0, # Of the generator
-)->Interval: # Of the mean over seeds of the metric of `a` less that of `b`
+    metric: Callable,  # Of (y_true, y_pred)
+    y_true: Sequence,  # Reference labels
+    runs_a: Sequence[Sequence],  # Answers of one method, seed by seed
+    runs_b: Sequence[Sequence],  # Answers of the other, with the same seeds in the same order
+    groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
+    resamples: int = 1000,  # How many
+    seed: int = 0,  # Of the generator
+) -> Interval:  # Of the mean over seeds of the metric of `a` less that of `b`
     "The difference of two methods over paired seeds, with a 95 % interval over seeds and rows; somewhat too narrow where seeds are few."
-    if len(runs_a) != len(runs_b): raise ValueError(f"{len(runs_a)} and {len(runs_b)} runs; give the same seeds for both methods")
+    if len(runs_a) != len(runs_b):
+        raise ValueError(f'{len(runs_a)} and {len(runs_b)} runs; give the same seeds for both methods')
     seeds, (code, g) = len(runs_a), group_codes(len(y_true), groups)
-    values, drawn = (x[:seeds] - x[seeds:] for x in _scored(metric, y_true, [*runs_a, *runs_b], code, g, resamples, seed))
+    values, drawn = (
+        x[:seeds] - x[seeds:] for x in _scored(metric, y_true, [*runs_a, *runs_b], code, g, resamples, seed)
+    )
     times = _times(np.random.default_rng(seed).integers(seeds, size=(drawn.shape[1], seeds)), seeds)
     return interval_of(values.mean(), np.where(times > 0, times * drawn.T, 0).sum(1) / seeds, g)

@@ -8,61 +8,72 @@ __all__ = ['ESTIMATORS', 'Step', 'Estimator', 'Reinforce', 'DrGRPO', 'RLOO', 'GR
            'EqualShare', 'estimator_state', 'restore_estimator']
 
 # %% ../../nbs/rl/03_advantages.ipynb #d0b40c1e
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-import math
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from .groups import Batch, as_batch, live_rows
 
 # %% ../../nbs/rl/03_advantages.ipynb #08643d22
 @dataclass(frozen=True)
 class Step:
     "What an estimator gives for a batch."
-    advantages: Tensor # One per row
+
+    advantages: Tensor  # One per row
 
 # %% ../../nbs/rl/03_advantages.ipynb #44eab10e
 class Estimator:
     "What estimators have in common; a subclass defines `of`."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         "Advantages of a checked batch."
         raise NotImplementedError
 
-    def __call__(self,
-        rewards:Tensor|Sequence[float|None], # One per row; NaN or None where it is missing
-        prompt_ids:Tensor|Sequence[Hashable], # Prompt of each row
-        tasks:Tensor|Sequence[Hashable], # Task of each row
-    )->Step: # With `.advantages`
+    def __call__(
+        self,
+        rewards: Tensor | Sequence[float | None],  # One per row; NaN or None where it is missing
+        prompt_ids: Tensor | Sequence[Hashable],  # Prompt of each row
+        tasks: Tensor | Sequence[Hashable],  # Task of each row
+    ) -> Step:  # With `.advantages`
         "Advantages of a batch."
         b = as_batch(rewards, prompt_ids, tasks)
         return Step(b.finish(self.of(b)))
 
-    def state_dict(self)->dict: # Empty
+    def state_dict(self) -> dict:  # Empty
         "The memory, ready for JSON."
         return {}
 
-    def load_state_dict(self, state:dict): # From `state_dict`
+    def load_state_dict(self, state: dict):  # From `state_dict`
         "Go on from a saved memory; ValueError if there is one to go on from."
-        if state: raise ValueError(f"{type(self).__name__} has no memory, the state has {', '.join(state)}; load it into the estimator that saved it")
+        if state:
+            raise ValueError(
+                f'{type(self).__name__} has no memory, the state has {", ".join(state)}; load it into the estimator that saved it'
+            )
 
 # %% ../../nbs/rl/03_advantages.ipynb #e3395c54
 class Reinforce(Estimator):
     "The reward as it is (Williams 1992)."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         return b.rewards
 
 # %% ../../nbs/rl/03_advantages.ipynb #53eca695
 class DrGRPO(Estimator):
     "Reward less group mean, without a standard deviation (arXiv 2503.20783)."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         return b.prompts.centred(b.rewards)
 
 # %% ../../nbs/rl/03_advantages.ipynb #124cee83
 class RLOO(Estimator):
     "Reward less the mean of the group's other rewards (arXiv 2402.14740)."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         n = b.prompts.count(b.rewards)
         return b.prompts.centred(b.rewards) * (n / (n - 1).clamp(min=1))[b.prompts.index]
 
@@ -70,104 +81,121 @@ class RLOO(Estimator):
 @dataclass(frozen=True)
 class GRPO(Estimator):
     "Rewards standardised within each prompt (arXiv 2402.03300, section 4.1.2)."
-    ddof: int = 0 # 0 population (HARPO's release), 1 sample (TRL, verl)
-    eps: float = 1e-6 # Guards the division; TRL has 1e-4
-    floor: bool = True # eps is a floor under the deviation (HARPO's release), else added to it (TRL, verl)
 
-    def of(self, b:Batch)->Tensor: # (rows,)
+    ddof: int = 0  # 0 population (HARPO's release), 1 sample (TRL, verl)
+    eps: float = 1e-6  # Guards the division; TRL has 1e-4
+    floor: bool = True  # eps is a floor under the deviation (HARPO's release), else added to it (TRL, verl)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         sd = b.prompts.std(b.rewards, self.ddof)
         sd = sd.clamp(min=self.eps) if self.floor else sd + self.eps
         return b.prompts.centred(b.rewards) / sd[b.prompts.index]
 
 # %% ../../nbs/rl/03_advantages.ipynb #0e56bf3c
 def whitened(
-    b:Batch, # Its rows make up the whole
-    x:Tensor, # (rows,), NaN left out
-)->Tensor: # (rows,), NaN where `x` is
+    b: Batch,  # Its rows make up the whole
+    x: Tensor,  # (rows,), NaN left out
+) -> Tensor:  # (rows,), NaN where `x` is
     "Values less their mean over the batch, over their deviation, as verl's masked whitening."
-    return b.whole.centred(x) / (b.whole.std(x, ddof=1)**2 + 1e-8).sqrt()
+    return b.whole.centred(x) / (b.whole.std(x, ddof=1) ** 2 + 1e-8).sqrt()
 
 # %% ../../nbs/rl/03_advantages.ipynb #6eb39800
 class ReinforcePlusPlus(Estimator):
     "Rewards whitened over the batch (arXiv 2501.03262), each rollout counted once."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         return whitened(b, b.rewards)
 
 # %% ../../nbs/rl/03_advantages.ipynb #03281674
 class ReinforcePlusPlusBaseline(Estimator):
     "Rewards less their group mean, whitened over the batch (arXiv 2501.03262)."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         return whitened(b, b.prompts.centred(b.rewards))
 
 # %% ../../nbs/rl/03_advantages.ipynb #cf38cdcc
 def alpha(
-    b:Batch, # Rewards and their groups
-)->float: # 1 where no rollout is live
+    b: Batch,  # Rewards and their groups
+) -> float:  # 1 where no rollout is live
     "Rollouts with a reward over those of live prompts (GPG's alpha)."
     live = live_rows(b).sum()
-    return (b.whole.count(b.rewards)[0] / live).item() if live else 1.
+    return (b.whole.count(b.rewards)[0] / live).item() if live else 1.0
 
 # %% ../../nbs/rl/03_advantages.ipynb #c38e865b
 class GPG(Estimator):
     "Centred rewards, scaled up by the share of dead rollouts (arXiv 2504.02546)."
-    def of(self, b:Batch)->Tensor: # (rows,)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         return b.prompts.centred(b.rewards) * alpha(b)
 
 # %% ../../nbs/rl/03_advantages.ipynb #d941770c
 class DropDead(GRPO):
     "GRPO over the live groups alone, a control: what dead groups take from the mean is given back."
-    def of(self, b:Batch)->Tensor: # (rows,)
-        return torch.where(live_rows(b), super().of(b) * alpha(b), 0.)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
+        return torch.where(live_rows(b), super().of(b) * alpha(b), 0.0)
 
 # %% ../../nbs/rl/03_advantages.ipynb #72d9798c
 @dataclass(frozen=True)
 class FilteredStep(Step):
     "Advantages, and the rows that a sampler keeps."
-    keep: Tensor # Whether each row's prompt is live, (rows,)
+
+    keep: Tensor  # Whether each row's prompt is live, (rows,)
 
 # %% ../../nbs/rl/03_advantages.ipynb #e0490c1b
 class DAPO(GRPO):
     "GRPO with the filter of dynamic sampling (arXiv 2503.14476, section 3.2)."
-    def __call__(self,
-        rewards:Tensor|Sequence[float|None], # One per row; NaN or None where it is missing
-        prompt_ids:Tensor|Sequence[Hashable], # Prompt of each row
-        tasks:Tensor|Sequence[Hashable], # Task of each row
-    )->FilteredStep: # With `.advantages` and `.keep`
+
+    def __call__(
+        self,
+        rewards: Tensor | Sequence[float | None],  # One per row; NaN or None where it is missing
+        prompt_ids: Tensor | Sequence[Hashable],  # Prompt of each row
+        tasks: Tensor | Sequence[Hashable],  # Task of each row
+    ) -> FilteredStep:  # With `.advantages` and `.keep`
         "Advantages of a batch, and which of its rows to keep."
         b = as_batch(rewards, prompt_ids, tasks)
         keep = live_rows(b)
-        return FilteredStep(b.finish(torch.where(keep, self.of(b), 0.)), keep)
+        return FilteredStep(b.finish(torch.where(keep, self.of(b), 0.0)), keep)
 
 # %% ../../nbs/rl/03_advantages.ipynb #9aa934d2
 @dataclass(frozen=True)
 class GDPO(Estimator):
     "Rewards standardised one by one, added, then whitened over the batch (arXiv 2601.05242)."
-    weights: tuple[float, ...]|None = None # Of each reward; 1 where None
 
-    def __call__(self,
-        rewards:Tensor|Sequence, # (rows,) or (rows, rewards); NaN or None where one is missing
-        prompt_ids:Tensor|Sequence[Hashable], # Prompt of each row
-        tasks:Tensor|Sequence[Hashable], # Task of each row
-    )->Step: # With `.advantages`
+    weights: tuple[float, ...] | None = None  # Of each reward; 1 where None
+
+    def __call__(
+        self,
+        rewards: Tensor | Sequence,  # (rows,) or (rows, rewards); NaN or None where one is missing
+        prompt_ids: Tensor | Sequence[Hashable],  # Prompt of each row
+        tasks: Tensor | Sequence[Hashable],  # Task of each row
+    ) -> Step:  # With `.advantages`
         "Advantages of a batch."
         r = rewards if isinstance(rewards, Tensor) else torch.as_tensor(np.array(rewards, dtype=float))
         batches = [as_batch(c, prompt_ids, tasks) for c in (r.unbind(1) if r.ndim == 2 else [r])]
-        z = torch.stack([w * GRPO(1, 1e-4, floor=False).of(b) for w, b in zip(self.weights or (1.,) * len(batches), batches, strict=True)])
+        z = torch.stack(
+            [
+                w * GRPO(1, 1e-4, floor=False).of(b)
+                for w, b in zip(self.weights or (1.0,) * len(batches), batches, strict=True)
+            ]
+        )
         b, s = batches[0], z.nansum(0).masked_fill(z.isnan().all(0), math.nan)
         a = b.whole.centred(s) / (b.whole.std(s, ddof=1) + 1e-4)
-        return Step(a.nan_to_num(nan=0.).to(b.dtype))
+        return Step(a.nan_to_num(nan=0.0).to(b.dtype))
 
 # %% ../../nbs/rl/03_advantages.ipynb #1b86a26b
 class EMAGRPO(Estimator):
     "Centred rewards over a running deviation of their task (arXiv 2512.03043)."
-    def __init__(self,
-        decay:float=.99, # Weight of the past
-        most:float=5., # A group with a larger advantage takes its own deviation
-        eps:float=1e-6, # Added to deviations
+
+    def __init__(
+        self,
+        decay: float = 0.99,  # Weight of the past
+        most: float = 5.0,  # A group with a larger advantage takes its own deviation
+        eps: float = 1e-6,  # Added to deviations
     ):
         self.decay, self.most, self.eps, self.memory = decay, most, eps, {}
 
-    def of(self, b:Batch)->Tensor: # (rows,)
+    def of(self, b: Batch) -> Tensor:  # (rows,)
         c, q, own = b.prompts.centred(b.rewards), b.prompts.index, b.prompts.std(b.rewards)
         moments = torch.stack([b.tasks.mean(b.rewards), b.tasks.mean(b.rewards**2)], 1).tolist()
         sd = c.new_tensor([self._deviation(k, new) for k, new in zip(b.tasks.keys, moments)])[b.tasks.index]
@@ -179,57 +207,84 @@ class EMAGRPO(Estimator):
         if not math.isnan(new[0]):
             old = self.memory.get(task, new)
             self.memory[task] = [self.decay * o + (1 - self.decay) * n for o, n in zip(old, new)]
-        m1, m2 = self.memory.get(task, (0., 0.))
+        m1, m2 = self.memory.get(task, (0.0, 0.0))
         return math.sqrt(max(m2 - m1**2, 1e-6))
 
-    def state_dict(self)->dict: # Of lists and numbers
+    def state_dict(self) -> dict:  # Of lists and numbers
         "The memory, ready for JSON."
         return dict(moments=[[k, *m] for k, m in self.memory.items()])
 
-    def load_state_dict(self, state:dict): # From `state_dict`, through JSON or not
+    def load_state_dict(self, state: dict):  # From `state_dict`, through JSON or not
         "Go on from a saved memory; ValueError for the state of another estimator."
-        if state.keys() != {"moments"}: raise ValueError(f"EMAGRPO keeps `moments`, the state has {', '.join(state) or 'nothing'}; load it into the estimator that saved it")
-        self.memory = {tuple(k) if isinstance(k, list) else k: m for k, *m in state["moments"]}
+        if state.keys() != {'moments'}:
+            raise ValueError(
+                f'EMAGRPO keeps `moments`, the state has {", ".join(state) or "nothing"}; load it into the estimator that saved it'
+            )
+        self.memory = {tuple(k) if isinstance(k, list) else k: m for k, *m in state['moments']}
 
 # %% ../../nbs/rl/03_advantages.ipynb #0ee48692
 class EqualShare(GRPO):
     "GRPO with the same sum of |A| for every live task of a batch, a control; the batch's total stays."
-    def of(self, b:Batch)->Tensor: # (rows,)
-        z = torch.where(live_rows(b), super().of(b), 0.)
+
+    def of(self, b: Batch) -> Tensor:  # (rows,)
+        z = torch.where(live_rows(b), super().of(b), 0.0)
         size = b.tasks.sum(z.abs())
-        factor = torch.where(size > 0, size.sum() / (size > 0).sum() / size, 1.)
+        factor = torch.where(size > 0, size.sum() / (size > 0).sum() / size, 1.0)
         return z * factor[b.tasks.index]
 
 # %% ../../nbs/rl/03_advantages.ipynb #7361e3ce
 def _harpo(
-    form:str, # "mended", "paper" or "released"
-)->Callable: # A fresh `Harpo` of that form, with a memory of its own
+    form: str,  # "mended", "paper" or "released"
+) -> Callable:  # A fresh `Harpo` of that form, with a memory of its own
     "Make the HARPO estimator of a form."
     from omnisapiens_nb.rl.harpo import Harpo, HarpoConfig
-    return Harpo({"mended": HarpoConfig, "paper": HarpoConfig.paper, "released": HarpoConfig.released}[form]())
+
+    return Harpo({'mended': HarpoConfig, 'paper': HarpoConfig.paper, 'released': HarpoConfig.released}[form]())
 
 # %% ../../nbs/rl/03_advantages.ipynb #0672caac
 ESTIMATORS = dict(
-    reinforce=Reinforce, rloo=RLOO, grpo=GRPO, dr_grpo=DrGRPO, reinforce_pp=ReinforcePlusPlus, reinforce_pp_baseline=ReinforcePlusPlusBaseline,
-    gpg=GPG, dapo=DAPO, gdpo=GDPO, ema_grpo=EMAGRPO, equal_share=EqualShare, drop_dead=DropDead,
-    harpo=partial(_harpo, "mended"), harpo_paper=partial(_harpo, "paper"), harpo_released=partial(_harpo, "released"))
+    reinforce=Reinforce,
+    rloo=RLOO,
+    grpo=GRPO,
+    dr_grpo=DrGRPO,
+    reinforce_pp=ReinforcePlusPlus,
+    reinforce_pp_baseline=ReinforcePlusPlusBaseline,
+    gpg=GPG,
+    dapo=DAPO,
+    gdpo=GDPO,
+    ema_grpo=EMAGRPO,
+    equal_share=EqualShare,
+    drop_dead=DropDead,
+    harpo=partial(_harpo, 'mended'),
+    harpo_paper=partial(_harpo, 'paper'),
+    harpo_released=partial(_harpo, 'released'),
+)
 
 # %% ../../nbs/rl/03_advantages.ipynb #12046a55
-def _kind(estimator): return repr(estimator) if hasattr(estimator, "__dataclass_fields__") else type(estimator).__name__
+def _kind(estimator):
+    return repr(estimator) if hasattr(estimator, '__dataclass_fields__') else type(estimator).__name__
+
 
 def estimator_state(
-    estimator, # With `state_dict`
-    tasks:Sequence[str], # Of the data
-)->dict: # For JSON
+    estimator,  # With `state_dict`
+    tasks: Sequence[str],  # Of the data
+) -> dict:  # For JSON
     "What a checkpoint keeps of an estimator."
     return dict(kind=_kind(estimator), tasks=sorted(tasks), state=estimator.state_dict())
 
+
 def restore_estimator(
-    estimator, # Takes the memory over
-    tasks:Sequence[str], # Of the data
-    saved:dict, # From `estimator_state`
+    estimator,  # Takes the memory over
+    tasks: Sequence[str],  # Of the data
+    saved: dict,  # From `estimator_state`
 ):
     "Go on from a checkpoint; ValueError if it is of another estimator, configuration or other tasks."
-    if saved["kind"] != _kind(estimator): raise ValueError(f"the state is of {saved['kind']}, and this run has {_kind(estimator)}; go on with the same estimator, or begin a new run")
-    if odd := sorted(set(saved["tasks"]) ^ set(tasks)): raise ValueError(f"the state is of other tasks, they differ in {', '.join(odd)}; go on with the same data, or begin a new run")
-    estimator.load_state_dict(saved["state"])
+    if saved['kind'] != _kind(estimator):
+        raise ValueError(
+            f'the state is of {saved["kind"]}, and this run has {_kind(estimator)}; go on with the same estimator, or begin a new run'
+        )
+    if odd := sorted(set(saved['tasks']) ^ set(tasks)):
+        raise ValueError(
+            f'the state is of other tasks, they differ in {", ".join(odd)}; go on with the same data, or begin a new run'
+        )
+    estimator.load_state_dict(saved['state'])

@@ -6,9 +6,10 @@
 __all__ = ['Groups', 'group_by', 'Batch', 'as_batch', 'live_prompts', 'live_rows']
 
 # %% ../../nbs/rl/02_groups.ipynb #dc7f9ae2
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,132 +18,158 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Groups:
     "Which rows belong together."
-    keys: list # One key per group
-    index: Tensor # Group of each row, (rows,)
 
-    def sum(self, x:Tensor)->Tensor: # One sum per group
+    keys: list  # One key per group
+    index: Tensor  # Group of each row, (rows,)
+
+    def sum(self, x: Tensor) -> Tensor:  # One sum per group
         "Sum of each group, missing values left out."
-        return x.new_zeros(len(self.keys)).index_add_(0, self.index, x.nan_to_num(nan=0.))
+        return x.new_zeros(len(self.keys)).index_add_(0, self.index, x.nan_to_num(nan=0.0))
 
-    def count(self, x:Tensor)->Tensor: # One count per group
+    def count(self, x: Tensor) -> Tensor:  # One count per group
         "Rows of each group that are not missing."
-        return self.sum(torch.where(x.isnan(), 0., 1.).to(x))
+        return self.sum(torch.where(x.isnan(), 0.0, 1.0).to(x))
 
-    def mean(self, x:Tensor)->Tensor: # One mean per group, NaN where all is missing
+    def mean(self, x: Tensor) -> Tensor:  # One mean per group, NaN where all is missing
         "Mean of each group, missing values left out."
         return self.sum(x) / self.count(x)
 
-    def centred(self, x:Tensor)->Tensor: # (rows,), NaN where `x` is
+    def centred(self, x: Tensor) -> Tensor:  # (rows,), NaN where `x` is
         "Values less the mean of their group."
         return x - self.mean(x)[self.index]
 
-    def std(self, x:Tensor, ddof:int=0)->Tensor: # One per group, 0 for a group too small to have one
+    def std(self, x: Tensor, ddof: int = 0) -> Tensor:  # One per group, 0 for a group too small to have one
         "Standard deviation of each group: population for `ddof` 0, sample for 1."
-        return (self.sum(self.centred(x)**2) / (self.count(x) - ddof).clamp(min=1)).sqrt()
+        return (self.sum(self.centred(x) ** 2) / (self.count(x) - ddof).clamp(min=1)).sqrt()
 
-    def extremes(self, x:Tensor)->tuple[Tensor, Tensor]: # Least and greatest, infinite the wrong way round where all is missing
+    def extremes(
+        self, x: Tensor
+    ) -> tuple[Tensor, Tensor]:  # Least and greatest, infinite the wrong way round where all is missing
         "Least and greatest value of each group."
         missing, ends = x.isnan(), x.new_full((2, len(self.keys)), math.inf)
-        low = ends[0].scatter_reduce_(0, self.index, x.masked_fill(missing, math.inf), "amin")
-        return low, (-ends[1]).scatter_reduce_(0, self.index, x.masked_fill(missing, -math.inf), "amax")
+        low = ends[0].scatter_reduce_(0, self.index, x.masked_fill(missing, math.inf), 'amin')
+        return low, (-ends[1]).scatter_reduce_(0, self.index, x.masked_fill(missing, -math.inf), 'amax')
 
-    def spread(self, x:Tensor)->Tensor: # One range per group, 0 where all is missing
+    def spread(self, x: Tensor) -> Tensor:  # One range per group, 0 where all is missing
         "Largest less smallest value of each group."
         low, high = self.extremes(x)
         return (high - low).clamp(min=0)
 
 # %% ../../nbs/rl/02_groups.ipynb #7cefeb1e
 def _group_numbers(
-    ids:Tensor, # (rows,)
-)->Groups: # Keys in their order
+    ids: Tensor,  # (rows,)
+) -> Groups:  # Keys in their order
     "Groups of ids that are numbers."
-    if ids.ndim != 1: raise ValueError(f"ids have shape {tuple(ids.shape)}, row 0 is not a number; give one id per row")
+    if ids.ndim != 1:
+        raise ValueError(f'ids have shape {tuple(ids.shape)}, row 0 is not a number; give one id per row')
     whole = len(ids) and not ids.is_floating_point() and ids.dtype != torch.bool
-    if whole: ids = ids.long()
+    if whole:
+        ids = ids.long()
     least, span = (int(ids.min()), int(ids.max()) - int(ids.min()) + 1) if whole else (0, math.inf)
     if span > 4 * len(ids):
         keys, index = torch.unique(ids, return_inverse=True)
         return Groups(keys.tolist(), index)
-    there = torch.zeros(span, dtype=torch.bool, device=ids.device) # Numbers that lie close need no sorting
+    there = torch.zeros(span, dtype=torch.bool, device=ids.device)  # Numbers that lie close need no sorting
     there[ids - least] = True
     return Groups((there.nonzero()[:, 0] + least).tolist(), (there.cumsum(0) - 1)[ids - least])
 
 # %% ../../nbs/rl/02_groups.ipynb #95f62b1b
 def group_by(
-    ids:Tensor|np.ndarray|Sequence[Hashable], # One id per row
-    device:torch.device|None=None, # Where the index is wanted
-)->Groups: # Keys and the group of each row
+    ids: Tensor | np.ndarray | Sequence[Hashable],  # One id per row
+    device: torch.device | None = None,  # Where the index is wanted
+) -> Groups:  # Keys and the group of each row
     "Groups of rows that have the same id."
-    if isinstance(ids, (list, tuple)) and ids and isinstance(ids[0], Tensor): ids = torch.stack(list(ids))
-    if isinstance(ids, np.ndarray): ids = torch.as_tensor(ids.astype(np.int64)) if ids.dtype.kind in "iu" else ids.tolist()
-    if isinstance(ids, Tensor): return _group_numbers(ids.to(device))
+    if isinstance(ids, (list, tuple)) and ids and isinstance(ids[0], Tensor):
+        ids = torch.stack(list(ids))
+    if isinstance(ids, np.ndarray):
+        ids = torch.as_tensor(ids.astype(np.int64)) if ids.dtype.kind in 'iu' else ids.tolist()
+    if isinstance(ids, Tensor):
+        return _group_numbers(ids.to(device))
     number = {k: i for i, k in enumerate(dict.fromkeys(ids))}
-    keys = [k.item() if isinstance(k, np.generic) else k for k in number] # As JSON can hold them
+    keys = [k.item() if isinstance(k, np.generic) else k for k in number]  # As JSON can hold them
     return Groups(keys, torch.tensor(list(map(number.__getitem__, ids)), dtype=torch.long, device=device))
 
 # %% ../../nbs/rl/02_groups.ipynb #ed927c8a
 @dataclass(frozen=True)
 class Batch:
     "Rewards of a batch with their groups."
-    rewards: Tensor # float64, (rows,)
-    prompts: Groups # Rows by prompt
-    tasks: Groups # Rows by task
-    task_of: Groups # Prompts by task
-    dtype: torch.dtype # Of the rewards as they came
-    unit: float = 2**-23 # Rounding of the rewards, relative: float32's unless they came as a float64 tensor
 
-    def finish(self, a:Tensor)->Tensor: # (rows,)
+    rewards: Tensor  # float64, (rows,)
+    prompts: Groups  # Rows by prompt
+    tasks: Groups  # Rows by task
+    task_of: Groups  # Prompts by task
+    dtype: torch.dtype  # Of the rewards as they came
+    unit: float = 2**-23  # Rounding of the rewards, relative: float32's unless they came as a float64 tensor
+
+    def finish(self, a: Tensor) -> Tensor:  # (rows,)
         "Advantages in the type of the rewards, 0 for rows without reward."
-        return torch.where(self.rewards.isnan(), 0., a).to(self.dtype)
+        return torch.where(self.rewards.isnan(), 0.0, a).to(self.dtype)
 
     @property
-    def whole(self)->Groups: # One group
+    def whole(self) -> Groups:  # One group
         "All rows as one group."
         return Groups([None], torch.zeros_like(self.prompts.index))
 
 # %% ../../nbs/rl/02_groups.ipynb #8dbe6d1b
 def _as_rewards(
-    rewards:Tensor|Sequence[float|None], # One per row
-)->Tensor: # Floating point, (rows,)
+    rewards: Tensor | Sequence[float | None],  # One per row
+) -> Tensor:  # Floating point, (rows,)
     "Rewards as a tensor; sequences and integers become float64, None becomes NaN."
     r = rewards if isinstance(rewards, Tensor) else torch.as_tensor(np.array(rewards, dtype=float))
-    if r.ndim != 1: raise ValueError(f"rewards have shape {tuple(r.shape)}, row 0 is not a number; give one reward per row")
+    if r.ndim != 1:
+        raise ValueError(f'rewards have shape {tuple(r.shape)}, row 0 is not a number; give one reward per row')
     return r.detach() if r.is_floating_point() else r.double()
 
 # %% ../../nbs/rl/02_groups.ipynb #b0d05a6a
 def _first(
-    wrong:Tensor, # Whether each row is wrong, (rows,)
-    message:str, # What is wrong and how to mend it, with {row}
-)->None: # Raises at the first wrong row
+    wrong: Tensor,  # Whether each row is wrong, (rows,)
+    message: str,  # What is wrong and how to mend it, with {row}
+) -> None:  # Raises at the first wrong row
     "Raise for the first row that is wrong."
-    if wrong.any(): raise ValueError(message.format(row=f"row {wrong.nonzero()[0].item()}"))
+    if wrong.any():
+        raise ValueError(message.format(row=f'row {wrong.nonzero()[0].item()}'))
 
 # %% ../../nbs/rl/02_groups.ipynb #46880b26
 def as_batch(
-    rewards:Tensor|Sequence[float|None], # One per row; NaN or None where it is missing
-    prompt_ids:Tensor|Sequence[Hashable], # Prompt of each row
-    tasks:Tensor|Sequence[Hashable], # Task of each row
-)->Batch: # Checked and grouped
+    rewards: Tensor | Sequence[float | None],  # One per row; NaN or None where it is missing
+    prompt_ids: Tensor | Sequence[Hashable],  # Prompt of each row
+    tasks: Tensor | Sequence[Hashable],  # Task of each row
+) -> Batch:  # Checked and grouped
     "Check a batch and group its rows; errors name the row."
     r, n = _as_rewards(rewards), len(rewards)
-    if not n: raise ValueError("empty batch: row 0 is missing; skip a step that has no rollouts")
-    for name, ids in (("prompt_ids", prompt_ids), ("tasks", tasks)):
-        if len(ids) != n: raise ValueError(f"{len(ids)} {name} for {n} rewards: row {min(n, len(ids))} has no partner; give one per reward")
-    _first(r.isinf(), "{row}: the reward is infinite; make it finite, or NaN where it cannot be computed")
+    if not n:
+        raise ValueError('empty batch: row 0 is missing; skip a step that has no rollouts')
+    for name, ids in (('prompt_ids', prompt_ids), ('tasks', tasks)):
+        if len(ids) != n:
+            raise ValueError(
+                f'{len(ids)} {name} for {n} rewards: row {min(n, len(ids))} has no partner; give one per reward'
+            )
+    _first(r.isinf(), '{row}: the reward is infinite; make it finite, or NaN where it cannot be computed')
     prompts, by_task = group_by(prompt_ids, r.device), group_by(tasks, r.device)
-    for name, g in (("prompt", prompts), ("task", by_task)):
-        if None in g.keys: _first(g.index == g.keys.index(None), "{row}: " + f"no {name}; give every row its {name} id")
+    for name, g in (('prompt', prompts), ('task', by_task)):
+        if None in g.keys:
+            _first(g.index == g.keys.index(None), '{row}: ' + f'no {name}; give every row its {name} id')
     first = torch.zeros(len(prompts.keys), dtype=torch.long, device=r.device)
     first[prompts.index] = by_task.index
-    _first(first[prompts.index] != by_task.index, "{row}: its prompt has rows of another task; give prompts of two tasks two ids")
+    _first(
+        first[prompts.index] != by_task.index,
+        '{row}: its prompt has rows of another task; give prompts of two tasks two ids',
+    )
     exact = isinstance(rewards, Tensor) and rewards.dtype == torch.float64
-    return Batch(r.double(), prompts, by_task, Groups(by_task.keys, first), r.dtype, torch.finfo(torch.float64).eps if exact else 2**-23)
+    return Batch(
+        r.double(),
+        prompts,
+        by_task,
+        Groups(by_task.keys, first),
+        r.dtype,
+        torch.finfo(torch.float64).eps if exact else 2**-23,
+    )
 
 # %% ../../nbs/rl/02_groups.ipynb #4159373e
 def live_prompts(
-    batch:Batch, # Rewards and their groups
-    tolerance:float=1e-6, # Range of a dead group, relative to its task's
-)->Tensor: # Whether each prompt's rewards differ, (prompts,)
+    batch: Batch,  # Rewards and their groups
+    tolerance: float = 1e-6,  # Range of a dead group, relative to its task's
+) -> Tensor:  # Whether each prompt's rewards differ, (prompts,)
     "Prompts whose rewards differ by more than rounding."
     low, high = batch.prompts.extremes(batch.rewards)
     least, most = batch.task_of.extremes(low)[0], batch.task_of.extremes(high)[1]
@@ -151,7 +178,7 @@ def live_prompts(
 
 # %% ../../nbs/rl/02_groups.ipynb #65e90ad2
 def live_rows(
-    batch:Batch, # Rewards and their groups
-)->Tensor: # (rows,)
+    batch: Batch,  # Rewards and their groups
+) -> Tensor:  # (rows,)
     "Rows that have a reward and whose prompt is live."
     return live_prompts(batch)[batch.prompts.index] & ~batch.rewards.isnan()

@@ -7,29 +7,32 @@ __all__ = ['OPEN', 'ABLATIONS', 'reference', 'modulation', 'Average', 'HarpoConf
            'Memory', 'HarpoStep', 'remembered', 'smoothed', 'task_factors', 'step_scale', 'Harpo']
 
 # %% ../../nbs/rl/06_harpo.ipynb #4aacb961
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
-import math
+
 import torch
 from torch import Tensor
+
 from .groups import Batch, Groups, as_batch, live_prompts
 
 # %% ../../nbs/rl/06_harpo.ipynb #22fc80c5
 def reference(
-    p:Tensor, # Contribution of each member, NaN to leave it out, (members,)
-    sets:Groups, # Which members make up each set
-    kind:str="geometric", # Or "arithmetic", or "unit"
-)->Tensor: # One reference per set
+    p: Tensor,  # Contribution of each member, NaN to leave it out, (members,)
+    sets: Groups,  # Which members make up each set
+    kind: str = 'geometric',  # Or "arithmetic", or "unit"
+) -> Tensor:  # One reference per set
     "What the contributions of a set are compared with (HARPO, section 3, step 2)."
-    if kind == "geometric": return sets.mean(p.log()).exp()
-    return sets.mean(p) if kind == "arithmetic" else torch.ones_like(sets.mean(p))
+    if kind == 'geometric':
+        return sets.mean(p.log()).exp()
+    return sets.mean(p) if kind == 'arithmetic' else torch.ones_like(sets.mean(p))
 
 # %% ../../nbs/rl/06_harpo.ipynb #d4131d52
 def modulation(
-    p:Tensor, # Contribution of each member, NaN to leave it out, (members,)
-    sets:Groups, # Which members make up each set
-    kind:str="geometric", # The reference
-)->Tensor: # One factor per member, NaN where `p` is
+    p: Tensor,  # Contribution of each member, NaN to leave it out, (members,)
+    sets: Groups,  # Which members make up each set
+    kind: str = 'geometric',  # The reference
+) -> Tensor:  # One factor per member, NaN where `p` is
     "Reference over contribution (HARPO, section 3, step 3)."
     return reference(p, sets, kind)[sets.index] / p
 
@@ -37,94 +40,109 @@ def modulation(
 @dataclass
 class Average:
     "An exponential moving average and how many values it has seen."
-    value: float = 0. # Average so far
-    seen: int = 0 # Values so far
 
-    def update(self,
-        x:float, # New value
-        beta:float, # Weight of the past
-        start:str, # "zero", "first" or "corrected"
-    )->float: # The new average
+    value: float = 0.0  # Average so far
+    seen: int = 0  # Values so far
+
+    def update(
+        self,
+        x: float,  # New value
+        beta: float,  # Weight of the past
+        start: str,  # "zero", "first" or "corrected"
+    ) -> float:  # The new average
         "Take one step towards a value."
         self.seen += 1
         rate = 1 - beta
-        if self.seen == 1 and start == "first": rate = 1.
-        if start == "corrected": rate /= 1 - beta**self.seen
+        if self.seen == 1 and start == 'first':
+            rate = 1.0
+        if start == 'corrected':
+            rate /= 1 - beta**self.seen
         self.value += rate * (x - self.value)
         return self.value
 
 # %% ../../nbs/rl/06_harpo.ipynb #3fbdd24a
-OPEN = (0., math.inf) # A clamp that nothing meets
+OPEN = (0.0, math.inf)  # A clamp that nothing meets
 
 # %% ../../nbs/rl/06_harpo.ipynb #053c6dd0
 @dataclass(frozen=True)
 class HarpoConfig:
     "What tells the forms of HARPO apart; the defaults are the mended form."
-    reference: str = "geometric" # Of a set of contributions: "geometric", "arithmetic" or "unit"
-    sample_level: bool = True # Modulate prompts as well as tasks
-    beta_contribution: float = .95 # Inertia of the task contribution
-    beta_factor: float = .95 # Inertia of the task factor
-    inertia: str = "level" # What the second average holds: the "level" of a task or its "factor"
-    start: str = "corrected" # Of the averages: "zero", "first" or "corrected"
-    live_only: bool = True # Leave dead groups out of references; else floor them at `eps`
-    rescale: bool = True # Keep the mean size of the advantages
-    minmax: bool = False # Scale rewards over the batch; a group of one keeps its own
-    task_clamp: tuple[float, float] = (.5, 4.) # Least and greatest task factor
-    sample_clamp: tuple[float, float] = (.5, 3.) # Least and greatest sample factor
-    eps: float = 1e-6 # Range of a dead group relative to its task's; released: floor of deviations and contributions
+
+    reference: str = 'geometric'  # Of a set of contributions: "geometric", "arithmetic" or "unit"
+    sample_level: bool = True  # Modulate prompts as well as tasks
+    beta_contribution: float = 0.95  # Inertia of the task contribution
+    beta_factor: float = 0.95  # Inertia of the task factor
+    inertia: str = 'level'  # What the second average holds: the "level" of a task or its "factor"
+    start: str = 'corrected'  # Of the averages: "zero", "first" or "corrected"
+    live_only: bool = True  # Leave dead groups out of references; else floor them at `eps`
+    rescale: bool = True  # Keep the mean size of the advantages
+    minmax: bool = False  # Scale rewards over the batch; a group of one keeps its own
+    task_clamp: tuple[float, float] = (0.5, 4.0)  # Least and greatest task factor
+    sample_clamp: tuple[float, float] = (0.5, 3.0)  # Least and greatest sample factor
+    eps: float = 1e-6  # Range of a dead group relative to its task's; released: floor of deviations and contributions
 
     def __post_init__(self):
-        for name, known in dict(reference=("geometric", "arithmetic", "unit"), inertia=("level", "factor"), start=("zero", "first", "corrected")).items():
-            if getattr(self, name) not in known: raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+        for name, known in dict(
+            reference=('geometric', 'arithmetic', 'unit'),
+            inertia=('level', 'factor'),
+            start=('zero', 'first', 'corrected'),
+        ).items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name}={getattr(self, name)!r} is none of {", ".join(known)}')
 
     @classmethod
-    def released(cls)->"HarpoConfig": # Reproduces the recorded numbers
+    def released(cls) -> 'HarpoConfig':  # Reproduces the recorded numbers
         "The code that the authors of arXiv 2602.10635 released."
-        return cls(inertia="factor", start="zero", live_only=False, rescale=False, minmax=True)
+        return cls(inertia='factor', start='zero', live_only=False, rescale=False, minmax=True)
 
     @classmethod
-    def paper(cls)->"HarpoConfig": # No clamps, no scaling
+    def paper(cls) -> 'HarpoConfig':  # No clamps, no scaling
         "The equations of arXiv 2602.10635, section 3, read plainly."
-        return cls(inertia="factor", start="first", rescale=False, task_clamp=OPEN, sample_clamp=OPEN)
+        return cls(inertia='factor', start='first', rescale=False, task_clamp=OPEN, sample_clamp=OPEN)
 
 # %% ../../nbs/rl/06_harpo.ipynb #8a5a5277
 ABLATIONS = dict(
-    harpo=dict(), no_sample_level=dict(sample_level=False), no_inertia=dict(beta_contribution=0., beta_factor=0.),
-    arithmetic=dict(reference="arithmetic"), naive_density=dict(reference="unit", beta_factor=0.)) # Over `HarpoConfig.released()`
+    harpo=dict(),
+    no_sample_level=dict(sample_level=False),
+    no_inertia=dict(beta_contribution=0.0, beta_factor=0.0),
+    arithmetic=dict(reference='arithmetic'),
+    naive_density=dict(reference='unit', beta_factor=0.0),
+)  # Over `HarpoConfig.released()`
 
 # %% ../../nbs/rl/06_harpo.ipynb #60aa9628
 def normalised(
-    batch:Batch, # Rewards and their groups
-    live:Tensor, # Whether each prompt is live, (prompts,)
-    c:HarpoConfig, # The form
-)->Tensor: # (rows,), NaN where the reward is missing
+    batch: Batch,  # Rewards and their groups
+    live: Tensor,  # Whether each prompt is live, (prompts,)
+    c: HarpoConfig,  # The form
+) -> Tensor:  # (rows,), NaN where the reward is missing
     "Group-normalised advantages in the conventions of a form."
     r, index = batch.rewards, batch.prompts.index
     if c.minmax:
         low, high = batch.whole.extremes(r)
-        r = (r - low) / (high - low) if high > low else 0. * r
+        r = (r - low) / (high - low) if high > low else 0.0 * r
     z = batch.prompts.centred(r)
-    sd = batch.prompts.mean(z**2).sqrt() # Population deviation
+    sd = batch.prompts.mean(z**2).sqrt()  # Population deviation
     z = z / (sd if c.live_only else sd.clamp(min=c.eps))[index]
-    if c.live_only: return torch.where(live[index] | r.isnan(), z, 0.)
+    if c.live_only:
+        return torch.where(live[index] | r.isnan(), z, 0.0)
     return torch.where(batch.prompts.count(r)[index] == 1, r, z) if c.minmax else z
 
 # %% ../../nbs/rl/06_harpo.ipynb #ec9c6dfb
 def clamped(
-    s:Tensor, # Factors, NaN for none
-    bounds:tuple[float, float], # Least and greatest
-)->tuple[Tensor, int]: # Factors within the bounds, and how many met one
+    s: Tensor,  # Factors, NaN for none
+    bounds: tuple[float, float],  # Least and greatest
+) -> tuple[Tensor, int]:  # Factors within the bounds, and how many met one
     "Factors within their bounds, 1 where there is none, and how many met a bound."
     low, high = bounds
-    return s.nan_to_num(nan=1.).clamp(low, high), int(((s <= low) | (s >= high)).sum())
+    return s.nan_to_num(nan=1.0).clamp(low, high), int(((s <= low) | (s >= high)).sum())
 
 # %% ../../nbs/rl/06_harpo.ipynb #145efcf9
 def sample_factors(
-    z:Tensor, # Normalised advantages, (rows,)
-    batch:Batch, # Rewards and their groups
-    live:Tensor, # Whether each prompt is live, (prompts,)
-    c:HarpoConfig, # The form
-)->tuple[Tensor, int]: # Factor of each prompt, and how many met the clamp
+    z: Tensor,  # Normalised advantages, (rows,)
+    batch: Batch,  # Rewards and their groups
+    live: Tensor,  # Whether each prompt is live, (prompts,)
+    c: HarpoConfig,  # The form
+) -> tuple[Tensor, int]:  # Factor of each prompt, and how many met the clamp
     "Modulation of prompts within their task (HARPO, section 3, sample level)."
     p, sets = batch.prompts.mean(z.abs()), batch.task_of
     p = p.masked_fill(~live, math.nan) if c.live_only else p.clamp(min=c.eps)
@@ -135,82 +153,95 @@ def sample_factors(
 @dataclass
 class Memory:
     "What is remembered of a task."
-    contribution: Average = field(default_factory=Average) # Of its contribution
-    smoothed: Average = field(default_factory=Average) # Of its level or its factor, see `HarpoConfig.inertia`
+
+    contribution: Average = field(default_factory=Average)  # Of its contribution
+    smoothed: Average = field(default_factory=Average)  # Of its level or its factor, see `HarpoConfig.inertia`
 
 # %% ../../nbs/rl/06_harpo.ipynb #53d69ca0
 @dataclass(frozen=True)
 class HarpoStep:
     "What HARPO gives for a batch: advantages = grpo * sample_factor * task_factor * scale."
-    advantages: Tensor # One per row
-    task_factor: dict[Hashable, float] # Of each task in the batch
-    sample_factor: Tensor # Of each row's prompt
-    scale: float # One number for the batch, 1 in the released and the paper form
-    contribution: dict[Hashable, float] # Of each task, in this batch alone
-    share: dict[Hashable, float] # Of the sum of absolute advantages, of each task
-    task_clamped: int # Task factors that met their clamp
-    sample_clamped: int # Prompts whose factor met its clamp
+
+    advantages: Tensor  # One per row
+    task_factor: dict[Hashable, float]  # Of each task in the batch
+    sample_factor: Tensor  # Of each row's prompt
+    scale: float  # One number for the batch, 1 in the released and the paper form
+    contribution: dict[Hashable, float]  # Of each task, in this batch alone
+    share: dict[Hashable, float]  # Of the sum of absolute advantages, of each task
+    task_clamped: int  # Task factors that met their clamp
+    sample_clamped: int  # Prompts whose factor met its clamp
 
 # %% ../../nbs/rl/06_harpo.ipynb #e8697192
 def remembered(
-    memory:dict[Hashable, Memory], # Of each task met so far; moves on
-    p:dict[Hashable, float], # Contribution of each task in the batch, NaN where it is missing
-    c:HarpoConfig, # The form
-)->Tensor: # Smoothed contribution of each task, NaN where it is nothing
+    memory: dict[Hashable, Memory],  # Of each task met so far; moves on
+    p: dict[Hashable, float],  # Contribution of each task in the batch, NaN where it is missing
+    c: HarpoConfig,  # The form
+) -> Tensor:  # Smoothed contribution of each task, NaN where it is nothing
     "Inertia of the contributions (HARPO, section 3, step 4)."
-    known = {k: x for k, x in p.items() if not math.isnan(x)} # A task without any reward is as good as absent
-    for k, x in known.items(): # A few tasks, not the rollouts
-        a = memory.setdefault(k, Memory(smoothed=Average(float(c.reference == "arithmetic")))).contribution
+    known = {k: x for k, x in p.items() if not math.isnan(x)}  # A task without any reward is as good as absent
+    for k, x in known.items():  # A few tasks, not the rollouts
+        a = memory.setdefault(k, Memory(smoothed=Average(float(c.reference == 'arithmetic')))).contribution
         a.update(x, c.beta_contribution, c.start)
-        if not c.live_only: a.value = max(a.value, c.eps)
-    return torch.tensor([memory[k].contribution.value or math.nan if k in known else math.nan for k in p], dtype=torch.float64)
+        if not c.live_only:
+            a.value = max(a.value, c.eps)
+    return torch.tensor(
+        [memory[k].contribution.value or math.nan if k in known else math.nan for k in p], dtype=torch.float64
+    )
 
 # %% ../../nbs/rl/06_harpo.ipynb #ae643626
 def smoothed(
-    memory:dict[Hashable, Memory], # Of each task met so far; moves on
-    keys:Sequence[Hashable], # Tasks of the batch
-    x:Tensor, # Level or factor of each, NaN where there is none
-    c:HarpoConfig, # The form
-)->Tensor: # Smoothed, NaN where `x` is
+    memory: dict[Hashable, Memory],  # Of each task met so far; moves on
+    keys: Sequence[Hashable],  # Tasks of the batch
+    x: Tensor,  # Level or factor of each, NaN where there is none
+    c: HarpoConfig,  # The form
+) -> Tensor:  # Smoothed, NaN where `x` is
     "Inertia of the levels or the factors (HARPO, section 3, step 4)."
-    to, back = (torch.clone, torch.clone) if c.reference == "arithmetic" else (torch.log, torch.exp)
-    new = [v if math.isnan(v) else memory[k].smoothed.update(v, c.beta_factor, c.start) for k, v in zip(keys, to(x).tolist())]
+    to, back = (torch.clone, torch.clone) if c.reference == 'arithmetic' else (torch.log, torch.exp)
+    new = [
+        v if math.isnan(v) else memory[k].smoothed.update(v, c.beta_factor, c.start)
+        for k, v in zip(keys, to(x).tolist())
+    ]
     return back(torch.tensor(new, dtype=x.dtype))
 
 # %% ../../nbs/rl/06_harpo.ipynb #975d256f
 def task_factors(
-    memory:dict[Hashable, Memory], # Of each task met so far; moves on
-    p:dict[Hashable, float], # Contribution of each task in the batch
-    c:HarpoConfig, # The form
-)->tuple[Tensor, int]: # Factor of each task, and how many met the clamp
+    memory: dict[Hashable, Memory],  # Of each task met so far; moves on
+    p: dict[Hashable, float],  # Contribution of each task in the batch
+    c: HarpoConfig,  # The form
+) -> tuple[Tensor, int]:  # Factor of each task, and how many met the clamp
     "Modulation of tasks within the batch (HARPO, section 3, task level)."
     x, batch = remembered(memory, p, c), Groups([None], torch.zeros(len(p), dtype=torch.long))
-    if c.inertia == "level": s = modulation(smoothed(memory, p, x, c), batch, c.reference)
-    else: s = smoothed(memory, p, modulation(x, batch, c.reference), c)
+    if c.inertia == 'level':
+        s = modulation(smoothed(memory, p, x, c), batch, c.reference)
+    else:
+        s = smoothed(memory, p, modulation(x, batch, c.reference), c)
     return clamped(s, c.task_clamp)
 
 # %% ../../nbs/rl/06_harpo.ipynb #ae9bb9c2
 def step_scale(
-    z:Tensor, # Advantages before modulation, (rows,)
-    a:Tensor, # Advantages after it, (rows,)
-)->float: # What keeps the mean size; 1 where all advantages are zero
+    z: Tensor,  # Advantages before modulation, (rows,)
+    a: Tensor,  # Advantages after it, (rows,)
+) -> float:  # What keeps the mean size; 1 where all advantages are zero
     "The factor that gives modulated advantages their former mean size."
     before, after = z.abs().nansum(), a.abs().nansum()
-    return (before / after).item() if after > 0 else 1.
+    return (before / after).item() if after > 0 else 1.0
 
 # %% ../../nbs/rl/06_harpo.ipynb #c4b79fe7
 class Harpo:
     "HARPO: advantages modulated by prompt and by task, with inertia (arXiv 2602.10635, section 3)."
-    def __init__(self,
-        config:HarpoConfig|None=None, # The form; mended where None
+
+    def __init__(
+        self,
+        config: HarpoConfig | None = None,  # The form; mended where None
     ):
         self.config, self.memory = config or HarpoConfig(), {}
 
-    def __call__(self,
-        rewards:Tensor|Sequence[float|None], # One per row
-        prompt_ids:Tensor|Sequence[Hashable], # Prompt of each row
-        tasks:Tensor|Sequence[Hashable], # Task of each row
-    )->HarpoStep: # Advantages and what made them
+    def __call__(
+        self,
+        rewards: Tensor | Sequence[float | None],  # One per row
+        prompt_ids: Tensor | Sequence[Hashable],  # Prompt of each row
+        tasks: Tensor | Sequence[Hashable],  # Task of each row
+    ) -> HarpoStep:  # Advantages and what made them
         "Advantages of a batch; the memory moves on by one step."
         b, c = as_batch(rewards, prompt_ids, tasks), self.config
         live, table = live_prompts(b, c.eps), lambda x: dict(zip(b.tasks.keys, x.tolist()))
@@ -220,20 +251,32 @@ class Harpo:
         by_task, task_clamped = task_factors(self.memory, p, c)
         by_row = by_prompt[b.prompts.index]
         a = z * by_row * by_task.to(z.device)[b.tasks.index]
-        scale, size = step_scale(z, a) if c.rescale else 1., b.tasks.sum(a.abs())
-        share = table(size / (size.sum() if size.any() else 1.))
-        return HarpoStep(b.finish(a * scale), table(by_task), by_row.to(b.dtype), scale, p, share, task_clamped, sample_clamped)
+        scale, size = step_scale(z, a) if c.rescale else 1.0, b.tasks.sum(a.abs())
+        share = table(size / (size.sum() if size.any() else 1.0))
+        return HarpoStep(
+            b.finish(a * scale), table(by_task), by_row.to(b.dtype), scale, p, share, task_clamped, sample_clamped
+        )
 
-    def _form(self): return {k: repr(v) for k, v in asdict(self.config).items()}
+    def _form(self):
+        return {k: repr(v) for k, v in asdict(self.config).items()}
 
-    def state_dict(self)->dict: # Of text, lists and numbers
+    def state_dict(self) -> dict:  # Of text, lists and numbers
         "The memory and the configuration it was gathered under, ready for JSON."
-        values = lambda average: [average.value, average.seen]
-        return dict(config=self._form(), tasks=[[k, values(m.contribution), values(m.smoothed)] for k, m in self.memory.items()])
 
-    def load_state_dict(self, state:dict): # From `state_dict`, through JSON or not
+        def values(average):
+            return [average.value, average.seen]
+
+        return dict(
+            config=self._form(), tasks=[[k, values(m.contribution), values(m.smoothed)] for k, m in self.memory.items()]
+        )
+
+    def load_state_dict(self, state: dict):  # From `state_dict`, through JSON or not
         "Go on from a saved memory; ValueError for one of another configuration."
-        theirs = state.get("config", {})
-        if differ := [f"{k} {theirs.get(k)} there, {v} here" for k, v in self._form().items() if theirs.get(k) != v]:
-            raise ValueError(f"the state was saved under another configuration: {'; '.join(differ)}. Load it into an estimator of that configuration, or start a new one")
-        self.memory = {tuple(k) if isinstance(k, list) else k: Memory(Average(*p), Average(*s)) for k, p, s in state["tasks"]}
+        theirs = state.get('config', {})
+        if differ := [f'{k} {theirs.get(k)} there, {v} here' for k, v in self._form().items() if theirs.get(k) != v]:
+            raise ValueError(
+                f'the state was saved under another configuration: {"; ".join(differ)}. Load it into an estimator of that configuration, or start a new one'
+            )
+        self.memory = {
+            tuple(k) if isinstance(k, list) else k: Memory(Average(*p), Average(*s)) for k, p, s in state['tasks']
+        }

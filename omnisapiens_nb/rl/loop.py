@@ -8,12 +8,14 @@ __all__ = ['EstimatorName', 'token_logps', 'surrogate', 'kl_estimate', 'known_es
            'train_rl']
 
 # %% ../../nbs/rl/11_loop.ipynb #f7f75aa7
+import copy
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-import copy, math, os
 from pathlib import Path
 from typing import Annotated, Literal
-import numpy as np
+
 import pandas as pd
 import torch
 import torch.distributed as dist
@@ -21,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from torch import Tensor, nn
 from tqdm.auto import trange
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
 from ..atlas.media import MediaError
 from ..evaluation.answers import parse_response
 from .advantages import ESTIMATORS
@@ -33,151 +36,174 @@ from ..sft.warmstart import load_checkpoint, save_checkpoint
 
 # %% ../../nbs/rl/11_loop.ipynb #03b7aa11
 def token_logps(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Any size
-    processor:OmniProcessor, # Its processor
-    examples:list[Example], # Prompt of each rollout
-    completions:list[list[int]], # Token ids of each rollout
-)->tuple[Tensor, Tensor]: # Log-probabilities and mask, both (rollouts, tokens)
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
+    processor: OmniProcessor,  # Its processor
+    examples: list[Example],  # Prompt of each rollout
+    completions: list[list[int]],  # Token ids of each rollout
+) -> tuple[Tensor, Tensor]:  # Log-probabilities and mask, both (rollouts, tokens)
     "Log-probability of each completion token, with the prompt's sound and pictures in the forward pass."
     batch, labels = processor.collate(examples, completions)
     longest = max(map(len, completions))
-    logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, -longest-1:-1].float()
+    logits = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, -longest - 1 : -1].float()
     labels = labels[:, -longest:].to(model.device)
     logps = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     return logps, labels >= 0
 
 # %% ../../nbs/rl/11_loop.ipynb #7a8b9f1c
 def surrogate(
-    logps:Tensor, # Under the policy, (rollouts, tokens)
-    old:Tensor, # When sampled, (rollouts, tokens)
-    advantages:Tensor, # (rollouts,)
-    mask:Tensor, # 1 on the completion, (rollouts, tokens)
-    clip:float = .2, # Largest change of the ratio that still pays
-    total:int|None = None, # Rollouts of the step, if some with advantage 0 are left out
-)->Tensor: # Scalar loss
+    logps: Tensor,  # Under the policy, (rollouts, tokens)
+    old: Tensor,  # When sampled, (rollouts, tokens)
+    advantages: Tensor,  # (rollouts,)
+    mask: Tensor,  # 1 on the completion, (rollouts, tokens)
+    clip: float = 0.2,  # Largest change of the ratio that still pays
+    total: int | None = None,  # Rollouts of the step, if some with advantage 0 are left out
+) -> Tensor:  # Scalar loss
     "GRPO's clipped surrogate (DeepSeekMath, arXiv 2402.03300, §4.1)."
     ratio, a = (logps - old).exp(), advantages[:, None].to(logps)
-    gain = torch.minimum(ratio*a, ratio.clamp(1 - clip, 1 + clip)*a) * mask
+    gain = torch.minimum(ratio * a, ratio.clamp(1 - clip, 1 + clip) * a) * mask
     return -(gain.sum(1) / mask.sum(1)).sum() / (total or len(a))
 
 # %% ../../nbs/rl/11_loop.ipynb #e2220125
 def kl_estimate(
-    logps:Tensor, # Under the policy, (rollouts, tokens)
-    reference:Tensor, # Under the reference, (rollouts, tokens)
-    mask:Tensor, # 1 on the completion, (rollouts, tokens)
-    total:int|None = None, # Rollouts of the step, if some are left out
-)->Tensor: # Scalar
+    logps: Tensor,  # Under the policy, (rollouts, tokens)
+    reference: Tensor,  # Under the reference, (rollouts, tokens)
+    mask: Tensor,  # 1 on the completion, (rollouts, tokens)
+    total: int | None = None,  # Rollouts of the step, if some are left out
+) -> Tensor:  # Scalar
     "Mean over tokens, then rollouts, of the KL estimate of GRPO (DeepSeekMath, arXiv 2402.03300, equation 4)."
     d = reference - logps
     return ((d.exp() - d - 1) * mask).sum(1).div(mask.sum(1)).sum() / (total or len(logps))
 
 # %% ../../nbs/rl/11_loop.ipynb #a7ca0cc1
 def known_estimator(
-    name:str, # As a recipe gives it
-)->str: # The same
+    name: str,  # As a recipe gives it
+) -> str:  # The same
     "A key of `ESTIMATORS`; ValueError if it is none."
-    if name not in ESTIMATORS: raise ValueError(f'no estimator is called {name!r}; choose from {", ".join(ESTIMATORS)}')
+    if name not in ESTIMATORS:
+        raise ValueError(f'no estimator is called {name!r}; choose from {", ".join(ESTIMATORS)}')
     return name
+
 
 EstimatorName = Annotated[str, AfterValidator(known_estimator)]
 
+
 class RLConfig(BaseModel):
     "Settings of the RL loop."
+
     model_config = ConfigDict(extra='forbid', frozen=True)
-    estimator:EstimatorName = 'harpo_released' # A key of `ESTIMATORS`
-    harpo:dict = {} # Fields of `HarpoConfig` to set otherwise than the estimator's form has them, for ablations
-    steps:int = Field(100, gt=0) # Batches of rollouts
-    prompts:int = Field(16, gt=0) # Prompts per step
-    rollouts:int = Field(5, gt=1) # Completions per prompt
-    mini_batch:int = Field(16, gt=0) # Prompts per update
-    epochs:int = Field(1, gt=0) # Times that a step's rollouts are used
-    accumulate:int = Field(1, gt=0) # Parts in which an update is run, to save memory
-    max_new_tokens:int = Field(48, gt=0) # Longest completion
-    lr:float = Field(2e-4, gt=0) # Learning rate, constant
-    clip:float = Field(.2, gt=0) # Of the ratio
-    beta:float = Field(0., ge=0) # Weight of the KL term against the start
-    max_grad_norm:float = Field(1., gt=0) # Largest gradient norm
-    recipe:Literal['harpo', 'grpo'] = 'harpo' # Reward recipe, see `rl.rewards.score`
-    shuffle_rewards:bool = False # Control: rewards of the step in random order
-    seed:int = 0 # Of prompts and sampling
-    save_every:int = Field(25, gt=0) # Steps between checkpoints
+    estimator: EstimatorName = 'harpo_released'  # A key of `ESTIMATORS`
+    harpo: dict = {}  # Fields of `HarpoConfig` to set otherwise than the estimator's form has them, for ablations
+    steps: int = Field(100, gt=0)  # Batches of rollouts
+    prompts: int = Field(16, gt=0)  # Prompts per step
+    rollouts: int = Field(5, gt=1)  # Completions per prompt
+    mini_batch: int = Field(16, gt=0)  # Prompts per update
+    epochs: int = Field(1, gt=0)  # Times that a step's rollouts are used
+    accumulate: int = Field(1, gt=0)  # Parts in which an update is run, to save memory
+    max_new_tokens: int = Field(48, gt=0)  # Longest completion
+    lr: float = Field(2e-4, gt=0)  # Learning rate, constant
+    clip: float = Field(0.2, gt=0)  # Of the ratio
+    beta: float = Field(0.0, ge=0)  # Weight of the KL term against the start
+    max_grad_norm: float = Field(1.0, gt=0)  # Largest gradient norm
+    recipe: Literal['harpo', 'grpo'] = 'harpo'  # Reward recipe, see `rl.rewards.score`
+    shuffle_rewards: bool = False  # Control: rewards of the step in random order
+    seed: int = 0  # Of prompts and sampling
+    save_every: int = Field(25, gt=0)  # Steps between checkpoints
 
     @model_validator(mode='after')
     def _makes(self):
         self.make_estimator()
         return self
 
-    def make_estimator(self): # See `ESTIMATORS`
+    def make_estimator(self):  # See `ESTIMATORS`
         "The estimator with an empty memory; ValueError if it has no field that is to be set."
         made = ESTIMATORS[self.estimator]()
-        if not self.harpo: return made
+        if not self.harpo:
+            return made
         known = [f.name for f in fields(made.config)] if isinstance(made, Harpo) else []
-        if odd := self.harpo.keys() - known: raise ValueError(f'{self.estimator} has no {", ".join(sorted(odd))} to set; its fields are {", ".join(known) or "none"}')
+        if odd := self.harpo.keys() - known:
+            raise ValueError(
+                f'{self.estimator} has no {", ".join(sorted(odd))} to set; its fields are {", ".join(known) or "none"}'
+            )
         return Harpo(replace(made.config, **self.harpo))
 
 # %% ../../nbs/rl/11_loop.ipynb #9d8bd8de
 @dataclass(frozen=True)
 class Ranks:
     "The processes of a run; one where `torchrun` did not start it."
-    rank:int = 0 # Number of this one
-    count:int = 1 # How many
 
-    def share(self,
-        rows:list, # The same in every process
-    )->list: # Contiguous part of this process
+    rank: int = 0  # Number of this one
+    count: int = 1  # How many
+
+    def share(
+        self,
+        rows: list,  # The same in every process
+    ) -> list:  # Contiguous part of this process
         "What this process takes of a list."
-        return rows[self.rank*len(rows)//self.count:(self.rank + 1)*len(rows)//self.count]
+        return rows[self.rank * len(rows) // self.count : (self.rank + 1) * len(rows) // self.count]
 
-    def gather(self,
-        rows:list, # Of this process, plain objects
-    )->list: # Of all, in the order of the processes
+    def gather(
+        self,
+        rows: list,  # Of this process, plain objects
+    ) -> list:  # Of all, in the order of the processes
         "One list of what all have."
-        if self.count == 1: return rows
-        parts = [None]*self.count
+        if self.count == 1:
+            return rows
+        parts = [None] * self.count
         dist.all_gather_object(parts, rows)
         return [row for part in parts for row in part]
 
-    def add_gradients(self,
-        parameters:list[nn.Parameter], # The same in every process
+    def add_gradients(
+        self,
+        parameters: list[nn.Parameter],  # The same in every process
     ):
         "Sum gradients over processes; a weight that got none anywhere keeps none."
-        if self.count == 1: return
+        if self.count == 1:
+            return
         has = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
         dist.all_reduce(has, dist.ReduceOp.MAX)
         for p in (p for p, any_ in zip(parameters, has.tolist()) if any_):
-            if p.grad is None: p.grad = torch.zeros_like(p)
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
             dist.all_reduce(p.grad)
 
 # %% ../../nbs/rl/11_loop.ipynb #113747a6
-def join_ranks()->Ranks:
+def join_ranks() -> Ranks:
     "The processes that `torchrun` started, once they have met; one where it started none."
-    if 'RANK' not in os.environ: return Ranks()
-    if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    if not dist.is_initialized(): dist.init_process_group()
+    if 'RANK' not in os.environ:
+        return Ranks()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    if not dist.is_initialized():
+        dist.init_process_group()
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 # %% ../../nbs/rl/11_loop.ipynb #c83d0e78
 def readable(
-    examples:Examples, # Prompts to draw from
-    rows:list[int], # Positions in them
-)->tuple[list[int], dict[str, str]]: # Those that can be read, and what is wrong with the others by id
+    examples: Examples,  # Prompts to draw from
+    rows: list[int],  # Positions in them
+) -> tuple[list[int], dict[str, str]]:  # Those that can be read, and what is wrong with the others by id
     "Encode rows, and set aside those whose media fail."
     good, skipped = [], {}
     for i in rows:
-        try: examples[i]
-        except MediaError as e: skipped[examples.atlas.columns('id')['id'][examples.rows[i]]] = str(e)
-        else: good.append(i)
+        try:
+            examples[i]
+        except MediaError as e:
+            skipped[examples.atlas.columns('id')['id'][examples.rows[i]]] = str(e)
+        else:
+            good.append(i)
     return good, skipped
 
 # %% ../../nbs/rl/11_loop.ipynb #dff7bc5c
 def roll_out(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # The policy
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Prompts to draw from
-    config:RLConfig, # Settings
-    step:int, # Names the batch
-    ranks:Ranks = Ranks(), # Each samples its share
-)->tuple[list[Example], list[int], list[list[int]], dict[str, str]]: # Of each rollout: its example, its prompt's number, its token ids; and the prompts skipped
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # The policy
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Prompts to draw from
+    config: RLConfig,  # Settings
+    step: int,  # Names the batch
+    ranks: Ranks = Ranks(),  # Each samples its share
+) -> tuple[
+    list[Example], list[int], list[list[int]], dict[str, str]
+]:  # Of each rollout: its example, its prompt's number, its token ids; and the prompts skipped
     "Sample `rollouts` completions for each of `prompts` prompts of one modality signature."
     drawn = list(enumerate(draw_batch(examples, config.prompts, 'rl', config.seed, step)))
     mine = ranks.share(drawn)
@@ -190,149 +216,202 @@ def roll_out(
 
 # %% ../../nbs/rl/11_loop.ipynb #e8cd6cad
 def rewards_of(
-    texts:list[str], # Completions
-    examples:list[Example], # Their rows
-    config:RLConfig, # Settings
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-)->list[float]: # One per rollout
+    texts: list[str],  # Completions
+    examples: list[Example],  # Their rows
+    config: RLConfig,  # Settings
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+) -> list[float]:  # One per rollout
     "Rewards as released (method of the papers)."
     rows = [e.row for e in examples]
-    scores = score(texts, [r['answer'] for r in rows], [r['task'] for r in rows], recipe=config.recipe, released=True, embed=embed)
+    scores = score(
+        texts, [r['answer'] for r in rows], [r['task'] for r in rows], recipe=config.recipe, released=True, embed=embed
+    )
     return [s.total for s in scores]
 
+
 def shuffled(
-    rewards:Tensor, # (rollouts,)
-    *seed, # Names the shuffle
-)->Tensor: # (rollouts,)
+    rewards: Tensor,  # (rollouts,)
+    *seed,  # Names the shuffle
+) -> Tensor:  # (rollouts,)
     "Rewards in random order, the control."
-    return rewards[torch.randperm(len(rewards), generator=torch.Generator().manual_seed(stable_hash('shuffle', *seed) % 2**63))]
+    return rewards[
+        torch.randperm(len(rewards), generator=torch.Generator().manual_seed(stable_hash('shuffle', *seed) % 2**63))
+    ]
 
 # %% ../../nbs/rl/11_loop.ipynb #2cb4dfe0
 @dataclass(frozen=True)
 class Part:
     "Rollouts that go through the model together."
-    examples: list[Example] # Of each rollout
-    completions: list[list[int]] # Token ids of each
-    advantages: Tensor # (rollouts,)
-    old: Tensor|None # Log-probabilities when sampled, (rollouts, tokens); None where the policy has not moved since
-    reference: Tensor|None # Under the reference, (rollouts, tokens); None without a KL term
 
-    def loss(self,
-        model:Qwen2_5OmniThinkerForConditionalGeneration, # The policy
-        processor:OmniProcessor, # Its processor
-        config:RLConfig, # Settings
-        total:int, # Rollouts of the update
-    )->Tensor: # Scalar
+    examples: list[Example]  # Of each rollout
+    completions: list[list[int]]  # Token ids of each
+    advantages: Tensor  # (rollouts,)
+    old: Tensor | None  # Log-probabilities when sampled, (rollouts, tokens); None where the policy has not moved since
+    reference: Tensor | None  # Under the reference, (rollouts, tokens); None without a KL term
+
+    def loss(
+        self,
+        model: Qwen2_5OmniThinkerForConditionalGeneration,  # The policy
+        processor: OmniProcessor,  # Its processor
+        config: RLConfig,  # Settings
+        total: int,  # Rollouts of the update
+    ) -> Tensor:  # Scalar
         "This part's share of the update's loss."
         logps, mask = token_logps(model, processor, self.examples, self.completions)
-        loss = surrogate(logps, logps.detach() if self.old is None else self.old, self.advantages, mask, config.clip, total)
-        return loss if self.reference is None else loss + config.beta*kl_estimate(logps, self.reference, mask, total)
+        loss = surrogate(
+            logps, logps.detach() if self.old is None else self.old, self.advantages, mask, config.clip, total
+        )
+        return loss if self.reference is None else loss + config.beta * kl_estimate(logps, self.reference, mask, total)
 
 # %% ../../nbs/rl/11_loop.ipynb #617d7ef9
 @torch.no_grad()
 def make_part(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # The policy as it sampled
-    reference:Qwen2_5OmniThinkerForConditionalGeneration|None, # What the KL term holds to
-    processor:OmniProcessor, # Of both
-    rolled:list[tuple], # Example, completion and advantage of each rollout
-    moves:bool, # Whether the policy will have moved before these are used
-)->Part:
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # The policy as it sampled
+    reference: Qwen2_5OmniThinkerForConditionalGeneration | None,  # What the KL term holds to
+    processor: OmniProcessor,  # Of both
+    rolled: list[tuple],  # Example, completion and advantage of each rollout
+    moves: bool,  # Whether the policy will have moved before these are used
+) -> Part:
     "A part with the log-probabilities that stay."
     examples, completions, advantages = map(list, zip(*rolled))
-    old, ref = (token_logps(m, processor, examples, completions)[0] if m else None for m in (model if moves else None, reference))
+    old, ref = (
+        token_logps(m, processor, examples, completions)[0] if m else None
+        for m in (model if moves else None, reference)
+    )
     return Part(examples, completions, torch.stack(advantages), old, ref)
 
 # %% ../../nbs/rl/11_loop.ipynb #bf6a4c1a
 def update(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Trained in place
-    processor:OmniProcessor, # Its processor
-    optimizer:torch.optim.Optimizer, # Of its parameters
-    examples:list[Example], # Of each rollout of this process
-    completions:list[list[int]], # Of each rollout of this process
-    advantages:Tensor, # Of each rollout of this process
-    config:RLConfig, # Settings
-    reference:Qwen2_5OmniThinkerForConditionalGeneration|None = None, # What the KL term holds to
-    ranks:Ranks = Ranks(), # Whose gradients are added up
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
+    processor: OmniProcessor,  # Its processor
+    optimizer: torch.optim.Optimizer,  # Of its parameters
+    examples: list[Example],  # Of each rollout of this process
+    completions: list[list[int]],  # Of each rollout of this process
+    advantages: Tensor,  # Of each rollout of this process
+    config: RLConfig,  # Settings
+    reference: Qwen2_5OmniThinkerForConditionalGeneration | None = None,  # What the KL term holds to
+    ranks: Ranks = Ranks(),  # Whose gradients are added up
 ):
     "Clipped-surrogate updates on mini-batches of prompts."
     model.train()
-    count = math.ceil(config.prompts/config.mini_batch)
-    size, updates = math.ceil(config.mini_batch/ranks.count) * config.rollouts, []
-    for rows in (range(u*size, min((u + 1)*size, len(examples))) for u in range(count)):
+    count = math.ceil(config.prompts / config.mini_batch)
+    size, updates = math.ceil(config.mini_batch / ranks.count) * config.rollouts, []
+    for rows in (range(u * size, min((u + 1) * size, len(examples))) for u in range(count)):
         kept = [(examples[i], completions[i], advantages[i]) for i in rows if advantages[i] != 0 or reference]
-        parts = [kept[k::config.accumulate] for k in range(min(config.accumulate, len(kept)))]
-        parts = [make_part(model, reference, processor, part, count*config.epochs > 1) for part in parts]
-        if any(ranks.gather([len(parts)])): updates.append((sum(ranks.gather([len(rows)])), parts))
-    for total, parts in updates*config.epochs: _descend(model, processor, optimizer, parts, total, config, ranks)
+        parts = [kept[k :: config.accumulate] for k in range(min(config.accumulate, len(kept)))]
+        parts = [make_part(model, reference, processor, part, count * config.epochs > 1) for part in parts]
+        if any(ranks.gather([len(parts)])):
+            updates.append((sum(ranks.gather([len(rows)])), parts))
+    for total, parts in updates * config.epochs:
+        _descend(model, processor, optimizer, parts, total, config, ranks)
+
 
 def _descend(model, processor, optimizer, parts, total, config, ranks):
     optimizer.zero_grad()
-    for part in parts: part.loss(model, processor, config, total).backward()
+    for part in parts:
+        part.loss(model, processor, config, total).backward()
     ranks.add_gradients(list(model.parameters()))
     nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     optimizer.step()
 
 # %% ../../nbs/rl/11_loop.ipynb #b78b5568
 def step_log(
-    rollouts:list[dict], # Each with `task`, `prompt`, `reward`, `length`, `ended`, `formed`
-    advantages:Tensor, # Of each
-    factors:dict[str, float], # HARPO's task factors, or none
-)->dict: # Plain numbers
+    rollouts: list[dict],  # Each with `task`, `prompt`, `reward`, `length`, `ended`, `formed`
+    advantages: Tensor,  # Of each
+    factors: dict[str, float],  # HARPO's task factors, or none
+) -> dict:  # Plain numbers
     "What a step did, per task."
     table = pd.DataFrame(rollouts).assign(size=advantages.abs().tolist())
     live = table.groupby(['task', 'prompt']).reward.agg(lambda r: r.max() > r.min()).groupby('task').mean()
     total, by_task = table['size'].sum(), table.groupby('task')
-    parts = dict(reward=by_task.reward.mean(), share=by_task['size'].sum() / (total or 1.), live=live)
-    entries = {t: {k: float(v[t]) for k, v in parts.items()} | dict(factor=factors.get(t, 1.)) for t in sorted(by_task.groups)}
+    parts = dict(reward=by_task.reward.mean(), share=by_task['size'].sum() / (total or 1.0), live=live)
+    entries = {
+        t: {k: float(v[t]) for k, v in parts.items()} | dict(factor=factors.get(t, 1.0)) for t in sorted(by_task.groups)
+    }
     groups = [[task, rewards] for (_, task), rewards in table.groupby(['prompt', 'task']).reward.agg(list).items()]
-    return {k: float(table[k].mean()) for k in ('reward', 'length', 'ended', 'formed')} | dict(tasks=entries, groups=groups)
+    return {k: float(table[k].mean()) for k in ('reward', 'length', 'ended', 'formed')} | dict(
+        tasks=entries, groups=groups
+    )
 
 # %% ../../nbs/rl/11_loop.ipynb #881ec52b
 def gathered_step(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Trained in place
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Prompts to draw from
-    config:RLConfig, # Settings
-    step:int, # From 0
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-    ranks:Ranks = Ranks(), # Each samples its share
-)->tuple[list[Example], list[list[int]], list[dict], dict[str, str]]: # Examples and completions of this process; facts of all rollouts, and prompts skipped, of all
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Prompts to draw from
+    config: RLConfig,  # Settings
+    step: int,  # From 0
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    ranks: Ranks = Ranks(),  # Each samples its share
+) -> tuple[
+    list[Example], list[list[int]], list[dict], dict[str, str]
+]:  # Examples and completions of this process; facts of all rollouts, and prompts skipped, of all
     "Roll out and score."
     rolled, prompts, completions, skipped = roll_out(model, processor, examples, config, step, ranks)
     texts, end = to_text(processor, completions), processor.tokenizer.eos_token_id
-    facts = [dict(rank=ranks.rank, signature=e.row['modality_signature'], task=e.row['task'], prompt=p, reward=r, length=len(c), ended=c[-1] == end, formed=parse_response(t).well_formed)
-             for e, p, c, t, r in zip(rolled, prompts, completions, texts, rewards_of(texts, rolled, config, embed))]
+    facts = [
+        dict(
+            rank=ranks.rank,
+            signature=e.row['modality_signature'],
+            task=e.row['task'],
+            prompt=p,
+            reward=r,
+            length=len(c),
+            ended=c[-1] == end,
+            formed=parse_response(t).well_formed,
+        )
+        for e, p, c, t, r in zip(rolled, prompts, completions, texts, rewards_of(texts, rolled, config, embed))
+    ]
     return rolled, completions, ranks.gather(facts), dict(ranks.gather(list(skipped.items())))
 
 # %% ../../nbs/rl/11_loop.ipynb #18045978
 def train_rl(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Trained in place
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Prompts to draw from
-    config:RLConfig = RLConfig(), # Settings
-    checkpoint:Path|None = None, # Resume from and save to this file
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-)->list[dict]: # One entry per step, see `step_log`
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Prompts to draw from
+    config: RLConfig = RLConfig(),  # Settings
+    checkpoint: Path | None = None,  # Resume from and save to this file
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+) -> list[dict]:  # One entry per step, see `step_log`
     "Reinforcement learning with any estimator of `ESTIMATORS`, in one process or under `torchrun`."
-    estimator, optimizer = config.make_estimator(), torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.)
+    estimator, optimizer = (
+        config.make_estimator(),
+        torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0),
+    )
     ranks, reference = join_ranks(), copy.deepcopy(model).eval() if config.beta else None
     log = _restore(load_checkpoint(checkpoint), model, optimizer, estimator)
-    for step in (bar := trange(len(log), config.steps, desc=config.estimator, initial=len(log), total=config.steps, disable=None)):
+    for step in (
+        bar := trange(len(log), config.steps, desc=config.estimator, initial=len(log), total=config.steps, disable=None)
+    ):
         rolled, completions, facts, skipped = gathered_step(model, processor, examples, config, step, embed, ranks)
-        if not facts: raise MediaError(f'step {step}: none of its prompts can be read; the first: {" ".join(next(iter(skipped.items())))}')
+        if not facts:
+            raise MediaError(
+                f'step {step}: none of its prompts can be read; the first: {" ".join(next(iter(skipped.items())))}'
+            )
         rewards = torch.tensor([f['reward'] for f in facts], dtype=torch.float64)
-        if config.shuffle_rewards: rewards = shuffled(rewards, config.seed, step)
+        if config.shuffle_rewards:
+            rewards = shuffled(rewards, config.seed, step)
         result = estimator(rewards, [f['prompt'] for f in facts], [f['task'] for f in facts])
         mine = [i for i, f in enumerate(facts) if f['rank'] == ranks.rank]
         update(model, processor, optimizer, rolled, completions, result.advantages[mine], config, reference, ranks)
-        log.append(dict(step=step, signature=facts[0]['signature'], skipped=skipped) | step_log(facts, result.advantages, getattr(result, 'task_factor', {})))
-        bar.set_postfix(reward=f"{log[-1]['reward']:.3f}")
+        log.append(
+            dict(step=step, signature=facts[0]['signature'], skipped=skipped)
+            | step_log(facts, result.advantages, getattr(result, 'task_factor', {}))
+        )
+        bar.set_postfix(reward=f'{log[-1]["reward"]:.3f}')
         if checkpoint and (step + 1) % config.save_every == 0 and ranks.rank == 0:
-            save_checkpoint(checkpoint, model=model.state_dict(), optimizer=optimizer.state_dict(), log=log, estimator=estimator.state_dict())
+            save_checkpoint(
+                checkpoint,
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                log=log,
+                estimator=estimator.state_dict(),
+            )
     model.eval()
     return log
 
+
 def _restore(state, model, optimizer, estimator):
     for part, saved in dict(model=model, optimizer=optimizer, estimator=estimator).items():
-        if state: saved.load_state_dict(state[part])
+        if state:
+            saved.load_state_dict(state[part])
     return state.get('log', [])

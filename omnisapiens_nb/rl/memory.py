@@ -8,164 +8,215 @@ __all__ = ['PAPER', 'TILE', 'sound_tokens', 'film_tokens', 'Plan', 'plan_recipe'
 # %% ../../nbs/rl/14_memory.ipynb #d41c66c3
 from bisect import bisect_right
 from functools import lru_cache
+
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+
 from ..sft.processor import MERGE, PATCH, TEMPORAL, audio_tokens
 from ..sft.sizes import GIB, meta_model, parameters, thinker_config
 
 # %% ../../nbs/rl/14_memory.ipynb #68f94b53
-PAPER = dict(prompt=3072, completion=2048)   # Longest prompt and completion of the second paper, in tokens
+PAPER = dict(prompt=3072, completion=2048)  # Longest prompt and completion of the second paper, in tokens
+
 
 def sound_tokens(
-    seconds:float, # Length of a clip
-)->int:
+    seconds: float,  # Length of a clip
+) -> int:
     "Tokens of a sound in the prompt."
-    return audio_tokens(round(100*seconds))
+    return audio_tokens(round(100 * seconds))
 
 # %% ../../nbs/rl/14_memory.ipynb #32124d45
 def film_tokens(
-    frames:int = 8, # Pictures taken, even
-    size:int = 224, # Side in pixels, a multiple of 28
-)->int:
+    frames: int = 8,  # Pictures taken, even
+    size: int = 224,  # Side in pixels, a multiple of 28
+) -> int:
     "Tokens of a film in the prompt; a still counts as two pictures."
-    return frames//TEMPORAL * (size//PATCH//MERGE)**2
+    return frames // TEMPORAL * (size // PATCH // MERGE) ** 2
 
 # %% ../../nbs/rl/14_memory.ipynb #0347ab23
 class Plan(BaseModel):
     "One card's part of a run."
+
     model_config = ConfigDict(extra='forbid', frozen=True)
-    model:str # As for `thinker_config`
-    rows:int = Field(gt=0) # Per forward and backward pass
-    generated:int = Field(gt=0) # Rollouts written at once
-    prompt:int = Field(gt=0) # Tokens of the longest prompt, media included
-    completion:int = Field(gt=0) # Tokens of the longest completion
-    sound:int = Field(0, ge=0) # How many of the prompt's tokens are sound
-    film:int = Field(0, ge=0) # How many are film or pictures
-    rank:int = Field(32, ge=0) # Of LoRA on the decoder; 0 trains all weights, kept in float32
-    four_bit:bool = False # Base in four bits, by bitsandbytes
-    checkpointing:bool = True # TRL's `gradient_checkpointing`
-    reference:bool = False # A second copy of the model (`beta` above 0 without LoRA)
-    context:float = Field(1., ge=0) # GiB for CUDA, its libraries and other tensors: an assumption
+    model: str  # As for `thinker_config`
+    rows: int = Field(gt=0)  # Per forward and backward pass
+    generated: int = Field(gt=0)  # Rollouts written at once
+    prompt: int = Field(gt=0)  # Tokens of the longest prompt, media included
+    completion: int = Field(gt=0)  # Tokens of the longest completion
+    sound: int = Field(0, ge=0)  # How many of the prompt's tokens are sound
+    film: int = Field(0, ge=0)  # How many are film or pictures
+    rank: int = Field(32, ge=0)  # Of LoRA on the decoder; 0 trains all weights, kept in float32
+    four_bit: bool = False  # Base in four bits, by bitsandbytes
+    checkpointing: bool = True  # TRL's `gradient_checkpointing`
+    reference: bool = False  # A second copy of the model (`beta` above 0 without LoRA)
+    context: float = Field(1.0, ge=0)  # GiB for CUDA, its libraries and other tensors: an assumption
 
 # %% ../../nbs/rl/14_memory.ipynb #a6db26eb
 def plan_recipe(
-    recipe:dict, # Read from YAML, `train` with TRL's names
-    prompt:int = PAPER['prompt'], # Tokens of the longest prompt, media included
-    sound:int = 0, # How many of them are sound
-    film:int = 0, # How many are film or pictures
-    processes:int = 1, # Cards, each with a copy of the model
-)->Plan: # Of one card
+    recipe: dict,  # Read from YAML, `train` with TRL's names
+    prompt: int = PAPER['prompt'],  # Tokens of the longest prompt, media included
+    sound: int = 0,  # How many of them are sound
+    film: int = 0,  # How many are film or pictures
+    processes: int = 1,  # Cards, each with a copy of the model
+) -> Plan:  # Of one card
     "The plan of a recipe."
     train, lora = recipe['train'], recipe.get('lora')
-    rows = train.get('per_device_train_batch_size', 8)   # TRL's and PEFT's defaults, here and below
+    rows = train.get('per_device_train_batch_size', 8)  # TRL's and PEFT's defaults, here and below
     steps = train.get('steps_per_generation') or train.get('gradient_accumulation_steps', 1)
-    generated = train['generation_batch_size']//processes if 'generation_batch_size' in train else rows*steps
+    generated = train['generation_batch_size'] // processes if 'generation_batch_size' in train else rows * steps
     generated = min(generated, recipe.get('sampled_rows') or generated)
-    return Plan(model=recipe['model'], rows=rows, generated=generated, prompt=prompt, completion=train.get('max_completion_length', 512), sound=sound, film=film, rank=0 if lora is None else lora.get('r', 8),
-                four_bit=recipe.get('four_bit', False), checkpointing=train.get('gradient_checkpointing', True), reference=lora is None and train.get('beta', 0) > 0)
+    return Plan(
+        model=recipe['model'],
+        rows=rows,
+        generated=generated,
+        prompt=prompt,
+        completion=train.get('max_completion_length', 512),
+        sound=sound,
+        film=film,
+        rank=0 if lora is None else lora.get('r', 8),
+        four_bit=recipe.get('four_bit', False),
+        checkpointing=train.get('gradient_checkpointing', True),
+        reference=lora is None and train.get('beta', 0) > 0,
+    )
 
 # %% ../../nbs/rl/14_memory.ipynb #27dd512d
 @lru_cache
 def _shape(name):
     t = thinker_config(name).text_config
-    return t.hidden_size, t.intermediate_size, t.hidden_size//t.num_attention_heads*t.num_key_value_heads, t.num_hidden_layers, t.num_attention_heads, t.vocab_size
+    return (
+        t.hidden_size,
+        t.intermediate_size,
+        t.hidden_size // t.num_attention_heads * t.num_key_value_heads,
+        t.num_hidden_layers,
+        t.num_attention_heads,
+        t.vocab_size,
+    )
+
 
 @lru_cache
 def _counts(name):
     "Weights of a Thinker: all, and those of its linear layers but for `lm_head`."
     net = meta_model(name)
-    return parameters(net), sum(m.weight.numel() for n, m in net.named_modules() if isinstance(m, nn.Linear) and n != 'lm_head')
+    return parameters(net), sum(
+        m.weight.numel() for n, m in net.named_modules() if isinstance(m, nn.Linear) and n != 'lm_head'
+    )
 
 # %% ../../nbs/rl/14_memory.ipynb #b09c235f
 def _weights(plan):
     "Bytes of the base, of what training adds, and of the casts of a pass."
     H, I, K, n, _, _ = _shape(plan.model)
     total, linear = _counts(plan.model)
-    adapters = plan.rank*(4*H + 2*(H + K) + 3*(H + I))*n
-    base = 4*total if not plan.rank else .5625*linear + 2*(total - linear) if plan.four_bit else 2*total
-    reference = 2*total if plan.reference else 0
-    return base + reference, 12*adapters + 4*adapters if plan.rank else 12*total, 2*(adapters or linear)
+    adapters = plan.rank * (4 * H + 2 * (H + K) + 3 * (H + I)) * n
+    base = 4 * total if not plan.rank else 0.5625 * linear + 2 * (total - linear) if plan.four_bit else 2 * total
+    reference = 2 * total if plan.reference else 0
+    return base + reference, 12 * adapters + 4 * adapters if plan.rank else 12 * total, 2 * (adapters or linear)
 
 # %% ../../nbs/rl/14_memory.ipynb #6cdf3d66
 def _generation(plan):
     "Bytes of (cache, a layer at work, head) when prompts are read, and when completions are written."
     H, I, K, n, a, V = _shape(plan.model)
     G, P, L = plan.generated, plan.prompt, plan.prompt + plan.completion
-    layer = 12*I + 12*H + 4*H//a + P if plan.rank else 8*I + 16*H
-    read = 4*K*n*G*P, layer*G*P, 2*V*G*P + 4*V*G
-    write = (4*n + 2)*K*G*L, 12*(I + H)*G, 18*V*G
+    layer = 12 * I + 12 * H + 4 * H // a + P if plan.rank else 8 * I + 16 * H
+    read = 4 * K * n * G * P, layer * G * P, 2 * V * G * P + 4 * V * G
+    write = (4 * n + 2) * K * G * L, 12 * (I + H) * G, 18 * V * G
     return read, write
 
 # %% ../../nbs/rl/14_memory.ipynb #f8e2b1f5
-TILE = 4096, 32768   # Tokens and words of a tile of TRL's fused head
+TILE = 4096, 32768  # Tokens and words of a tile of TRL's fused head
+
 
 def _loss(plan):
     "Bytes of (kept by the layers, one layer at work, head) at the peak of loss and backward."
     H, I, K, n, a, V = _shape(plan.model)
     L = plan.prompt + plan.completion
-    N, T, casts = plan.rows*L, plan.rows*plan.completion, _weights(plan)[2]
-    saved = (28 if plan.rank else 34)*H + 8*I + 14*plan.rank + 4*a + 2*L + 8
-    head, back, mask = 10*H*T + 8*H*N + 2*min(T, TILE[0])*TILE[1], (8*I + 4*H)*N, plan.rows*L*L
-    if not plan.checkpointing: return saved*N*n + mask + casts, back, head
-    return (2 if plan.rank else 4)*H*N*n + mask, max(saved*N + back, casts + (8*I + 12*H)*N), casts + head
+    N, T, casts = plan.rows * L, plan.rows * plan.completion, _weights(plan)[2]
+    saved = (28 if plan.rank else 34) * H + 8 * I + 14 * plan.rank + 4 * a + 2 * L + 8
+    head, back, mask = 10 * H * T + 8 * H * N + 2 * min(T, TILE[0]) * TILE[1], (8 * I + 4 * H) * N, plan.rows * L * L
+    if not plan.checkpointing:
+        return saved * N * n + mask + casts, back, head
+    return (2 if plan.rank else 4) * H * N * n + mask, max(saved * N + back, casts + (8 * I + 12 * H) * N), casts + head
 
 # %% ../../nbs/rl/14_memory.ipynb #f5f35a42
 def _towers(plan):
     "Bytes a row of (kept for the backward pass, at work in training, at work without gradients)."
     config = thinker_config(plan.model)
     s, v = config.audio_config, config.vision_config
-    sound, film = 2*plan.sound, MERGE**2*plan.film
+    sound, film = 2 * plan.sound, MERGE**2 * plan.film
     d, f, e, g = s.d_model, s.encoder_ffn_dim, v.hidden_size, v.intermediate_size
-    read = sound*26*d + film*(34*e + 2352)
-    if plan.rank and not plan.checkpointing: return 0, read, read
-    layer = (2*d, 2*e) if plan.checkpointing else (24*d + 4*f, 32*e + 8*g)
-    kept = sound*(22*d + layer[0]*s.encoder_layers) + film*(18*e + 4704 + layer[1]*v.depth)
-    return kept, max(read, sound*(16*d + 6*f), film*(16*e + 12*g)), read
+    read = sound * 26 * d + film * (34 * e + 2352)
+    if plan.rank and not plan.checkpointing:
+        return 0, read, read
+    layer = (2 * d, 2 * e) if plan.checkpointing else (24 * d + 4 * f, 32 * e + 8 * g)
+    kept = sound * (22 * d + layer[0] * s.encoder_layers) + film * (18 * e + 4704 + layer[1] * v.depth)
+    return kept, max(read, sound * (16 * d + 6 * f), film * (16 * e + 12 * g)), read
 
 # %% ../../nbs/rl/14_memory.ipynb #e4cefe4e
 def memory(
-    plan:Plan, # One card's part of a run
-)->pd.DataFrame: # GiB; one column per phase, one row per part, and their total
+    plan: Plan,  # One card's part of a run
+) -> pd.DataFrame:  # GiB; one column per phase, one row per part, and their total
     "What each phase of a round holds in memory at its peak."
     H, I, *_ = _shape(plan.model)
     base, training, casts = _weights(plan)
     (tower, busy, look), (read, write), (kept, layer, head) = _towers(plan), _generation(plan), _loss(plan)
-    T, N, G = plan.rows*plan.completion, plan.rows*(plan.prompt + plan.completion), plan.generated
-    matrix, cast = 2*H*I*plan.four_bit, casts*(not plan.rank)   # A matrix of a four-bit base is unpacked when it is used
+    T, N, G = plan.rows * plan.completion, plan.rows * (plan.prompt + plan.completion), plan.generated
+    matrix, cast = (
+        2 * H * I * plan.four_bit,
+        casts * (not plan.rank),
+    )  # A matrix of a four-bit base is unpacked when it is used
     phases = {
-        'prompts read': (read[0], cast, 0, read[1] + matrix, read[2], look*G),
+        'prompts read': (read[0], cast, 0, read[1] + matrix, read[2], look * G),
         'completions written': (write[0], cast, 0, write[1] + matrix, write[2], 0),
-        'old log-probabilities': (0, casts, 0, (8*I + 12*H)*N + matrix, 2*H*T + 2*min(T, TILE[0])*TILE[1], look*plan.rows),
-        'loss and backward': (0, kept, tower*plan.rows, layer + matrix, head, busy*plan.rows)}
+        'old log-probabilities': (
+            0,
+            casts,
+            0,
+            (8 * I + 12 * H) * N + matrix,
+            2 * H * T + 2 * min(T, TILE[0]) * TILE[1],
+            look * plan.rows,
+        ),
+        'loss and backward': (0, kept, tower * plan.rows, layer + matrix, head, busy * plan.rows),
+    }
     parts = ['cache', 'kept by layers', 'kept by towers', 'at work: a layer', 'at work: the head', 'at work: a tower']
-    table = pd.DataFrame(phases, index=parts)/GIB
-    fixed = pd.DataFrame({p: dict(weights=base/GIB, training=training/GIB, context=plan.context) for p in phases})
+    table = pd.DataFrame(phases, index=parts) / GIB
+    fixed = pd.DataFrame({p: dict(weights=base / GIB, training=training / GIB, context=plan.context) for p in phases})
     total = fixed.sum() + table[:3].sum() + table[3:].max()
     return pd.concat([fixed, table, total.to_frame('total').T])
 
+
 def peak(
-    plan:Plan, # One card's part of a run
-)->float: # GiB
+    plan: Plan,  # One card's part of a run
+) -> float:  # GiB
     "The memory of the greediest phase."
     return float(memory(plan).loc['total'].max())
 
 # %% ../../nbs/rl/14_memory.ipynb #ec84b7c9
 def card(
-    gb:float, # As the maker says, in GB
-)->float: # GiB
+    gb: float,  # As the maker says, in GB
+) -> float:  # GiB
     "Memory of a card."
-    return gb*1e9/GIB
+    return gb * 1e9 / GIB
+
 
 def largest_batch(
-    plan:Plan, # Its `rows` are ignored
-    gib:float, # Memory of the card, see `card`
-    spare:float = .1, # Share that stays free
-)->int: # Rows per forward and backward pass
+    plan: Plan,  # Its `rows` are ignored
+    gib: float,  # Memory of the card, see `card`
+    spare: float = 0.1,  # Share that stays free
+) -> int:  # Rows per forward and backward pass
     "The largest safe number of rows; ValueError names the phase in the way if not even one row is safe."
-    at = lambda rows: plan.model_copy(update=dict(rows=rows))
-    rows = bisect_right(range(1, 4097), (1 - spare)*gib, key=lambda rows: peak(at(rows)))
-    if rows: return rows
+
+    def at(rows):
+        return plan.model_copy(update=dict(rows=rows))
+
+    rows = bisect_right(range(1, 4097), (1 - spare) * gib, key=lambda rows: peak(at(rows)))
+    if rows:
+        return rows
     totals = memory(at(1)).loc['total']
-    mend = 'generate fewer rollouts at once, or shorten prompts or completions' if totals.idxmax() in totals.index[:2] else 'shorten the rows, train fewer weights, or take four bits or a smaller model'
-    raise ValueError(f'not even one row is safe: "{totals.idxmax()}" takes {totals.max():.1f} GiB of {(1 - spare)*gib:.1f}; {mend}')
+    mend = (
+        'generate fewer rollouts at once, or shorten prompts or completions'
+        if totals.idxmax() in totals.index[:2]
+        else 'shorten the rows, train fewer weights, or take four bits or a smaller model'
+    )
+    raise ValueError(
+        f'not even one row is safe: "{totals.idxmax()}" takes {totals.max():.1f} GiB of {(1 - spare) * gib:.1f}; {mend}'
+    )

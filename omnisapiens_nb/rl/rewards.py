@@ -9,108 +9,120 @@ __all__ = ['RECIPES', 'overlong_penalty', 'released_format', 'Weights', 'Reward'
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
 import numpy as np
+
 from ..evaluation.answers import normalise, parse_response, read_answer, released_answer
 from ..evaluation.similarity import cosines, minilm
 
 # %% ../../nbs/rl/01_rewards.ipynb #f90f19ff
 def overlong_penalty(
-    lengths:Sequence[float], # Length of each response
-    max_length:float, # Limit, in the unit of `lengths`
-    buffer:float=128, # Width of the linear part below the limit
-)->np.ndarray: # In [-1, 0], before any weight
+    lengths: Sequence[float],  # Length of each response
+    max_length: float,  # Limit, in the unit of `lengths`
+    buffer: float = 128,  # Width of the linear part below the limit
+) -> np.ndarray:  # In [-1, 0], before any weight
     "Soft overlong penalty (DAPO, section 3.4), as in the second paper's reward."
-    return 0. - np.clip((np.asarray(lengths, float) - (max_length - buffer)) / buffer, 0, 1)
+    return 0.0 - np.clip((np.asarray(lengths, float) - (max_length - buffer)) / buffer, 0, 1)
 
 # %% ../../nbs/rl/01_rewards.ipynb #4d2e920c
 def released_format(
-    response:str, # What the model wrote
-)->bool: # Whether the released code calls it well formed
+    response: str,  # What the model wrote
+) -> bool:  # Whether the released code calls it well formed
     r"The released format check: starts with a think block and has a `\boxed{}` somewhere after it."
-    tight = re.sub(r"\s*([<>/])\s*", r"\1", response)
-    return re.fullmatch(r"<think>.*</think>.*\\boxed\{.*\}.*", tight, re.S) is not None
+    tight = re.sub(r'\s*([<>/])\s*', r'\1', response)
+    return re.fullmatch(r'<think>.*</think>.*\\boxed\{.*\}.*', tight, re.S) is not None
 
 # %% ../../nbs/rl/01_rewards.ipynb #61bd7bce
 @dataclass(frozen=True)
 class Weights:
     "What each part of a reward counts."
-    exact: float # Answer equals reference
-    similarity: float # Answer resembles reference
-    format: float = .2 # Form kept
-    overlong: float = 0. # Length penalty
+
+    exact: float  # Answer equals reference
+    similarity: float  # Answer resembles reference
+    format: float = 0.2  # Form kept
+    overlong: float = 0.0  # Length penalty
 
 # %% ../../nbs/rl/01_rewards.ipynb #3b287fef
 RECIPES = {
-    "grpo": dict(cls=Weights(1., .5), qa=Weights(1., .5)), # arXiv 2510.04899
-    "harpo": dict(cls=Weights(.8, 0., overlong=.75), qa=Weights(0., .8, overlong=.75))} # arXiv 2602.10635
+    'grpo': dict(cls=Weights(1.0, 0.5), qa=Weights(1.0, 0.5)),  # arXiv 2510.04899
+    'harpo': dict(cls=Weights(0.8, 0.0, overlong=0.75), qa=Weights(0.0, 0.8, overlong=0.75)),
+}  # arXiv 2602.10635
 
 # %% ../../nbs/rl/01_rewards.ipynb #6edf8717
 @dataclass(frozen=True)
 class Reward:
     "A reward and its parts, each before its weight."
-    total: float # What the policy is trained on; NaN where it cannot be computed
-    exact: float # 1 where the answer is the reference
-    format: float # 1 where the form is kept
-    similarity: float # In [0, 1]; 0 where the recipe does not ask for it
-    overlong: float # In [-1, 0]; 0 where the recipe does not ask for it
+
+    total: float  # What the policy is trained on; NaN where it cannot be computed
+    exact: float  # 1 where the answer is the reference
+    format: float  # 1 where the form is kept
+    similarity: float  # In [0, 1]; 0 where the recipe does not ask for it
+    overlong: float  # In [-1, 0]; 0 where the recipe does not ask for it
 
 # %% ../../nbs/rl/01_rewards.ipynb #25aac694
 def task_kinds(
-    task_ids:Sequence[str], # One task id per row
-)->list[str]: # "cls" or "qa" per row
+    task_ids: Sequence[str],  # One task id per row
+) -> list[str]:  # "cls" or "qa" per row
     "Whether each row is a classification or an open answer, by the suffix of its task."
-    kinds = [str(t).rpartition("_")[2] for t in task_ids]
-    if bad := [i for i, k in enumerate(kinds) if k not in ("cls", "qa")]:
-        raise ValueError(f"row {bad[0]}: task {task_ids[bad[0]]!r} ends neither in _cls nor in _qa; rename it by what its answer is")
+    kinds = [str(t).rpartition('_')[2] for t in task_ids]
+    if bad := [i for i, k in enumerate(kinds) if k not in ('cls', 'qa')]:
+        raise ValueError(
+            f'row {bad[0]}: task {task_ids[bad[0]]!r} ends neither in _cls nor in _qa; rename it by what its answer is'
+        )
     return kinds
 
 # %% ../../nbs/rl/01_rewards.ipynb #8e70d58f
 def _released_parts(
-    response:str, # What the model wrote
-    reference:str, # What is right
-    recipe:str, # "harpo" or "grpo"
-)->tuple[str, bool, bool]: # Answer, exact, format
+    response: str,  # What the model wrote
+    reference: str,  # What is right
+    recipe: str,  # "harpo" or "grpo"
+) -> tuple[str, bool, bool]:  # Answer, exact, format
     "Answer, exact match and format as the released code sees them."
     answer = released_answer(response)
-    fold = (lambda t: t.strip().lower()) if recipe == "harpo" else str.lower
+    fold = (lambda t: t.strip().lower()) if recipe == 'harpo' else str.lower
     return answer, fold(answer) == fold(reference), released_format(response)
 
 # %% ../../nbs/rl/01_rewards.ipynb #e8bbec62
 def _mended_parts(
-    response:str, # What the model wrote
-    reference:str, # What is right
-    recipe:str, # Either; both recipes read alike
-)->tuple[str|None, bool, bool]: # Answer, exact, format
+    response: str,  # What the model wrote
+    reference: str,  # What is right
+    recipe: str,  # Either; both recipes read alike
+) -> tuple[str | None, bool, bool]:  # Answer, exact, format
     "Answer, exact match and format by the one reader."
     answer = read_answer(response)
-    return answer, answer is not None and normalise(answer) == normalise(reference), parse_response(response).well_formed
+    return (
+        answer,
+        answer is not None and normalise(answer) == normalise(reference),
+        parse_response(response).well_formed,
+    )
 
 # %% ../../nbs/rl/01_rewards.ipynb #7e6a2560
 def _similarity(
-    answers:list[str|None], # As read
-    references:Sequence[str|None], # What is right
-    wanted:list[bool], # Rows whose recipe asks for it
-    embed:Callable|None, # Texts to vectors; None for MiniLM
-    halved:bool, # Map by (cos + 1) / 2, as the second recipe's release
-)->np.ndarray: # In [0, 1] or NaN
+    answers: list[str | None],  # As read
+    references: Sequence[str | None],  # What is right
+    wanted: list[bool],  # Rows whose recipe asks for it
+    embed: Callable | None,  # Texts to vectors; None for MiniLM
+    halved: bool,  # Map by (cos + 1) / 2, as the second recipe's release
+) -> np.ndarray:  # In [0, 1] or NaN
     "Similarity of each wanted row from its cosine, 0 elsewhere."
     used = [a if w else None for a, w in zip(answers, wanted)]
     asked = [a is not None and r is not None for a, r in zip(used, references)]
     c = cosines(used, references, embed or minilm()) if any(asked) else np.zeros(len(used))
     s = (c + 1) / 2 if halved else c
-    return np.where(asked, np.where(np.isnan(s), np.nan, s.clip(0, 1)), 0.)
+    return np.where(asked, np.where(np.isnan(s), np.nan, s.clip(0, 1)), 0.0)
 
 # %% ../../nbs/rl/01_rewards.ipynb #a196dd24
 def _overlong(
-    responses:Sequence[str], # What the model wrote
-    lengths:Sequence[float]|None, # Given lengths
-    max_length:float|None, # Limit, None for no penalty
-    released:bool, # Count characters where no lengths are given
-)->np.ndarray: # In [-1, 0]
+    responses: Sequence[str],  # What the model wrote
+    lengths: Sequence[float] | None,  # Given lengths
+    max_length: float | None,  # Limit, None for no penalty
+    released: bool,  # Count characters where no lengths are given
+) -> np.ndarray:  # In [-1, 0]
     "Length penalty of each row, from given lengths."
-    if max_length is None: return np.zeros(len(responses))
+    if max_length is None:
+        return np.zeros(len(responses))
     if lengths is None and not released:
-        raise ValueError("lengths is missing from row 0 on: pass the token count of each response, or max_length=None")
+        raise ValueError('lengths is missing from row 0 on: pass the token count of each response, or max_length=None')
     lengths = [len(r) for r in responses] if lengths is None else np.asarray(lengths, float)
     if bad := [i for i, n in enumerate(lengths) if not n >= 0]:
         raise ValueError(f"row {bad[0]}: length {lengths[bad[0]]} is no token count; count the response's tokens")
@@ -118,38 +130,47 @@ def _overlong(
 
 # %% ../../nbs/rl/01_rewards.ipynb #6b3ff97d
 def _check_rows(
-    responses:Sequence[str], # What the model wrote
-    recipe:str, # Name of the recipe
-    **columns:Sequence|None, # The other columns, by name
-)->None: # Raises where something does not fit
+    responses: Sequence[str],  # What the model wrote
+    recipe: str,  # Name of the recipe
+    **columns: Sequence | None,  # The other columns, by name
+) -> None:  # Raises where something does not fit
     "Every column has a row for every response, and every response is text."
-    if recipe not in RECIPES: raise ValueError(f"no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
+    if recipe not in RECIPES:
+        raise ValueError(f'no recipe {recipe!r}; the recipes are {", ".join(RECIPES)}')
     for name, c in columns.items():
         if c is not None and len(c) != len(responses):
             row = min(len(c), len(responses))
-            raise ValueError(f"{len(c)} {name} for {len(responses)} responses: row {row} has no partner; give one per response")
+            raise ValueError(
+                f'{len(c)} {name} for {len(responses)} responses: row {row} has no partner; give one per response'
+            )
     if bad := [i for i, r in enumerate(responses) if not isinstance(r, str)]:
-        raise ValueError(f"row {bad[0]}: the response is {responses[bad[0]]!r}, not text; give '' for an empty response")
+        raise ValueError(
+            f"row {bad[0]}: the response is {responses[bad[0]]!r}, not text; give '' for an empty response"
+        )
 
 # %% ../../nbs/rl/01_rewards.ipynb #3ff69173
 def score(
-    responses:Sequence[str], # What the model wrote
-    references:Sequence[str|None], # What is right; None where unknown
-    task_ids:Sequence[str], # Task of each row, ending in _cls or _qa
-    recipe:str="harpo", # "harpo" (second paper) or "grpo" (first paper)
-    released:bool=False, # Reproduce the released code
-    lengths:Sequence[float]|None=None, # Tokens of each response; released: characters are counted where absent
-    embed:Callable[[list[str]], np.ndarray]|None=None, # Texts to vectors, MiniLM where None
-    max_length:float|None=812, # Limit of the length penalty; None for no penalty
-)->list[Reward]: # One per row
+    responses: Sequence[str],  # What the model wrote
+    references: Sequence[str | None],  # What is right; None where unknown
+    task_ids: Sequence[str],  # Task of each row, ending in _cls or _qa
+    recipe: str = 'harpo',  # "harpo" (second paper) or "grpo" (first paper)
+    released: bool = False,  # Reproduce the released code
+    lengths: Sequence[float] | None = None,  # Tokens of each response; released: characters are counted where absent
+    embed: Callable[[list[str]], np.ndarray] | None = None,  # Texts to vectors, MiniLM where None
+    max_length: float | None = 812,  # Limit of the length penalty; None for no penalty
+) -> list[Reward]:  # One per row
     "Rewards of responses by the recipe of either paper (2510.04899; 2602.10635, section 3)."
     _check_rows(responses, recipe, references=references, task_ids=task_ids, lengths=lengths)
     w = [RECIPES[recipe][k] for k in task_kinds(task_ids)]
     parts = _released_parts if released else _mended_parts
-    read = [parts(a, "" if r is None else r, recipe) for a, r in zip(responses, references)]
-    s = _similarity([a for a, *_ in read], references, [x.similarity > 0 for x in w], embed, released and recipe == "harpo")
+    read = [parts(a, '' if r is None else r, recipe) for a, r in zip(responses, references)]
+    s = _similarity(
+        [a for a, *_ in read], references, [x.similarity > 0 for x in w], embed, released and recipe == 'harpo'
+    )
     o = _overlong(responses, lengths, max_length if any(x.overlong for x in w) else None, released)
-    known = np.array([1. if r is not None else np.nan for r in references])
+    known = np.array([1.0 if r is not None else np.nan for r in references])
     rows = [(k * e, k * f, k * x, k * n) for k, (_, e, f), x, n in zip(known.tolist(), read, s.tolist(), o.tolist())]
-    return [Reward(x.exact * e + x.format * f + (x.similarity * v if x.similarity else 0.) + x.overlong * n, e, f, v, n)
-            for x, (e, f, v, n) in zip(w, rows)]
+    return [
+        Reward(x.exact * e + x.format * f + (x.similarity * v if x.similarity else 0.0) + x.overlong * n, e, f, v, n)
+        for x, (e, f, v, n) in zip(w, rows)
+    ]

@@ -9,131 +9,177 @@ __all__ = ['ALIKE', 'UNLIKE', 'TaskSpec', 'generators', 'Prompts', 'World', 'war
 # %% ../../nbs/rl/09_testbed.ipynb #dd3b4718
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from torch.nn import functional as F
-from fastcore.basics import patch
+
 from .advantages import ESTIMATORS, GRPO
 
 # %% ../../nbs/rl/09_testbed.ipynb #5de7ba0b
 @dataclass(frozen=True)
 class TaskSpec:
     "What makes a task of the testbed unlike another."
+
     name: str
-    classes: int = 4 # Allowed answers
-    margin: float = 1.5 # Distance of the classes, in units of the noise about them
-    dead: float = 0. # Share of training prompts that reward no answer
-    noise: float = 0. # Share of training prompts with a label by chance
-    graded: bool = False # Reward similarity in place of equality
-    scale: float = 1. # Of its rewards
-    share: float = 1. # Of the prompts, relative to the other tasks
+    classes: int = 4  # Allowed answers
+    margin: float = 1.5  # Distance of the classes, in units of the noise about them
+    dead: float = 0.0  # Share of training prompts that reward no answer
+    noise: float = 0.0  # Share of training prompts with a label by chance
+    graded: bool = False  # Reward similarity in place of equality
+    scale: float = 1.0  # Of its rewards
+    share: float = 1.0  # Of the prompts, relative to the other tasks
 
 # %% ../../nbs/rl/09_testbed.ipynb #33492bc9
 ALIKE = tuple(TaskSpec(name) for name in 'abcdefgh')
 UNLIKE = (
-    TaskSpec('EMO', 7, 1.8, share=5.), TaskSpec('SEN', 7, 1.5, share=4.), TaskSpec('HUM', 2, 1., dead=.2, share=3.), TaskSpec('SAR', 2, 1., dead=.2, noise=.2, share=3.),
-    TaskSpec('ANX', 2, 1.5, dead=.6), TaskSpec('DEP', 2, 1.2, dead=.6, noise=.2), TaskSpec('PTSD', 2, 2., dead=.8, share=.5),
-    TaskSpec('INT', 10, 1.5, graded=True, share=4.), TaskSpec('SOC', 10, 1.2, dead=.2, graded=True, share=3.), TaskSpec('NVC', 10, 1., dead=.4, noise=.2, graded=True, share=2.))
+    TaskSpec('EMO', 7, 1.8, share=5.0),
+    TaskSpec('SEN', 7, 1.5, share=4.0),
+    TaskSpec('HUM', 2, 1.0, dead=0.2, share=3.0),
+    TaskSpec('SAR', 2, 1.0, dead=0.2, noise=0.2, share=3.0),
+    TaskSpec('ANX', 2, 1.5, dead=0.6),
+    TaskSpec('DEP', 2, 1.2, dead=0.6, noise=0.2),
+    TaskSpec('PTSD', 2, 2.0, dead=0.8, share=0.5),
+    TaskSpec('INT', 10, 1.5, graded=True, share=4.0),
+    TaskSpec('SOC', 10, 1.2, dead=0.2, graded=True, share=3.0),
+    TaskSpec('NVC', 10, 1.0, dead=0.4, noise=0.2, graded=True, share=2.0),
+)
 
 # %% ../../nbs/rl/09_testbed.ipynb #326827d9
 def generators(
-    purpose:int, # What the numbers are for
-    seeds:Sequence[int], # One generator each
-)->list[torch.Generator]: # In the order of the seeds
+    purpose: int,  # What the numbers are for
+    seeds: Sequence[int],  # One generator each
+) -> list[torch.Generator]:  # In the order of the seeds
     "A generator for each seed, apart from those of other purposes."
-    return [torch.Generator().manual_seed(1_000_000*purpose + seed) for seed in seeds]
+    return [torch.Generator().manual_seed(1_000_000 * purpose + seed) for seed in seeds]
 
 # %% ../../nbs/rl/09_testbed.ipynb #1ba7d61e
 @dataclass(frozen=True)
 class Prompts:
     "A batch of prompts of every world."
-    x: Tensor # Features and task, (worlds, prompts, features + tasks)
-    task: Tensor # Its number, (worlds, prompts)
-    label: Tensor # The answer that is rewarded, (worlds, prompts)
-    dead: Tensor # Whether none is, (worlds, prompts)
+
+    x: Tensor  # Features and task, (worlds, prompts, features + tasks)
+    task: Tensor  # Its number, (worlds, prompts)
+    label: Tensor  # The answer that is rewarded, (worlds, prompts)
+    dead: Tensor  # Whether none is, (worlds, prompts)
 
 # %% ../../nbs/rl/09_testbed.ipynb #c21827d4
 class World:
     "Tasks with classes of their own, one set for each seed; all tasks share the policy's weights and its answers 0, 1, …"
+
     features, hidden, embedding = 16, 64, 8
 
-    def __init__(self,
-        tasks:Sequence[TaskSpec], # At least one
-        seeds:Sequence[int], # One world each
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],  # At least one
+        seeds: Sequence[int],  # One world each
     ):
         self.tasks, self.seeds = tuple(tasks), list(seeds)
-        column = lambda name: torch.tensor([float(getattr(t, name)) for t in tasks])
-        self.classes, self.dead, self.noise, self.graded, self.scale = column('classes').long(), *map(column, ('dead', 'noise', 'graded', 'scale'))
-        self.share, self.answers = column('share')/column('share').sum(), int(self.classes.max())
+
+        def column(name):
+            return torch.tensor([float(getattr(t, name)) for t in tasks])
+
+        self.classes, self.dead, self.noise, self.graded, self.scale = (
+            column('classes').long(),
+            *map(column, ('dead', 'noise', 'graded', 'scale')),
+        )
+        self.share, self.answers = column('share') / column('share').sum(), int(self.classes.max())
         self.allowed = torch.arange(self.answers) < self.classes[:, None]
-        spread = 2*column('margin').repeat_interleave(self.answers)[:, None]/self.features**.5
+        spread = 2 * column('margin').repeat_interleave(self.answers)[:, None] / self.features**0.5
         gens = generators(1, self.seeds)
-        self.centres = torch.stack([spread*torch.randn(len(spread), self.features, generator=g) for g in gens])
-        self.meaning = F.normalize(torch.stack([torch.randn(self.answers, self.embedding, generator=g) + .5 for g in gens]), dim=-1)
+        self.centres = torch.stack([spread * torch.randn(len(spread), self.features, generator=g) for g in gens])
+        self.meaning = F.normalize(
+            torch.stack([torch.randn(self.answers, self.embedding, generator=g) + 0.5 for g in gens]), dim=-1
+        )
 
 # %% ../../nbs/rl/09_testbed.ipynb #e14a2bad
 @patch
-def prompts(self:World,
-    gens:list[torch.Generator], # One per world; move on
-    n:int, # How many for each
-    test:bool=False, # Tasks equally often, labels right, none dead
-)->Prompts: # New ones
+def prompts(
+    self: World,
+    gens: list[torch.Generator],  # One per world; move on
+    n: int,  # How many for each
+    test: bool = False,  # Tasks equally often, labels right, none dead
+) -> Prompts:  # New ones
     "Draw prompts for every world."
-    u, e = torch.stack([torch.rand(4, n, generator=g) for g in gens]), torch.stack([torch.randn(n, self.features, generator=g) for g in gens])
-    share = torch.full_like(self.share, 1/len(self.share)) if test else self.share
+    u, e = (
+        torch.stack([torch.rand(4, n, generator=g) for g in gens]),
+        torch.stack([torch.randn(n, self.features, generator=g) for g in gens]),
+    )
+    share = torch.full_like(self.share, 1 / len(self.share)) if test else self.share
     task = (u[:, 0, :, None] > share.cumsum(0)[:-1]).sum(-1)
-    pick = lambda v: torch.minimum((v*self.classes[task]).long(), self.classes[task] - 1)
+
+    def pick(v):
+        return torch.minimum((v * self.classes[task]).long(), self.classes[task] - 1)
+
     true, noise = pick(u[:, 1]), self.noise[task]
-    x = self.centres.gather(1, (task*self.answers + true)[..., None].expand(-1, -1, self.features)) + e
-    x = torch.cat([x, 2*F.one_hot(task, len(self.tasks))], -1)
-    if test: return Prompts(x, task, true, torch.zeros_like(task, dtype=torch.bool))
-    return Prompts(x, task, torch.where(u[:, 3] < noise, pick(u[:, 3]/noise.clamp(min=1e-9)), true), u[:, 2] < self.dead[task])
+    x = self.centres.gather(1, (task * self.answers + true)[..., None].expand(-1, -1, self.features)) + e
+    x = torch.cat([x, 2 * F.one_hot(task, len(self.tasks))], -1)
+    if test:
+        return Prompts(x, task, true, torch.zeros_like(task, dtype=torch.bool))
+    return Prompts(
+        x, task, torch.where(u[:, 3] < noise, pick(u[:, 3] / noise.clamp(min=1e-9)), true), u[:, 2] < self.dead[task]
+    )
 
 # %% ../../nbs/rl/09_testbed.ipynb #65700b4f
 @patch
-def rewards(self:World,
-    p:Prompts, # What was asked
-    answers:Tensor, # (worlds, prompts, rollouts)
-)->Tensor: # float64, (worlds, prompts, rollouts)
+def rewards(
+    self: World,
+    p: Prompts,  # What was asked
+    answers: Tensor,  # (worlds, prompts, rollouts)
+) -> Tensor:  # float64, (worlds, prompts, rollouts)
     "Rewards of answers: equality or similarity, nothing where the prompt is dead."
-    meaning = lambda a: self.meaning.gather(1, a.flatten(1)[..., None].expand(-1, -1, self.embedding)).view(*a.shape, -1)
-    alike = (meaning(answers)*meaning(p.label)[:, :, None]).sum(-1).clamp(min=0)
+
+    def meaning(a):
+        return self.meaning.gather(1, a.flatten(1)[..., None].expand(-1, -1, self.embedding)).view(*a.shape, -1)
+
+    alike = (meaning(answers) * meaning(p.label)[:, :, None]).sum(-1).clamp(min=0)
     r = torch.where(self.graded[p.task][..., None] > 0, alike, (answers == p.label[..., None]).float())
-    return (torch.where(p.dead[..., None], 0., r)*self.scale[p.task][..., None]).double()
+    return (torch.where(p.dead[..., None], 0.0, r) * self.scale[p.task][..., None]).double()
 
 # %% ../../nbs/rl/09_testbed.ipynb #8edb86f1
 @patch
-def logits(self:World,
-    weights:list[Tensor], # Two layers, one set for each world
-    p:Prompts, # What is asked
-)->Tensor: # (worlds, prompts, answers)
+def logits(
+    self: World,
+    weights: list[Tensor],  # Two layers, one set for each world
+    p: Prompts,  # What is asked
+) -> Tensor:  # (worlds, prompts, answers)
     "Logits of all answers, minus infinity in effect where the task does not allow one."
     w1, b1, w2, b2 = weights
     return torch.baddbmm(b2, torch.tanh(torch.baddbmm(b1, p.x, w1)), w2).masked_fill(~self.allowed[p.task], -1e9)
 
 # %% ../../nbs/rl/09_testbed.ipynb #0ac0344d
 @patch
-def scores(self:World,
-    weights:list[Tensor], # Of the policy
-    n:int=2000, # Test prompts
-)->Tensor: # (worlds, tasks)
+def scores(
+    self: World,
+    weights: list[Tensor],  # Of the policy
+    n: int = 2000,  # Test prompts
+) -> Tensor:  # (worlds, tasks)
     "Probability of the right answer on fixed test prompts of each task."
     p = self.prompts(generators(2, self.seeds), n, test=True)
     right = self.logits(weights, p).softmax(-1).gather(2, p.label[..., None])[..., 0]
     member = F.one_hot(p.task, len(self.tasks)).float()
-    return (right[..., None]*member).sum(1)/member.sum(1)
+    return (right[..., None] * member).sum(1) / member.sum(1)
 
 # %% ../../nbs/rl/09_testbed.ipynb #79694f1d
 def warm_up(
-    world:World, # Whose tasks to learn
-    steps:int=100, # Of Adam on 32 labelled prompts
-)->list[Tensor]: # Weights
+    world: World,  # Whose tasks to learn
+    steps: int = 100,  # Of Adam on 32 labelled prompts
+) -> list[Tensor]:  # Weights
     "A policy after a short supervised start."
     inputs = world.features + len(world.tasks)
-    layer = lambda gens, a, b, size: torch.stack([size*torch.randn(a, b, generator=g) for g in gens])
+
+    def layer(gens, a, b, size):
+        return torch.stack([size * torch.randn(a, b, generator=g) for g in gens])
+
     gens, n = generators(3, world.seeds), len(world.seeds)
-    weights = [layer(gens, inputs, world.hidden, inputs**-.5), torch.zeros(n, 1, world.hidden), layer(gens, world.hidden, world.answers, .3*world.hidden**-.5), torch.zeros(n, 1, world.answers)]
+    weights = [
+        layer(gens, inputs, world.hidden, inputs**-0.5),
+        torch.zeros(n, 1, world.hidden),
+        layer(gens, world.hidden, world.answers, 0.3 * world.hidden**-0.5),
+        torch.zeros(n, 1, world.answers),
+    ]
     optimizer = torch.optim.Adam([w.requires_grad_() for w in weights], 1e-2)
     for _ in range(steps):
         p = world.prompts(gens, 32, test=True)
@@ -147,32 +193,33 @@ def warm_up(
 @dataclass(frozen=True)
 class TestbedConfig:
     "Settings of a run."
-    estimator: str = 'grpo' # A key of `ESTIMATORS`
-    optimizer: str = 'sgd' # Or 'adam'
-    equalise: bool = False # Keep the mean size of GRPO's advantages
-    lr: float|None = None # .1 for sgd and .001 for adam where None
-    steps: int = 300 # Updates
-    prompts: int = 32 # Per step
-    rollouts: int = 5 # Per prompt
-    every: int = 10 # Steps between evaluations
+
+    estimator: str = 'grpo'  # A key of `ESTIMATORS`
+    optimizer: str = 'sgd'  # Or 'adam'
+    equalise: bool = False  # Keep the mean size of GRPO's advantages
+    lr: float | None = None  # .1 for sgd and .001 for adam where None
+    steps: int = 300  # Updates
+    prompts: int = 32  # Per step
+    rollouts: int = 5  # Per prompt
+    every: int = 10  # Steps between evaluations
 
 # %% ../../nbs/rl/09_testbed.ipynb #b255325e
 def sample(
-    logits:Tensor, # (worlds, prompts, answers)
-    u:Tensor, # Uniform numbers, (worlds, prompts, rollouts)
-    classes:Tensor, # Allowed answers of each prompt, (worlds, prompts)
-)->Tensor: # (worlds, prompts, rollouts)
+    logits: Tensor,  # (worlds, prompts, answers)
+    u: Tensor,  # Uniform numbers, (worlds, prompts, rollouts)
+    classes: Tensor,  # Allowed answers of each prompt, (worlds, prompts)
+) -> Tensor:  # (worlds, prompts, rollouts)
     "Answers by inversion: the same uniform number gives the same answer as long as the policy is the same."
     chosen = (u[..., None] > logits.softmax(-1).cumsum(-1)[:, :, None]).sum(-1)
     return torch.minimum(chosen, classes[..., None] - 1)
 
 # %% ../../nbs/rl/09_testbed.ipynb #d7db7f4e
 def advantages_of(
-    estimators:list, # One per world; may have a memory
-    rewards:Tensor, # (worlds, prompts, rollouts)
-    tasks:Tensor, # (worlds, prompts)
-    config:TestbedConfig, # Settings
-)->Tensor: # (worlds, prompts, rollouts)
+    estimators: list,  # One per world; may have a memory
+    rewards: Tensor,  # (worlds, prompts, rollouts)
+    tasks: Tensor,  # (worlds, prompts)
+    config: TestbedConfig,  # Settings
+) -> Tensor:  # (worlds, prompts, rollouts)
     "Advantages of every world by its own estimator, filtered and equalised where that is asked for."
     n, k = rewards.shape[1:]
     ids, found = torch.arange(n).repeat_interleave(k), []
@@ -181,8 +228,9 @@ def advantages_of(
         a = step.advantages
         if n > config.prompts:
             live = step.keep.view(n, k).any(1)
-            a = a*(live & (live.cumsum(0) <= config.prompts)).repeat_interleave(k)
-        if config.equalise and a.any(): a = a*GRPO()(r, ids, m).advantages.abs().sum()*config.prompts/n/a.abs().sum()
+            a = a * (live & (live.cumsum(0) <= config.prompts)).repeat_interleave(k)
+        if config.equalise and a.any():
+            a = a * GRPO()(r, ids, m).advantages.abs().sum() * config.prompts / n / a.abs().sum()
         found.append(a.view(n, k))
     return torch.stack(found)
 
@@ -190,63 +238,89 @@ def advantages_of(
 @dataclass(frozen=True)
 class Run:
     "What a run did in every world."
-    scores: Tensor # At each evaluation, (evaluations, worlds, tasks)
-    share: Tensor # Of the sum of |A| over all steps, (worlds, tasks)
-    live: Tensor # Share of live prompts over all steps, (worlds, tasks)
-    step: Tensor # Mean length of an update, (worlds,)
-    rollouts: int # Sampled for each world
-    weights: list[Tensor] # At the end
+
+    scores: Tensor  # At each evaluation, (evaluations, worlds, tasks)
+    share: Tensor  # Of the sum of |A| over all steps, (worlds, tasks)
+    live: Tensor  # Share of live prompts over all steps, (worlds, tasks)
+    step: Tensor  # Mean length of an update, (worlds,)
+    rollouts: int  # Sampled for each world
+    weights: list[Tensor]  # At the end
 
 # %% ../../nbs/rl/09_testbed.ipynb #cb43f96d
 def moved(
-    weights:list[Tensor], # After a step
-    old:list[Tensor], # Before it
-)->Tensor: # (worlds,)
+    weights: list[Tensor],  # After a step
+    old: list[Tensor],  # Before it
+) -> Tensor:  # (worlds,)
     "Length of an update in each world."
-    return sum(((w.detach() - o)**2).flatten(1).sum(1) for w, o in zip(weights, old)).sqrt()
+    return sum(((w.detach() - o) ** 2).flatten(1).sum(1) for w, o in zip(weights, old)).sqrt()
+
 
 def by_task(
-    values:Tensor, # (worlds, prompts)
-    tasks:Tensor, # (worlds, prompts)
-    number:int, # Of tasks
-)->Tensor: # (worlds, tasks)
+    values: Tensor,  # (worlds, prompts)
+    tasks: Tensor,  # (worlds, prompts)
+    number: int,  # Of tasks
+) -> Tensor:  # (worlds, tasks)
     "Sums over the prompts of each task."
     return torch.zeros(len(values), number, dtype=values.dtype).scatter_add_(1, tasks, values)
 
 # %% ../../nbs/rl/09_testbed.ipynb #e9d29744
 def train(
-    world:World, # What to learn
-    weights:list[Tensor], # From `warm_up`; left as they are
-    config:TestbedConfig=TestbedConfig(), # Settings
-)->Run: # Of all worlds at once
+    world: World,  # What to learn
+    weights: list[Tensor],  # From `warm_up`; left as they are
+    config: TestbedConfig = TestbedConfig(),  # Settings
+) -> Run:  # Of all worlds at once
     "Policy gradient with any estimator, every world with an estimator of its own."
     weights = [w.clone().requires_grad_() for w in weights]
-    kind, lr = dict(sgd=(torch.optim.SGD, .1), adam=(torch.optim.Adam, .001))[config.optimizer]
+    kind, lr = dict(sgd=(torch.optim.SGD, 0.1), adam=(torch.optim.Adam, 0.001))[config.optimizer]
     optimizer, estimators = kind(weights, config.lr or lr), [ESTIMATORS[config.estimator]() for _ in world.seeds]
-    gens, n, m = generators(4, world.seeds), config.prompts*(3 if config.estimator == 'dapo' else 1), len(world.tasks)
-    scores, sizes, lives, counts, steps = [], 0., 0., 0., []
+    gens, n, m = generators(4, world.seeds), config.prompts * (3 if config.estimator == 'dapo' else 1), len(world.tasks)
+    scores, sizes, lives, counts, steps = [], 0.0, 0.0, 0.0, []
     for step in range(config.steps):
         p, u = world.prompts(gens, n), torch.stack([torch.rand(n, config.rollouts, generator=g) for g in gens])
         logits = world.logits(weights, p)
         answers = sample(logits.detach(), u, world.classes[p.task])
         r = world.rewards(p, answers)
         a = advantages_of(estimators, r, p.task, config)
-        loss = -(a.float()*logits.log_softmax(-1).gather(2, answers)).sum()/(config.prompts*config.rollouts)
+        loss = -(a.float() * logits.log_softmax(-1).gather(2, answers)).sum() / (config.prompts * config.rollouts)
         optimizer.zero_grad()
         loss.backward()
         old = [w.detach().clone() for w in weights]
         optimizer.step()
         steps.append(moved(weights, old))
-        sizes, lives, counts = (x + by_task(v, p.task, m) for x, v in ((sizes, a.abs().sum(2)), (lives, (r.amax(2) > r.amin(2)).double()), (counts, torch.ones_like(a[..., 0]))))
+        sizes, lives, counts = (
+            x + by_task(v, p.task, m)
+            for x, v in (
+                (sizes, a.abs().sum(2)),
+                (lives, (r.amax(2) > r.amin(2)).double()),
+                (counts, torch.ones_like(a[..., 0])),
+            )
+        )
         if (step + 1) % config.every == 0:
-            with torch.no_grad(): scores.append(world.scores(weights))
-    return Run(torch.stack(scores), sizes/sizes.sum(1, keepdim=True), lives/counts, torch.stack(steps).mean(0), config.steps*n*config.rollouts, [w.detach() for w in weights])
+            with torch.no_grad():
+                scores.append(world.scores(weights))
+    return Run(
+        torch.stack(scores),
+        sizes / sizes.sum(1, keepdim=True),
+        lives / counts,
+        torch.stack(steps).mean(0),
+        config.steps * n * config.rollouts,
+        [w.detach() for w in weights],
+    )
 
 # %% ../../nbs/rl/09_testbed.ipynb #1ecdcb3b
 def summary(
-    run:Run, # From `train`
-    world:World, # Where it ran
-)->pd.DataFrame: # One row per seed
+    run: Run,  # From `train`
+    world: World,  # Where it ran
+) -> pd.DataFrame:  # One row per seed
     "Mean, weakest task, area under the curve and mean step of each seed."
     end = run.scores[-1]
-    return pd.DataFrame(dict(seed=world.seeds, mean=end.mean(1), weakest=end.amin(1), area=run.scores.mean((0, 2)), step=run.step, rollouts=run.rollouts)).round(5)
+    return pd.DataFrame(
+        dict(
+            seed=world.seeds,
+            mean=end.mean(1),
+            weakest=end.amin(1),
+            area=run.scores.mean((0, 2)),
+            step=run.step,
+            rollouts=run.rollouts,
+        )
+    ).round(5)

@@ -8,12 +8,16 @@ __all__ = ['SOUND', 'PICTURES', 'PromptBatches', 'task_metrics', 'check_settings
            'omni_settings', 'PromptReader', 'OmniHarpoTrainer', 'atlas_prompts', 'atlas_reward']
 
 # %% ../../nbs/rl/12_trl.ipynb #9968861a
-import copy, hashlib, json, pickle
+import copy
+import hashlib
+import json
+import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
+
 import torch
 import trl
 from accelerate.utils import gather_object
@@ -24,6 +28,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
+
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
 from .advantages import ESTIMATORS, GDPO, Estimator, estimator_state, restore_estimator
@@ -37,132 +42,195 @@ from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
 # %% ../../nbs/rl/12_trl.ipynb #dd91db3f
 class PromptBatches(Sampler[int]):
     "Prompts for TRL: in generations of one signature, each prompt `rollouts` times in a row, each generation `uses` times; a last generation is filled up from the front of its signature."
-    def __init__(self,
-        signatures:Sequence[str], # Of each prompt
-        size:int, # Prompts per generation
-        rollouts:int, # Completions per prompt
-        uses:int, # Times a generation is asked for
-        seed:int, # Of the order
+
+    def __init__(
+        self,
+        signatures: Sequence[str],  # Of each prompt
+        size: int,  # Prompts per generation
+        rollouts: int,  # Completions per prompt
+        uses: int,  # Times a generation is asked for
+        seed: int,  # Of the order
     ):
-        self.size, self.rollouts, self.uses, self.seed, self.epoch, self.rows = size, rollouts, uses, seed, 0, defaultdict(list)
-        for i, signature in enumerate(signatures): self.rows[signature].append(i)
+        self.size, self.rollouts, self.uses, self.seed, self.epoch, self.rows = (
+            size,
+            rollouts,
+            uses,
+            seed,
+            0,
+            defaultdict(list),
+        )
+        for i, signature in enumerate(signatures):
+            self.rows[signature].append(i)
 
-    def set_epoch(self,
-        epoch:int, # From 0
-    ): self.epoch = epoch
+    def set_epoch(
+        self,
+        epoch: int,  # From 0
+    ):
+        self.epoch = epoch
 
-    def __len__(self): return sum(-(-len(rows)//self.size) for rows in self.rows.values()) * self.size * self.rollouts * self.uses
+    def __len__(self):
+        return sum(-(-len(rows) // self.size) for rows in self.rows.values()) * self.size * self.rollouts * self.uses
 
-    def __iter__(self)->Iterator[int]:
+    def __iter__(self) -> Iterator[int]:
         rng = Random(stable_hash('grpo', self.seed, self.epoch))
         shuffled = [rng.sample(rows, len(rows)) for rows in self.rows.values()]
-        generations = [[rows[(at + i) % len(rows)] for i in range(self.size)] for rows in shuffled for at in range(0, len(rows), self.size)]
+        generations = [
+            [rows[(at + i) % len(rows)] for i in range(self.size)]
+            for rows in shuffled
+            for at in range(0, len(rows), self.size)
+        ]
         rng.shuffle(generations)
         for rows in generations:
-            for _ in range(self.uses): yield from (i for i in rows for _ in range(self.rollouts))
+            for _ in range(self.uses):
+                yield from (i for i in rows for _ in range(self.rollouts))
 
 # %% ../../nbs/rl/12_trl.ipynb #4d756fdf
 def task_metrics(
-    rewards:Tensor, # Of all processes, (rows,)
-    prompts:Sequence[int], # Of each row
-    tasks:Sequence[str], # Of each row
-    step, # What the estimator gave
-)->dict[str, float]: # Metric to value
+    rewards: Tensor,  # Of all processes, (rows,)
+    prompts: Sequence[int],  # Of each row
+    tasks: Sequence[str],  # Of each row
+    step,  # What the estimator gave
+) -> dict[str, float]:  # Metric to value
     "What TRL is to log of a generation, per task."
     b = as_batch(rewards, prompts, tasks)
     size, dead = b.tasks.sum(step.advantages.abs().double()), 1 - b.task_of.mean(live_prompts(b).double())
-    parts = dict(reward=b.tasks.mean(b.rewards), share=size/size.sum().clamp(min=torch.finfo(size.dtype).tiny), dead_groups=dead)
+    parts = dict(
+        reward=b.tasks.mean(b.rewards),
+        share=size / size.sum().clamp(min=torch.finfo(size.dtype).tiny),
+        dead_groups=dead,
+    )
     named = {name: dict(zip(b.tasks.keys, x.tolist())) for name, x in parts.items()}
-    named |= {name: getattr(step, a) for name, a in dict(contribution='contribution', factor='task_factor').items() if hasattr(step, a)}
+    named |= {
+        name: getattr(step, a)
+        for name, a in dict(contribution='contribution', factor='task_factor').items()
+        if hasattr(step, a)
+    }
     return {f'harpo/{task}/{name}': x for name, of in named.items() for task, x in of.items()}
 
 # %% ../../nbs/rl/12_trl.ipynb #68f783dc
 def check_settings(
-    args:trl.GRPOConfig, # TRL's settings
+    args: trl.GRPOConfig,  # TRL's settings
 ):
     "ValueError for settings that an estimator overrules, or that make a checkpoint one cannot go on from exactly."
     defaults = trl.GRPOConfig.__dataclass_fields__
-    if ignored := [k for k in ('scale_rewards', 'multi_objective_aggregation') if getattr(args, k) != defaults[k].default]:
-        raise ValueError(f'{", ".join(ignored)}: the estimator decides this; leave it at its default and choose another `estimator`')
-    micro, steps = args.steps_per_generation*args.num_iterations, args.gradient_accumulation_steps
-    if micro % steps and steps % micro: raise ValueError(f'a generation is used in {micro} forward passes and a step of the optimizer takes {steps}; make one a multiple of the other')
-    if args.save_strategy == 'steps' and args.save_steps*steps % micro:
-        raise ValueError(f'save_steps={args.save_steps} falls into the middle of a generation, where a run cannot be resumed exactly; make it a whole multiple of {max(1, micro//steps)}')
+    if ignored := [
+        k for k in ('scale_rewards', 'multi_objective_aggregation') if getattr(args, k) != defaults[k].default
+    ]:
+        raise ValueError(
+            f'{", ".join(ignored)}: the estimator decides this; leave it at its default and choose another `estimator`'
+        )
+    micro, steps = args.steps_per_generation * args.num_iterations, args.gradient_accumulation_steps
+    if micro % steps and steps % micro:
+        raise ValueError(
+            f'a generation is used in {micro} forward passes and a step of the optimizer takes {steps}; make one a multiple of the other'
+        )
+    if args.save_strategy == 'steps' and args.save_steps * steps % micro:
+        raise ValueError(
+            f'save_steps={args.save_steps} falls into the middle of a generation, where a run cannot be resumed exactly; make it a whole multiple of {max(1, micro // steps)}'
+        )
 
 # %% ../../nbs/rl/12_trl.ipynb #288d2377
 def column_of(
-    dataset:Dataset, # Or anything with `column_names` and columns by name
-    name:str, # Of the column
-)->list|None: # Values, None where there is no such column
+    dataset: Dataset,  # Or anything with `column_names` and columns by name
+    name: str,  # Of the column
+) -> list | None:  # Values, None where there is no such column
     "A column of a dataset, without its transform."
     plain = dataset.with_format(None) if isinstance(dataset, Dataset) else dataset
     return list(plain[name]) if name in (plain.column_names or ()) else None
 
+
 def known_tasks(
-    dataset:Dataset, # Training rows
-    name:str, # Of the column
-)->list[str]: # One per row
+    dataset: Dataset,  # Training rows
+    name: str,  # Of the column
+) -> list[str]:  # One per row
     "Tasks of a dataset; ValueError if the column or a value of it is missing."
-    if not hasattr(dataset, '__len__'): raise ValueError('the dataset is a stream; the order of a resumed run needs one with a length')
-    if (tasks := column_of(dataset, name)) is None: raise ValueError(f'the dataset has no column {name!r}; add one with the task of each row, or name the one it has by `task_column`')
-    if None in tasks: raise ValueError(f'row {tasks.index(None)}: no {name}; give every row its task')
+    if not hasattr(dataset, '__len__'):
+        raise ValueError('the dataset is a stream; the order of a resumed run needs one with a length')
+    if (tasks := column_of(dataset, name)) is None:
+        raise ValueError(
+            f'the dataset has no column {name!r}; add one with the task of each row, or name the one it has by `task_column`'
+        )
+    if None in tasks:
+        raise ValueError(f'row {tasks.index(None)}: no {name}; give every row its task')
     return list(map(str, tasks))
 
 # %% ../../nbs/rl/12_trl.ipynb #28bf3b03
 def save_estimator(
-    estimator:Estimator|Harpo, # With `state_dict`
-    tasks:list[str], # Of the data
-    folder:Path, # Checkpoint; made if it is not there
+    estimator: Estimator | Harpo,  # With `state_dict`
+    tasks: list[str],  # Of the data
+    folder: Path,  # Checkpoint; made if it is not there
 ):
     "Write an estimator's state into a checkpoint."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder)/'estimator.json').write_text(json.dumps(estimator_state(estimator, tasks), indent=1), encoding='utf-8')
+    (Path(folder) / 'estimator.json').write_text(
+        json.dumps(estimator_state(estimator, tasks), indent=1), encoding='utf-8'
+    )
+
 
 def load_estimator(
-    estimator:Estimator|Harpo, # Takes the state over
-    tasks:list[str], # Of the data
-    folder:Path, # Checkpoint
+    estimator: Estimator | Harpo,  # Takes the state over
+    tasks: list[str],  # Of the data
+    folder: Path,  # Checkpoint
 ):
     "Read an estimator's state from a checkpoint; SourceError if it is of another estimator, configuration or other tasks."
-    file = Path(folder)/'estimator.json'
-    if not file.is_file(): raise SourceError(f'{file}: no such file; the checkpoint was made by another trainer, so begin a new run')
-    try: restore_estimator(estimator, tasks, json.loads(file.read_text(encoding='utf-8')))
-    except ValueError as e: raise SourceError(f'{file}: {e}') from e
+    file = Path(folder) / 'estimator.json'
+    if not file.is_file():
+        raise SourceError(f'{file}: no such file; the checkpoint was made by another trainer, so begin a new run')
+    try:
+        restore_estimator(estimator, tasks, json.loads(file.read_text(encoding='utf-8')))
+    except ValueError as e:
+        raise SourceError(f'{file}: {e}') from e
 
 # %% ../../nbs/rl/12_trl.ipynb #5d795b51
 class EstimatorCheckpoints(StopsAtTheEnd):
     "For a trainer with an `estimator` and `tasks`: keeps its state in the checkpoints."
+
     def _save_checkpoint(self, model, trial):
-        folder = Path(self._get_output_dir(trial=trial))/f'{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}'
-        if self.args.should_save: save_estimator(self.estimator, self.tasks, folder)
+        folder = Path(self._get_output_dir(trial=trial)) / f'{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}'
+        if self.args.should_save:
+            save_estimator(self.estimator, self.tasks, folder)
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None: load_estimator(self.estimator, self.tasks, Path(checkpoint))
+        if checkpoint is not None:
+            load_estimator(self.estimator, self.tasks, Path(checkpoint))
 
 # %% ../../nbs/rl/12_trl.ipynb #d3017b31
 class HarpoTrainer(EstimatorCheckpoints, trl.GRPOTrainer):
     "TRL's `GRPOTrainer` with any estimator of ours; ValueError for contradictory settings or rows without a task."
+
     _tag_names, _name = ['trl', 'harpo'], 'HARPO'
 
-    def __init__(self,
-        *args, # As for `trl.GRPOTrainer`
-        estimator:str|Estimator|Harpo = 'harpo', # A key of `ESTIMATORS`, or an estimator
-        task_column:str = 'task', # Column that says which task a row belongs to
-        **kwargs, # As for `trl.GRPOTrainer`
+    def __init__(
+        self,
+        *args,  # As for `trl.GRPOTrainer`
+        estimator: str | Estimator | Harpo = 'harpo',  # A key of `ESTIMATORS`, or an estimator
+        task_column: str = 'task',  # Column that says which task a row belongs to
+        **kwargs,  # As for `trl.GRPOTrainer`
     ):
         super().__init__(*args, **kwargs)
         check_settings(self.args)
-        self.estimator, self.task_column = ESTIMATORS[estimator]() if isinstance(estimator, str) else estimator, task_column
+        self.estimator, self.task_column = (
+            ESTIMATORS[estimator]() if isinstance(estimator, str) else estimator,
+            task_column,
+        )
         tasks = known_tasks(self.train_dataset, task_column)
         self.tasks = sorted(set(tasks))
-        if isinstance(self.eval_dataset, Dataset): known_tasks(self.eval_dataset, task_column)
-        signatures = column_of(self.train_dataset, 'modality_signature') or ['']*len(tasks)
-        self.batches = PromptBatches(signatures, self.args.generation_batch_size//self.num_generations, self.num_generations, self.num_iterations*self.args.steps_per_generation, self.args.seed)
+        if isinstance(self.eval_dataset, Dataset):
+            known_tasks(self.eval_dataset, task_column)
+        signatures = column_of(self.train_dataset, 'modality_signature') or [''] * len(tasks)
+        self.batches = PromptBatches(
+            signatures,
+            self.args.generation_batch_size // self.num_generations,
+            self.num_generations,
+            self.num_iterations * self.args.steps_per_generation,
+            self.args.seed,
+        )
         self.add_callback(EpochCallback(self.batches))
 
-    def _get_train_sampler(self, dataset=None): return self.batches
+    def _get_train_sampler(self, dataset=None):
+        return self.batches
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -170,37 +238,51 @@ class HarpoTrainer(EstimatorCheckpoints, trl.GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         out, mode = super()._generate_and_score_completions(inputs), 'train' if self.model.training else 'eval'
-        tasks, count = gather_object([str(x[self.task_column]) for x in inputs]), self.num_generations if mode == 'train' else self.num_generations_eval
+        tasks, count = (
+            gather_object([str(x[self.task_column]) for x in inputs]),
+            self.num_generations if mode == 'train' else self.num_generations_eval,
+        )
         weighted = self._rewards * self.reward_weights.to(self._rewards.device)
-        rewards, prompts = weighted.nansum(1).masked_fill(weighted.isnan().all(1), torch.nan), [i//count for i in range(len(tasks))]
+        rewards, prompts = (
+            weighted.nansum(1).masked_fill(weighted.isnan().all(1), torch.nan),
+            [i // count for i in range(len(tasks))],
+        )
         estimator = self.estimator if mode == 'train' else copy.deepcopy(self.estimator)
         step = estimator(weighted if isinstance(estimator, GDPO) else rewards, prompts, tasks)
-        mine = slice(self.accelerator.process_index*len(inputs), (self.accelerator.process_index + 1)*len(inputs))
+        mine = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
         out['advantages'] = step.advantages[mine].to(out['advantages'])
-        for _ in range(min(len(tasks), len(self._logs['advantages']))): self._logs['advantages'].pop()
+        for _ in range(min(len(tasks), len(self._logs['advantages']))):
+            self._logs['advantages'].pop()
         self._logs['advantages'].extend(step.advantages.tolist())
-        for name, value in task_metrics(rewards, prompts, tasks, step).items(): self._metrics[mode][name].append(value)
+        for name, value in task_metrics(rewards, prompts, tasks, step).items():
+            self._metrics[mode][name].append(value)
         return out
 
 # %% ../../nbs/rl/12_trl.ipynb #be18aec6
 SOUND = ('input_features', 'feature_attention_mask')
 PICTURES = ('pixel_values', 'image_grid_thw', 'pixel_values_videos', 'video_grid_thw', 'video_second_per_grid')
 
+
 def encode_prompt(
-    processor:OmniProcessor|ProcessorMixin, # Ours, or that of transformers, which needs torchvision
-    prompt:list[dict], # Conversation with media in its content
-)->tuple[list[int], dict[str, Tensor]]: # Token ids; media, by the model's names
+    processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers, which needs torchvision
+    prompt: list[dict],  # Conversation with media in its content
+) -> tuple[list[int], dict[str, Tensor]]:  # Token ids; media, by the model's names
     "One prompt as token ids and media; MediaError where a medium cannot be read."
     try:
-        if isinstance(processor, OmniProcessor): batch, _ = processor.collate([processor.encode_messages(prompt)])
-        else: batch = processor.apply_chat_template([prompt], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors='pt')
-    except (OSError, ValueError, RuntimeError) as e: raise MediaError(str(e)) from e
+        if isinstance(processor, OmniProcessor):
+            batch, _ = processor.collate([processor.encode_messages(prompt)])
+        else:
+            batch = processor.apply_chat_template(
+                [prompt], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors='pt'
+            )
+    except (OSError, ValueError, RuntimeError) as e:
+        raise MediaError(str(e)) from e
     return batch['input_ids'][0].tolist(), {k: batch[k] for k in SOUND + PICTURES if k in batch}
 
 # %% ../../nbs/rl/12_trl.ipynb #25960fbc
 def join_media(
-    rows:Sequence[dict[str, Tensor]], # Media of each row, from `encode_prompt`
-)->dict[str, Tensor]: # Media of the batch, by the model's names
+    rows: Sequence[dict[str, Tensor]],  # Media of each row, from `encode_prompt`
+) -> dict[str, Tensor]:  # Media of the batch, by the model's names
     "Media of several rows, in their order; sounds are padded to the longest."
     parts = {k: [row[k] for row in rows if k in row] for k in SOUND + PICTURES}
     longest = max((x.shape[-1] for x in parts['input_features']), default=0)
@@ -210,78 +292,124 @@ def join_media(
 # %% ../../nbs/rl/12_trl.ipynb #eac3aaf0
 class MediaTrainer(HarpoTrainer):
     "`HarpoTrainer` that carries `_media`, one entry per rollout, from sampling to old log-probabilities and loss."
-    def _generate_and_score_completions(self, inputs): return super()._generate_and_score_completions(inputs) | dict(media=self._media)
+
+    def _generate_and_score_completions(self, inputs):
+        return super()._generate_and_score_completions(inputs) | dict(media=self._media)
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
         size, of = self.sampled_rows or len(prompt_ids), super()._generate_single_turn
-        parts = [of(prompt_ids[at:at + size], None, join_media(self._media[at:at + size]), num_generations, **kwargs) for at in range(0, len(prompt_ids), size)]
+        parts = [
+            of(prompt_ids[at : at + size], None, join_media(self._media[at : at + size]), num_generations, **kwargs)
+            for at in range(0, len(prompt_ids), size)
+        ]
         return [ids for part, _ in parts for ids in part], None
 
     def _compute_loss(self, model, inputs):
         self._media = inputs['media']
         return super()._compute_loss(model, inputs)
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs):
-        size, of, device = batch_size or len(input_ids), super()._get_per_token_logps_and_entropies, self.accelerator.device
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
+    ):
+        size, of, device = (
+            batch_size or len(input_ids),
+            super()._get_per_token_logps_and_entropies,
+            self.accelerator.device,
+        )
+
         def part(at):
-            media = {k: x.to(device) for k, x in join_media(self._media[at:at + size]).items()}
-            return of(partial(model, **media), input_ids[at:at + size], attention_mask[at:at + size], logits_to_keep, **kwargs)
+            media = {k: x.to(device) for k, x in join_media(self._media[at : at + size]).items()}
+            return of(
+                partial(model, **media),
+                input_ids[at : at + size],
+                attention_mask[at : at + size],
+                logits_to_keep,
+                **kwargs,
+            )
+
         logps, entropies, aux = zip(*map(part, range(0, len(input_ids), size)))
-        return torch.cat(logps), None if entropies[0] is None else torch.cat(entropies), None if aux[0] is None else torch.stack(aux).mean()
+        return (
+            torch.cat(logps),
+            None if entropies[0] is None else torch.cat(entropies),
+            None if aux[0] is None else torch.stack(aux).mean(),
+        )
 
 # %% ../../nbs/rl/12_trl.ipynb #075f294e
 def omni_settings(
-    args:trl.GRPOConfig, # TRL's settings
-    tokenizer:PreTrainedTokenizerBase, # With the special tokens of Qwen2.5-Omni
-)->trl.GRPOConfig: # A copy
+    args: trl.GRPOConfig,  # TRL's settings
+    tokenizer: PreTrainedTokenizerBase,  # With the special tokens of Qwen2.5-Omni
+) -> trl.GRPOConfig:  # A copy
     "Settings under which media are carried: no placeholder is sampled, towers may go unused; ValueError for backends that drop them."
-    if named := [k for k in ('use_vllm', 'use_transformers_continuous_batching') if getattr(args, k)]: raise ValueError(f'{named[0]}: carries no sound and no film into sampling; leave it off, or train on text with `HarpoTrainer`')
-    media, args = tokenizer.convert_tokens_to_ids([t for t in SPECIAL if t not in (tokenizer.eos_token, tokenizer.pad_token)]), copy.copy(args)
+    if named := [k for k in ('use_vllm', 'use_transformers_continuous_batching') if getattr(args, k)]:
+        raise ValueError(
+            f'{named[0]}: carries no sound and no film into sampling; leave it off, or train on text with `HarpoTrainer`'
+        )
+    media, args = (
+        tokenizer.convert_tokens_to_ids([t for t in SPECIAL if t not in (tokenizer.eos_token, tokenizer.pad_token)]),
+        copy.copy(args),
+    )
     args.generation_kwargs = dict(suppress_tokens=media) | (args.generation_kwargs or {})
-    if args.ddp_find_unused_parameters is None: args.ddp_find_unused_parameters = True
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = True
     return args
 
 # %% ../../nbs/rl/12_trl.ipynb #3085d03e
 _logger = logging.get_logger(__name__)
 
+
 class PromptReader:
     "Encodes prompts, each once, and sets aside those whose media cannot be read."
-    def __init__(self,
-        processor:OmniProcessor|ProcessorMixin, # Ours, or that of transformers
-    ): self.processor, self.skipped, self.spare = processor, {}, None
 
-    def read(self,
-        prompts:list[list[dict]], # Conversations
-        names:list[str|None], # Of each, for the log
-    )->tuple[list[tuple], list[bool]]: # Token ids and media of each; whether a stand-in took its place
+    def __init__(
+        self,
+        processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers
+    ):
+        self.processor, self.skipped, self.spare = processor, {}, None
+
+    def read(
+        self,
+        prompts: list[list[dict]],  # Conversations
+        names: list[str | None],  # Of each, for the log
+    ) -> tuple[list[tuple], list[bool]]:  # Token ids and media of each; whether a stand-in took its place
         "Encode the prompts of a generation; MediaError if there has never been one that can be read."
         known, keys = {}, [hashlib.sha256(pickle.dumps(p)).hexdigest() for p in prompts]
         for name, key, prompt in zip(names, keys, prompts):
             if key not in known:
-                try: known[key] = encode_prompt(self.processor, prompt)
-                except MediaError as e: known[key] = self._skip(name or f'prompt {key[:8]}', e)
+                try:
+                    known[key] = encode_prompt(self.processor, prompt)
+                except MediaError as e:
+                    known[key] = self._skip(name or f'prompt {key[:8]}', e)
         self.spare = next(filter(None, known.values()), self.spare)
-        if self.spare is None: raise MediaError(f'none of the first prompts can be read; {"; ".join(f"{k}: {v}" for k, v in self.skipped.items())}')
+        if self.spare is None:
+            raise MediaError(
+                f'none of the first prompts can be read; {"; ".join(f"{k}: {v}" for k, v in self.skipped.items())}'
+            )
         return [known[key] or self.spare for key in keys], [known[key] is None for key in keys]
 
     def _skip(self, name, error):
-        if name not in self.skipped: _logger.warning(f'{name} is skipped: {error}')
+        if name not in self.skipped:
+            _logger.warning(f'{name} is skipped: {error}')
         self.skipped[name] = str(error)
 
 # %% ../../nbs/rl/12_trl.ipynb #ee2e228a
 class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
     "`HarpoTrainer` whose policy hears and sees: media in the prompt reach sampling, old log-probabilities and loss."
-    def __init__(self,
-        model:PreTrainedModel, # A Qwen2.5-Omni Thinker, trained in place
-        reward_funcs:Callable|list[Callable], # As for `trl.GRPOTrainer`
-        args:trl.GRPOConfig, # TRL's settings
-        train_dataset:Dataset, # Conversations in `prompt` with media in their content, and the task column
-        processor:OmniProcessor|ProcessorMixin, # Ours, or that of transformers
-        sampled_rows:int|None = None, # Rollouts sampled at a time, to save memory; all of a generation where None
-        **kwargs, # As for `HarpoTrainer`
+
+    def __init__(
+        self,
+        model: PreTrainedModel,  # A Qwen2.5-Omni Thinker, trained in place
+        reward_funcs: Callable | list[Callable],  # As for `trl.GRPOTrainer`
+        args: trl.GRPOConfig,  # TRL's settings
+        train_dataset: Dataset,  # Conversations in `prompt` with media in their content, and the task column
+        processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers
+        sampled_rows: int | None = None,  # Rollouts sampled at a time, to save memory; all of a generation where None
+        **kwargs,  # As for `HarpoTrainer`
     ):
         args = omni_settings(args, processor.tokenizer)
-        if named := [k for k in ('image', 'images') if column_of(train_dataset, k)]: raise ValueError(f'column {named[0]!r}: put pictures into the content of `prompt`, as {{"type": "image", "image": …}}, where sound and film are')
+        if named := [k for k in ('image', 'images') if column_of(train_dataset, k)]:
+            raise ValueError(
+                f'column {named[0]!r}: put pictures into the content of `prompt`, as {{"type": "image", "image": …}}, where sound and film are'
+            )
         super().__init__(model, reward_funcs, args, train_dataset, processing_class=processor.tokenizer, **kwargs)
         self.processor, self.reader, self.sampled_rows = processor, PromptReader(processor), sampled_rows
 
@@ -290,34 +418,40 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
         return super()._generate_and_score_completions(inputs)
 
     def _tokenize_prompts(self, prompts):
-        if isinstance(prompts[0], str): raise ValueError('the prompt is plain text; give a conversation, [{"role": "user", "content": [… media and text]}]')
+        if isinstance(prompts[0], str):
+            raise ValueError(
+                'the prompt is plain text; give a conversation, [{"role": "user", "content": [… media and text]}]'
+            )
         rows, self._unread = self.reader.read(prompts, self._names)
         self._media = [media for _, media in rows]
-        return [ids for ids, _ in rows], None, {}   # Media are joined where they are needed
+        return [ids for ids, _ in rows], None, {}  # Media are joined where they are needed
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         unread = torch.tensor(gather_object(self._unread), device=rewards.device)
-        rewards[unread] = torch.nan   # In place: the advantages are made of these
+        rewards[unread] = torch.nan  # In place: the advantages are made of these
         self._metrics['train' if self.model.training else 'eval']['skipped_rollouts'].append(unread.sum().item())
         return rewards
 
 # %% ../../nbs/rl/12_trl.ipynb #84191e2b
 def atlas_prompts(
-    examples:Examples, # Atlas and row numbers
-)->Dataset: # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read
+    examples: Examples,  # Atlas and row numbers
+) -> Dataset:  # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read
     "Rows of an Atlas as TRL wants them."
     atlas = examples.atlas
     columns = atlas.columns('id', 'dataset', 'task', 'answer', 'modality_signature')
     rows = Dataset.from_dict({k: [v[i] for i in examples.rows] for k, v in columns.items()} | dict(row=examples.rows))
     return rows.with_transform(lambda drawn: drawn | dict(prompt=[as_messages(atlas[i]) for i in drawn['row']]))
 
+
 def atlas_reward(
-    recipe:str = 'harpo', # Or `grpo`, see `rl.rewards.score`
-    embed:Callable|None = None, # Texts to vectors for open answers; None for MiniLM
-)->Callable: # A reward function for TRL
+    recipe: str = 'harpo',  # Or `grpo`, see `rl.rewards.score`
+    embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+) -> Callable:  # A reward function for TRL
     "The papers' reward, as released; None where a row has no reference."
+
     def reward(completions, task, answer, **columns):
         scores = score([c[0]['content'] for c in completions], answer, task, recipe=recipe, released=True, embed=embed)
         return [None if s.total != s.total else s.total for s in scores]
+
     return reward

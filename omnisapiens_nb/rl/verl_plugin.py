@@ -7,15 +7,18 @@ __all__ = ['VERL_NAMES', 'ADVANTAGES', 'verl_uid', 'uid_tasks', 'TokenAdvantages
            'write_verl', 'compute_score', 'TaskTrainer', 'register_verl']
 
 # %% ../../nbs/rl/13_verl.ipynb #eee06f4f
-import json, re
+import json
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
+
 from ..atlas.reading import SourceError
 from ..atlas.store import Atlas
 from .advantages import ESTIMATORS, estimator_state, restore_estimator
@@ -23,28 +26,35 @@ from .rewards import score
 
 # %% ../../nbs/rl/13_verl.ipynb #b99b5e37
 def verl_uid(
-    task:str, # Any text
-    uid:str, # verl's own id of the prompt
-)->str: # `task::uid`, without an underscore in the task
+    task: str,  # Any text
+    uid: str,  # verl's own id of the prompt
+) -> str:  # `task::uid`, without an underscore in the task
     "The id of a prompt with its task in front; ValueError where there is no task."
-    if not (isinstance(task, str) and task): raise ValueError(f'prompt {uid}: its task is {task!r}; give every row of the training file a text in the column task')
-    return f"{quote(task, safe='').replace('_', '%5F')}::{uid}"
+    if not (isinstance(task, str) and task):
+        raise ValueError(
+            f'prompt {uid}: its task is {task!r}; give every row of the training file a text in the column task'
+        )
+    return f'{quote(task, safe="").replace("_", "%5F")}::{uid}'
 
 # %% ../../nbs/rl/13_verl.ipynb #7ea0519c
 def uid_tasks(
-    uids:Sequence[str], # As `verl_uid` makes them
-)->list[str]: # Task of each
+    uids: Sequence[str],  # As `verl_uid` makes them
+) -> list[str]:  # Task of each
     "The tasks in ids of prompts; ValueError names the first id that has none."
     parts = [str(u).rpartition('::') for u in uids]
     if bad := [u for u, (task, *_) in zip(uids, parts) if not task]:
-        raise ValueError(f'prompt {bad[0]}: its id has no task in front (task::{bad[0]}); train with trainer.v1.trainer_mode=harpo_sync, which writes it there')
+        raise ValueError(
+            f'prompt {bad[0]}: its id has no task in front (task::{bad[0]}); train with trainer.v1.trainer_mode=harpo_sync, which writes it there'
+        )
     return [unquote(task) for task, *_ in parts]
 
 # %% ../../nbs/rl/13_verl.ipynb #7881a171
 class TokenAdvantages:
     "An estimator of `ESTIMATORS` as verl calls one; its memory goes on from call to call."
-    def __init__(self,
-        name:str, # Key of `ESTIMATORS`
+
+    def __init__(
+        self,
+        name: str,  # Key of `ESTIMATORS`
     ):
         self.name = name
         self.forget()
@@ -53,13 +63,14 @@ class TokenAdvantages:
         "Start without memory."
         self.estimator = ESTIMATORS[self.name]()
 
-    def __call__(self,
-        token_level_rewards:Tensor, # (rollouts, tokens)
-        response_mask:Tensor, # 1 on the response, (rollouts, tokens)
-        index:np.ndarray, # Id of each rollout's prompt, with its task in front
-        config=None, # verl's settings, of which none is used
-        **kwargs, # What verl hands to estimators of other kinds
-    )->tuple[Tensor, Tensor]: # Advantages and returns, the same, (rollouts, tokens)
+    def __call__(
+        self,
+        token_level_rewards: Tensor,  # (rollouts, tokens)
+        response_mask: Tensor,  # 1 on the response, (rollouts, tokens)
+        index: np.ndarray,  # Id of each rollout's prompt, with its task in front
+        config=None,  # verl's settings, of which none is used
+        **kwargs,  # What verl hands to estimators of other kinds
+    ) -> tuple[Tensor, Tensor]:  # Advantages and returns, the same, (rollouts, tokens)
         "Advantages of a batch for each token; the memory moves on by one step."
         real = [i for i, u in enumerate(index) if not re.fullmatch('pad[0-9a-f]{32}', str(u))]
         uids, rewards = [str(index[i]) for i in real], token_level_rewards.sum(-1)
@@ -70,72 +81,108 @@ class TokenAdvantages:
 
 # %% ../../nbs/rl/13_verl.ipynb #fcc16bb1
 def save_memory(
-    advantages:TokenAdvantages, # Whose memory
-    tasks:Sequence[str], # Of the training file
-    folder:Path, # Of a checkpoint; made where it is not there
+    advantages: TokenAdvantages,  # Whose memory
+    tasks: Sequence[str],  # Of the training file
+    folder: Path,  # Of a checkpoint; made where it is not there
 ):
     "Write `harpo.json` into the folder of a checkpoint."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder)/'harpo.json').write_text(json.dumps(estimator_state(advantages.estimator, tasks), indent=1), encoding='utf-8')
+    (Path(folder) / 'harpo.json').write_text(
+        json.dumps(estimator_state(advantages.estimator, tasks), indent=1), encoding='utf-8'
+    )
+
 
 def load_memory(
-    advantages:TokenAdvantages, # Gets the memory
-    tasks:Sequence[str], # Of the training file
-    folder:Path, # Of a checkpoint
+    advantages: TokenAdvantages,  # Gets the memory
+    tasks: Sequence[str],  # Of the training file
+    folder: Path,  # Of a checkpoint
 ):
     "Go on from `harpo.json`; SourceError if there is none, or it is of another estimator, configuration or other tasks."
-    path = Path(folder)/'harpo.json'
-    if not path.is_file(): raise SourceError(f'{path}: not there; the checkpoint is of another trainer. Go on with that one, or start anew with trainer.resume_mode=disable')
-    try: restore_estimator(advantages.estimator, tasks, json.loads(path.read_text(encoding='utf-8')))
-    except ValueError as e: raise SourceError(f'{path}: {e}, with trainer.resume_mode=disable') from e
+    path = Path(folder) / 'harpo.json'
+    if not path.is_file():
+        raise SourceError(
+            f'{path}: not there; the checkpoint is of another trainer. Go on with that one, or start anew with trainer.resume_mode=disable'
+        )
+    try:
+        restore_estimator(advantages.estimator, tasks, json.loads(path.read_text(encoding='utf-8')))
+    except ValueError as e:
+        raise SourceError(f'{path}: {e}, with trainer.resume_mode=disable') from e
 
 # %% ../../nbs/rl/13_verl.ipynb #402527ba
 def verl_row(
-    row:dict, # Of an Atlas
-    index:int, # Its number in the file
-)->dict: # Columns of verl's
+    row: dict,  # Of an Atlas
+    index: int,  # Its number in the file
+) -> dict:  # Columns of verl's
     "A row of an Atlas as verl reads it."
-    return dict(prompt=[dict(role='user', content=row['problem'])], data_source=row['dataset'], task=row['task'],
-                reward_model=dict(style='rule', ground_truth=row['answer']), extra_info=dict(index=index, id=row['id'], task=row['task']))
+    return dict(
+        prompt=[dict(role='user', content=row['problem'])],
+        data_source=row['dataset'],
+        task=row['task'],
+        reward_model=dict(style='rule', ground_truth=row['answer']),
+        extra_info=dict(index=index, id=row['id'], task=row['task']),
+    )
+
 
 def write_verl(
-    atlas:Atlas, # One split
-    path:Path, # `.parquet` file
-)->int: # Rows written
+    atlas: Atlas,  # One split
+    path: Path,  # `.parquet` file
+) -> int:  # Rows written
     "Write the rows of words of a split for verl; SourceError if it has none."
     chosen = [i for i, s in enumerate(atlas.columns('modality_signature')['modality_signature']) if s == 'text']
-    if not chosen: raise SourceError(f'{path}: not written, no row of the split {atlas.split} is of words alone; choose another split or other datasets')
+    if not chosen:
+        raise SourceError(
+            f'{path}: not written, no row of the split {atlas.split} is of words alone; choose another split or other datasets'
+        )
     pq.write_table(pa.Table.from_pylist([verl_row(atlas[i], n) for n, i in enumerate(chosen)]), path)
     return len(chosen)
 
 # %% ../../nbs/rl/13_verl.ipynb #130eefbf
 def compute_score(
-    data_source:str, # As in the training file
-    solution_str:str, # What the model wrote
-    ground_truth:str, # What is right
-    extra_info:dict, # With `task`
-    recipe:str = 'harpo', # See `score`
-    released:bool = False, # Reproduce the released reward, which counts characters
-)->dict[str, float]: # `score` and its parts
+    data_source: str,  # As in the training file
+    solution_str: str,  # What the model wrote
+    ground_truth: str,  # What is right
+    extra_info: dict,  # With `task`
+    recipe: str = 'harpo',  # See `score`
+    released: bool = False,  # Reproduce the released reward, which counts characters
+) -> dict[str, float]:  # `score` and its parts
     "The reward of one rollout, in the form of verl's `custom_reward_function`."
     if ground_truth is None or not extra_info.get('task'):
-        raise ValueError(f'a row of {data_source} lacks its ground_truth or the task in its extra_info; write the training file with write_verl')
-    r, = score([solution_str], [ground_truth], [extra_info['task']], recipe, released, max_length=812 if released else None)
+        raise ValueError(
+            f'a row of {data_source} lacks its ground_truth or the task in its extra_info; write the training file with write_verl'
+        )
+    (r,) = score(
+        [solution_str], [ground_truth], [extra_info['task']], recipe, released, max_length=812 if released else None
+    )
     return dict(score=r.total, exact=float(r.exact), format=float(r.format), similarity=float(r.similarity))
 
 # %% ../../nbs/rl/13_verl.ipynb #0ea897a9
-VERL_NAMES = ('harpo', 'harpo_paper', 'harpo_released', 'equal_share', 'drop_dead', 'ema_grpo') # Of `ESTIMATORS`; none of them is a name of verl's
-ADVANTAGES = {name: TokenAdvantages(name) for name in VERL_NAMES} # Those of this process
+VERL_NAMES = (
+    'harpo',
+    'harpo_paper',
+    'harpo_released',
+    'equal_share',
+    'drop_dead',
+    'ema_grpo',
+)  # Of `ESTIMATORS`; none of them is a name of verl's
+ADVANTAGES = {name: TokenAdvantages(name) for name in VERL_NAMES}  # Those of this process
+
 
 class TaskTrainer:
     "What a synchronous trainer of verl's lacks: tasks in the ids of prompts, an estimator's memory in checkpoints."
+
     def _advantages(self):
-        if (name := self.config.algorithm.adv_estimator) in ADVANTAGES: return ADVANTAGES[name]
-        raise ValueError(f'algorithm.adv_estimator={name} asks for no tasks; train with trainer.v1.trainer_mode=sync, or choose from {", ".join(ADVANTAGES)}')
+        if (name := self.config.algorithm.adv_estimator) in ADVANTAGES:
+            return ADVANTAGES[name]
+        raise ValueError(
+            f'algorithm.adv_estimator={name} asks for no tasks; train with trainer.v1.trainer_mode=sync, or choose from {", ".join(ADVANTAGES)}'
+        )
 
     def _column(self, names):
-        if found := [c for c in ('task', 'data_source') if c in names]: return found[0]
-        raise ValueError('the training file has neither a column task nor a column data_source; write it with write_verl, or give each row its task in a column task')
+        if found := [c for c in ('task', 'data_source') if c in names]:
+            return found[0]
+        raise ValueError(
+            'the training file has neither a column task nor a column data_source; write it with write_verl, or give each row its task in a column task'
+        )
 
     def _tasks(self):
         rows = self.train_dataset.dataframe
@@ -151,24 +198,40 @@ class TaskTrainer:
         return batch
 
     def _save_checkpoint(self):
-        save_memory(self._advantages(), self._tasks(), Path(self.config.trainer.default_local_dir)/f'global_step_{self.global_steps}')
+        save_memory(
+            self._advantages(),
+            self._tasks(),
+            Path(self.config.trainer.default_local_dir) / f'global_step_{self.global_steps}',
+        )
         super()._save_checkpoint()
 
     def _load_checkpoint(self):
         settings = self.config.trainer
-        self._advantages().forget()   # Of another run in this process
+        self._advantages().forget()  # Of another run in this process
         super()._load_checkpoint()
-        if not self.global_steps: return
-        folder = settings.resume_from_path if settings.resume_mode == 'resume_path' else Path(settings.default_local_dir)/f'global_step_{self.global_steps}'
+        if not self.global_steps:
+            return
+        folder = (
+            settings.resume_from_path
+            if settings.resume_mode == 'resume_path'
+            else Path(settings.default_local_dir) / f'global_step_{self.global_steps}'
+        )
         load_memory(self._advantages(), self._tasks(), folder)
 
 # %% ../../nbs/rl/13_verl.ipynb #2ed84016
 def register_verl():
     "Enter the estimators and the trainer `harpo_sync` into verl's tables; ImportError where there is no verl."
-    if find_spec('verl') is None: raise ImportError('there is no verl in this environment; make verl-env makes one that has it, .venv-verl')
+    if find_spec('verl') is None:
+        raise ImportError('there is no verl in this environment; make verl-env makes one that has it, .venv-verl')
     from verl.trainer.ppo.core_algos import register_adv_est
     from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
-    for name, advantages in ADVANTAGES.items(): register_adv_est(name)(advantages)
-    register_trainer('harpo_sync')(type('HarpoSync', (TaskTrainer, PPOTrainerSync), dict(__module__=__name__, __doc__=TaskTrainer.__doc__)))
 
-if find_spec('verl'): register_verl()
+    for name, advantages in ADVANTAGES.items():
+        register_adv_est(name)(advantages)
+    register_trainer('harpo_sync')(
+        type('HarpoSync', (TaskTrainer, PPOTrainerSync), dict(__module__=__name__, __doc__=TaskTrainer.__doc__))
+    )
+
+
+if find_spec('verl'):
+    register_verl()

@@ -8,82 +8,112 @@ __all__ = ['Adapter', 'BAM', 'stack_descriptors', 'final_norm', 'added_to_answer
 # %% ../../nbs/sft/08_bam.ipynb #6da674b3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 # %% ../../nbs/sft/08_bam.ipynb #7b84d4cd
 class Adapter(nn.Module):
     "Residual adapter of one kind of descriptor (arXiv 2510.04899, BAM)."
-    def __init__(self,
-        features:int, # F, width of the descriptors
-        hidden:int, # H, width of the state
-        inner:int = 256, # Width in between
-        norm:bool = False, # LayerNorm on the descriptors
-        dropout:float = .2, # Share of rows whose descriptors are dropped in training
-        alpha:float = 1., # α at the start
+
+    def __init__(
+        self,
+        features: int,  # F, width of the descriptors
+        hidden: int,  # H, width of the state
+        inner: int = 256,  # Width in between
+        norm: bool = False,  # LayerNorm on the descriptors
+        dropout: float = 0.2,  # Share of rows whose descriptors are dropped in training
+        alpha: float = 1.0,  # α at the start
     ):
         super().__init__()
         self.norm = nn.LayerNorm(features) if norm else nn.Identity()
         self.ffn = nn.Sequential(nn.Linear(features, inner), nn.ReLU(), nn.Linear(inner, hidden))
         self.alpha, self.features, self.dropout = nn.Parameter(torch.tensor(alpha)), features, dropout
 
-    def forward(self,
-        descriptors:Tensor, # Shape (B, F); anything where absent
-        present:Tensor, # bool, shape (B,)
-    )->Tensor: # What is added to the state, shape (B, H); exactly 0 where absent
-        if descriptors.shape[-1] != self.features: raise ValueError(f'descriptors of width {descriptors.shape[-1]} where {self.features} were trained on; use the same extractor')
-        if not descriptors[present].isfinite().all(): raise ValueError(f'{int((~descriptors[present].isfinite().all(-1)).sum())} rows have descriptors that are not finite; extract them again, or mark them as absent')
-        if self.training: present = present & (torch.rand(len(present), device=present.device) >= self.dropout)
-        delta = self.alpha * self.ffn(self.norm(torch.where(present[:, None], descriptors, torch.zeros_like(descriptors))))
+    def forward(
+        self,
+        descriptors: Tensor,  # Shape (B, F); anything where absent
+        present: Tensor,  # bool, shape (B,)
+    ) -> Tensor:  # What is added to the state, shape (B, H); exactly 0 where absent
+        if descriptors.shape[-1] != self.features:
+            raise ValueError(
+                f'descriptors of width {descriptors.shape[-1]} where {self.features} were trained on; use the same extractor'
+            )
+        if not descriptors[present].isfinite().all():
+            raise ValueError(
+                f'{int((~descriptors[present].isfinite().all(-1)).sum())} rows have descriptors that are not finite; extract them again, or mark them as absent'
+            )
+        if self.training:
+            present = present & (torch.rand(len(present), device=present.device) >= self.dropout)
+        delta = self.alpha * self.ffn(
+            self.norm(torch.where(present[:, None], descriptors, torch.zeros_like(descriptors)))
+        )
         return torch.where(present[:, None], delta, torch.zeros_like(delta))
 
 # %% ../../nbs/sft/08_bam.ipynb #131cfbd6
 class BAM(nn.Module):
     "Adapters by kind of descriptor, in a fixed order."
-    def __init__(self,
-        features:Mapping[str, int], # Kind, such as `video` and `audio`, to the width of its descriptors
-        hidden:int, # Width of the state
-        **settings, # `inner`, `norm`, `dropout` and `alpha` of every `Adapter`
+
+    def __init__(
+        self,
+        features: Mapping[str, int],  # Kind, such as `video` and `audio`, to the width of its descriptors
+        hidden: int,  # Width of the state
+        **settings,  # `inner`, `norm`, `dropout` and `alpha` of every `Adapter`
     ):
         super().__init__()
         self.adapters = nn.ModuleDict({kind: Adapter(width, hidden, **settings) for kind, width in features.items()})
         self.missing, self.rows = dict.fromkeys(features, 0), 0
 
-    def forward(self,
-        descriptors:Mapping[str, tuple[Tensor, Tensor]], # Kind to descriptors (B, F) and presence (B,)
-    )->Tensor: # Sum of what is added, shape (B, H)
-        if descriptors.keys() != self.adapters.keys(): raise ValueError(f'descriptors {sorted(descriptors)} where {sorted(self.adapters)} are expected; mark rows as absent instead of leaving a kind out')
+    def forward(
+        self,
+        descriptors: Mapping[str, tuple[Tensor, Tensor]],  # Kind to descriptors (B, F) and presence (B,)
+    ) -> Tensor:  # Sum of what is added, shape (B, H)
+        if descriptors.keys() != self.adapters.keys():
+            raise ValueError(
+                f'descriptors {sorted(descriptors)} where {sorted(self.adapters)} are expected; mark rows as absent instead of leaving a kind out'
+            )
         self.rows += len(next(iter(descriptors.values()))[1])
-        for kind, (_, present) in descriptors.items(): self.missing[kind] += int((~present).sum())
+        for kind, (_, present) in descriptors.items():
+            self.missing[kind] += int((~present).sum())
         return sum(adapter(*descriptors[kind]) for kind, adapter in self.adapters.items())
 
 # %% ../../nbs/sft/08_bam.ipynb #16ee8206
 def stack_descriptors(
-    rows:Sequence[Mapping[str, Tensor|None]], # For each row, kind to descriptors (F,), None or nothing where absent
-    features:Mapping[str, int], # Kind to width
-)->dict[str, tuple[Tensor, Tensor]]: # Kind to (B, F) and (B,)
+    rows: Sequence[Mapping[str, Tensor | None]],  # For each row, kind to descriptors (F,), None or nothing where absent
+    features: Mapping[str, int],  # Kind to width
+) -> dict[str, tuple[Tensor, Tensor]]:  # Kind to (B, F) and (B,)
     "Put the descriptors of rows together; ValueError names a row whose width is wrong."
     out = {}
     for kind, width in features.items():
         found = [row.get(kind) for row in rows]
-        if wrong := [(i, len(x)) for i, x in enumerate(found) if x is not None and len(x) != width]: raise ValueError(f'row {wrong[0][0]} of the batch has {wrong[0][1]} {kind} descriptors where {width} are expected; extract them with the same extractor')
-        out[kind] = torch.stack([torch.zeros(width) if x is None else x.float() for x in found]), torch.tensor([x is not None for x in found])
+        if wrong := [(i, len(x)) for i, x in enumerate(found) if x is not None and len(x) != width]:
+            raise ValueError(
+                f'row {wrong[0][0]} of the batch has {wrong[0][1]} {kind} descriptors where {width} are expected; extract them with the same extractor'
+            )
+        out[kind] = (
+            torch.stack([torch.zeros(width) if x is None else x.float() for x in found]),
+            torch.tensor([x is not None for x in found]),
+        )
     return out
 
 # %% ../../nbs/sft/08_bam.ipynb #6263c5ce
 def final_norm(
-    model:nn.Module, # Thinker, plain or wrapped by PEFT
-)->nn.Module:
+    model: nn.Module,  # Thinker, plain or wrapped by PEFT
+) -> nn.Module:
     "The norm between the last decoder layer and `lm_head`."
     return next(m for name, m in model.named_modules() if name.endswith('language_model.norm'))
 
 # %% ../../nbs/sft/08_bam.ipynb #ae0ed345
 @contextmanager
 def added_to_answers(
-    model:nn.Module, # Thinker, plain or wrapped by PEFT
-    delta:Tensor, # Shape (B, H), or (B·k, H) where each row is generated k times
-)->Iterator[None]:
+    model: nn.Module,  # Thinker, plain or wrapped by PEFT
+    delta: Tensor,  # Shape (B, H), or (B·k, H) where each row is generated k times
+) -> Iterator[None]:
     "Within the block, add a delta to every position of the last hidden state."
-    hook = final_norm(model).register_forward_pre_hook(lambda module, args: (args[0] + delta[:, None].to(args[0].dtype), *args[1:]))
-    try: yield
-    finally: hook.remove()
+    hook = final_norm(model).register_forward_pre_hook(
+        lambda module, args: (args[0] + delta[:, None].to(args[0].dtype), *args[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()

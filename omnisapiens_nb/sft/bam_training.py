@@ -8,11 +8,13 @@ __all__ = ['Adapters', 'row_descriptors', 'Scaled', 'FrozenRow', 'FrozenRows', '
            'check_described']
 
 # %% ../../nbs/sft/09_bam_training.ipynb #9a5adff7
-import hashlib, json
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+
 from ..atlas.descriptors import read_descriptors
 from ..atlas.extract import COLUMNS, EXTRACTORS
 from ..atlas.media import MediaError
@@ -28,35 +31,44 @@ from .bam import BAM, added_to_answers, final_norm, stack_descriptors
 from .batches import Examples, by_signature
 from .generate import Responder, writing
 from .heads import Heads, domain_of, heads_loss
-from .processor import Example, OmniProcessor
+from .processor import OmniProcessor
 from .stages import class_targets, classify, is_staged, load_stages, pooled_states, routed
 from .warmstart import FitConfig, fit, target_batch
 
 # %% ../../nbs/sft/09_bam_training.ipynb #ac369488
 def row_descriptors(
-    row:dict, # Of an Atlas that `describe_atlas` wrote
-    extractors:Mapping[str, str], # Kind (`audio`, `video`) to extractor
-)->dict[str, Tensor]: # Kind to (width,); kinds the row has nothing finite of are left out
+    row: dict,  # Of an Atlas that `describe_atlas` wrote
+    extractors: Mapping[str, str],  # Kind (`audio`, `video`) to extractor
+) -> dict[str, Tensor]:  # Kind to (width,); kinds the row has nothing finite of are left out
     "Descriptors a row has; SourceError names a row whose descriptors are of another extractor."
     out = {}
     for kind, name in extractors.items():
-        try: found = [x for data in row[COLUMNS[kind][1]] or () if (x := _finite(data, EXTRACTORS[name].width)) is not None]
-        except MediaError as e: raise SourceError(f'{row["id"]}, {kind}: {e}') from e
-        if found: out[kind] = torch.stack(found).mean(0)
+        try:
+            found = [
+                x for data in row[COLUMNS[kind][1]] or () if (x := _finite(data, EXTRACTORS[name].width)) is not None
+            ]
+        except MediaError as e:
+            raise SourceError(f'{row["id"]}, {kind}: {e}') from e
+        if found:
+            out[kind] = torch.stack(found).mean(0)
     return out
 
 # %% ../../nbs/sft/09_bam_training.ipynb #103d8e04
 def _finite(data, width):
-    try: return read_descriptors(data, width)
+    try:
+        return read_descriptors(data, width)
     except MediaError as e:
-        if 'not finite' in str(e): return None
+        if 'not finite' in str(e):
+            return None
         raise
 
 # %% ../../nbs/sft/09_bam_training.ipynb #57b77380
 class Scaled(nn.Module):
     "BAM behind a standardisation."
-    def __init__(self,
-        bam:BAM, # Adapters
+
+    def __init__(
+        self,
+        bam: BAM,  # Adapters
     ):
         super().__init__()
         self.bam = bam
@@ -64,37 +76,51 @@ class Scaled(nn.Module):
             self.register_buffer(f'{kind}_mean', torch.zeros(adapter.features))
             self.register_buffer(f'{kind}_deviation', torch.ones(adapter.features))
 
-    def measure(self,
-        rows:Sequence[Mapping[str, Tensor]], # Descriptors of training rows
+    def measure(
+        self,
+        rows: Sequence[Mapping[str, Tensor]],  # Descriptors of training rows
     ):
         "Take mean and deviation from training rows; ValueError if a kind has none."
         for kind in self.bam.adapters:
             found = [r[kind] for r in rows if kind in r]
-            if not found: raise ValueError(f'not one training row has {kind} descriptors; describe the Atlas first, or leave the kind out')
+            if not found:
+                raise ValueError(
+                    f'not one training row has {kind} descriptors; describe the Atlas first, or leave the kind out'
+                )
             table = torch.stack(found)
             getattr(self, f'{kind}_mean').copy_(table.mean(0))
             getattr(self, f'{kind}_deviation').copy_(table.std(0, correction=0).clamp(min=1e-6))
 
-    def forward(self,
-        descriptors:Mapping[str, tuple[Tensor, Tensor]], # Kind to (B, F) and (B,)
-    )->Tensor: # Shape (B, H)
-        scaled = {k: ((x - getattr(self, f'{k}_mean')) / getattr(self, f'{k}_deviation'), present) for k, (x, present) in descriptors.items()}
+    def forward(
+        self,
+        descriptors: Mapping[str, tuple[Tensor, Tensor]],  # Kind to (B, F) and (B,)
+    ) -> Tensor:  # Shape (B, H)
+        scaled = {
+            k: ((x - getattr(self, f'{k}_mean')) / getattr(self, f'{k}_deviation'), present)
+            for k, (x, present) in descriptors.items()
+        }
         return self.bam(scaled)
 
 # %% ../../nbs/sft/09_bam_training.ipynb #9d71a23c
 @dataclass
 class FrozenRow:
     "What a frozen model makes of a row, beside the row's descriptors."
-    descriptors: dict[str, Tensor] # From `row_descriptors`
-    hidden: Tensor # Shape (n, H)
-    targets: Tensor # Classes or tokens, shape (n,)
+
+    descriptors: dict[str, Tensor]  # From `row_descriptors`
+    hidden: Tensor  # Shape (n, H)
+    targets: Tensor  # Classes or tokens, shape (n,)
+
 
 class FrozenRows(list):
     "Rows of one dataset; signatures no longer matter, so batches are drawn from all."
+
     @property
-    def signatures(self): return [''] * len(self)
+    def signatures(self):
+        return [''] * len(self)
+
     @property
-    def datasets(self): return [''] * len(self)
+    def datasets(self):
+        return [''] * len(self)
 
 # %% ../../nbs/sft/09_bam_training.ipynb #709cdf49
 def _answer_states(model, processor, examples):
@@ -102,9 +128,12 @@ def _answer_states(model, processor, examples):
     batch, labels = target_batch(processor, examples)
     seen = []
     hook = final_norm(model).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    try: model(**{k: v.to(model.device) for k, v in batch.items()}, use_cache=False)
-    finally: hook.remove()
+    try:
+        model(**{k: v.to(model.device) for k, v in batch.items()}, use_cache=False)
+    finally:
+        hook.remove()
     return [(h[y >= 0], y[y >= 0]) for h, y in zip(seen[0][:, :-1], labels[:, 1:].to(model.device))]
+
 
 def _class_states(model, processor, examples):
     states, (_, classes) = pooled_states(model, processor, examples), class_targets(examples, model.device)
@@ -113,43 +142,46 @@ def _class_states(model, processor, examples):
 # %% ../../nbs/sft/09_bam_training.ipynb #3a858e46
 @torch.no_grad()
 def freeze(
-    model:nn.Module, # Thinker after the first stages
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Training rows of one dataset, of an Atlas with descriptors
-    extractors:Mapping[str, str], # Kind to extractor
-    batch:int = 16, # Rows at a time
-)->FrozenRows: # In the order of the rows
+    model: nn.Module,  # Thinker after the first stages
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Training rows of one dataset, of an Atlas with descriptors
+    extractors: Mapping[str, str],  # Kind to extractor
+    batch: int = 16,  # Rows at a time
+) -> FrozenRows:  # In the order of the rows
     "One pass of the frozen model over a dataset (arXiv 2510.04899, BAM: the backbone is frozen)."
     model.eval()
     states = _answer_states if examples.tasks[0].endswith('_qa') else _class_states
     out = FrozenRows([None] * len(examples))
     for at in tqdm(by_signature(examples.signatures, batch), f'freezing {examples.datasets[0]}', disable=None):
         rows = [examples[i] for i in at]
-        for i, e, (hidden, targets) in zip(at, rows, states(model, processor, rows)): out[i] = FrozenRow(row_descriptors(e.row, extractors), hidden, targets)
+        for i, e, (hidden, targets) in zip(at, rows, states(model, processor, rows)):
+            out[i] = FrozenRow(row_descriptors(e.row, extractors), hidden, targets)
     return out
 
 # %% ../../nbs/sft/09_bam_training.ipynb #e46686f5
 def frozen_loss(
-    model:nn.Module, # Frozen Thinker
-    heads:Heads, # Its heads
-    task:str, # Of the dataset
-    rows:Sequence[FrozenRow], # Rows of it
-    delta:Tensor, # What descriptors add, shape (B, H)
-)->Tensor: # Scalar
+    model: nn.Module,  # Frozen Thinker
+    heads: Heads,  # Its heads
+    task: str,  # Of the dataset
+    rows: Sequence[FrozenRow],  # Rows of it
+    delta: Tensor,  # What descriptors add, shape (B, H)
+) -> Tensor:  # Scalar
     "Loss of a batch: over the labels of the task's domain, or over the tokens of open answers."
     counts = torch.tensor([len(r.targets) for r in rows], device=delta.device)
     hidden, targets = torch.cat([r.hidden for r in rows]), torch.cat([r.targets for r in rows])
     hidden = hidden + delta.repeat_interleave(counts, 0).to(hidden.dtype)
-    if task.endswith('_qa'): return F.cross_entropy(model.get_output_embeddings()(final_norm(model)(hidden)).float(), targets)
+    if task.endswith('_qa'):
+        return F.cross_entropy(model.get_output_embeddings()(final_norm(model)(hidden)).float(), targets)
     return heads_loss(heads(hidden, torch.full_like(targets, domain_of(task))), targets)
 
 # %% ../../nbs/sft/09_bam_training.ipynb #ab0a13b1
 class BAMConfig(FitConfig):
     "Settings of the third stage; inner width and dropout are the first paper's."
-    inner:int = Field(256, gt=0) # Width between the two layers
-    norm:bool = False # LayerNorm on the descriptors
-    dropout:float = Field(.2, ge=0, lt=1) # Share of rows whose descriptors are dropped
-    alpha:float = 1. # α at the start
+
+    inner: int = Field(256, gt=0)  # Width between the two layers
+    norm: bool = False  # LayerNorm on the descriptors
+    dropout: float = Field(0.2, ge=0, lt=1)  # Share of rows whose descriptors are dropped
+    alpha: float = 1.0  # α at the start
 
 # %% ../../nbs/sft/09_bam_training.ipynb #0d89c48e
 def _delta(scaled, found):
@@ -159,24 +191,33 @@ def _delta(scaled, found):
 
 # %% ../../nbs/sft/09_bam_training.ipynb #468e48e1
 def train_bam(
-    model:nn.Module, # Thinker after the first stages; frozen here
-    heads:Heads, # Its heads; frozen here
-    task:str, # Of the dataset
-    rows:FrozenRows, # From `freeze`
-    extractors:Mapping[str, str], # Kind to extractor, in the order of the adapters: video, then audio
-    config:BAMConfig = BAMConfig(), # Settings
-    checkpoint:Path|None = None, # Resume from and save to this file
-)->tuple[Scaled, list[dict]]: # The adapters, one entry per step
+    model: nn.Module,  # Thinker after the first stages; frozen here
+    heads: Heads,  # Its heads; frozen here
+    task: str,  # Of the dataset
+    rows: FrozenRows,  # From `freeze`
+    extractors: Mapping[str, str],  # Kind to extractor, in the order of the adapters: video, then audio
+    config: BAMConfig = BAMConfig(),  # Settings
+    checkpoint: Path | None = None,  # Resume from and save to this file
+) -> tuple[Scaled, list[dict]]:  # The adapters, one entry per step
     "Stage 3 of the first paper: behavioural adapters on a frozen model, for one dataset."
     torch.manual_seed(config.seed)
-    for module in (model, heads): module.requires_grad_(False).eval()
+    for module in (model, heads):
+        module.requires_grad_(False).eval()
     settings = dict(inner=config.inner, norm=config.norm, dropout=config.dropout, alpha=config.alpha)
-    scaled = Scaled(BAM({k: EXTRACTORS[n].width for k, n in extractors.items()}, model.config.get_text_config().hidden_size, **settings))
+    scaled = Scaled(
+        BAM(
+            {k: EXTRACTORS[n].width for k, n in extractors.items()},
+            model.config.get_text_config().hidden_size,
+            **settings,
+        )
+    )
     scaled.measure([r.descriptors for r in rows])
     scaled.to(model.device)
+
     def loss_of(batch):
         loss = frozen_loss(model, heads, task, batch, _delta(scaled, [r.descriptors for r in batch]))
         return loss, dict(loss=loss)
+
     return scaled, fit(scaled, loss_of, rows, config, 'bam', checkpoint)
 
 # %% ../../nbs/sft/09_bam_training.ipynb #748e8b1d
@@ -198,103 +239,158 @@ One file per dataset, for the frozen model named above; descriptors: {extractors
 Trained with omnisapiens_nb {version}. The licences of the training rows hold for what is made of them.
 """
 
+
 def save_adapters(
-    scaled:Scaled, # Of one dataset
-    extractors:Mapping[str, str], # Kind to extractor
-    rows:FrozenRows, # Its training rows
-    path:Path, # `{dataset}.safetensors`
+    scaled: Scaled,  # Of one dataset
+    extractors: Mapping[str, str],  # Kind to extractor
+    rows: FrozenRows,  # Its training rows
+    path: Path,  # `{dataset}.safetensors`
 ):
     "Write the adapters of a dataset with what they were made for."
-    settings = dict(extractors=dict(extractors), features={k: a.features for k, a in scaled.bam.adapters.items()}, rows=len(rows), missing={k: sum(k not in r.descriptors for r in rows) for k in extractors},
-                    inner=next(iter(scaled.bam.adapters.values())).ffn[0].out_features, norm=any(isinstance(a.norm, nn.LayerNorm) for a in scaled.bam.adapters.values()))
-    save_file({k: v.detach().cpu().contiguous() for k, v in scaled.state_dict().items()}, path, metadata=dict(bam=json.dumps(settings)))
+    settings = dict(
+        extractors=dict(extractors),
+        features={k: a.features for k, a in scaled.bam.adapters.items()},
+        rows=len(rows),
+        missing={k: sum(k not in r.descriptors for r in rows) for k in extractors},
+        inner=next(iter(scaled.bam.adapters.values())).ffn[0].out_features,
+        norm=any(isinstance(a.norm, nn.LayerNorm) for a in scaled.bam.adapters.values()),
+    )
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in scaled.state_dict().items()},
+        path,
+        metadata=dict(bam=json.dumps(settings)),
+    )
 
 # %% ../../nbs/sft/09_bam_training.ipynb #9a5fcb71
 def read_about(
-    path:Path, # From `save_adapters`
-)->dict: # extractors, features, rows, missing, inner, norm
+    path: Path,  # From `save_adapters`
+) -> dict:  # extractors, features, rows, missing, inner, norm
     "What adapters were made for; SourceError if the file is none of ours."
     try:
-        with safe_open(path, 'pt') as f: about = (f.metadata() or {}).get('bam')
-    except (SafetensorError, OSError) as e: raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
-    if about is None: raise SourceError(f'{path}: holds no adapters; give the folder that `omnisapiens-nb bam` made')
+        with safe_open(path, 'pt') as f:
+            about = (f.metadata() or {}).get('bam')
+    except (SafetensorError, OSError) as e:
+        raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
+    if about is None:
+        raise SourceError(f'{path}: holds no adapters; give the folder that `omnisapiens-nb bam` made')
     return json.loads(about)
 
+
 def load_adapters(
-    path:Path, # From `save_adapters`
-    hidden:int, # Width of the state they are meant for
-)->tuple[Scaled, dict[str, str]]: # The adapters, kind to extractor
+    path: Path,  # From `save_adapters`
+    hidden: int,  # Width of the state they are meant for
+) -> tuple[Scaled, dict[str, str]]:  # The adapters, kind to extractor
     "Read adapters; SourceError if they do not fit the model, or an extractor now gives another number of descriptors."
     about = read_about(path)
     for kind, name in about['extractors'].items():
-        if name not in EXTRACTORS or EXTRACTORS[name].width != about['features'][kind]: raise SourceError(f'{path}: made for {about["features"][kind]} descriptors by {name!r}, which this version does not give; train the adapters again')
+        if name not in EXTRACTORS or EXTRACTORS[name].width != about['features'][kind]:
+            raise SourceError(
+                f'{path}: made for {about["features"][kind]} descriptors by {name!r}, which this version does not give; train the adapters again'
+            )
     scaled = Scaled(BAM(about['features'], hidden, inner=about['inner'], norm=about['norm']))
-    try: scaled.load_state_dict(load_file(path))
-    except RuntimeError as e: raise SourceError(f'{path}: weights do not fit a state of width {hidden}; the adapters belong to another model') from e
+    try:
+        scaled.load_state_dict(load_file(path))
+    except RuntimeError as e:
+        raise SourceError(
+            f'{path}: weights do not fit a state of width {hidden}; the adapters belong to another model'
+        ) from e
     return scaled.eval(), about['extractors']
 
 # %% ../../nbs/sft/09_bam_training.ipynb #77eabae2
-def _heads_id(model): return hashlib.sha256((Path(model)/'heads.safetensors').read_bytes()).hexdigest()[:16]
+def _heads_id(model):
+    return hashlib.sha256((Path(model) / 'heads.safetensors').read_bytes()).hexdigest()[:16]
+
 
 def describe_bam(
-    folder:Path, # Has one file per dataset
-    model:str|Path, # Folder below the adapters
-    extractors:Mapping[str, str], # Kind to extractor
+    folder: Path,  # Has one file per dataset
+    model: str | Path,  # Folder below the adapters
+    extractors: Mapping[str, str],  # Kind to extractor
 ):
     "Write `bam.json` and the card of a folder of adapters."
     about = {p.stem: read_about(p) for p in sorted(Path(folder).glob('*.safetensors'))}
-    rows = '\n'.join(f'| {key} | {a["rows"]} | {", ".join(f"{n} without {kind}" for kind, n in a["missing"].items())} |' for key, a in about.items())
-    (Path(folder)/'bam.json').write_text(json.dumps(dict(model=str(model), heads=_heads_id(model), datasets=list(about)), indent=1))
-    (Path(folder)/'README.md').write_text(_CARD.format(model=model, extractors=', '.join(f'{n} ({k})' for k, n in extractors.items()), rows=rows, version=version('omnisapiens_nb')), encoding='utf-8')
+    rows = '\n'.join(
+        f'| {key} | {a["rows"]} | {", ".join(f"{n} without {kind}" for kind, n in a["missing"].items())} |'
+        for key, a in about.items()
+    )
+    (Path(folder) / 'bam.json').write_text(
+        json.dumps(dict(model=str(model), heads=_heads_id(model), datasets=list(about)), indent=1)
+    )
+    (Path(folder) / 'README.md').write_text(
+        _CARD.format(
+            model=model,
+            extractors=', '.join(f'{n} ({k})' for k, n in extractors.items()),
+            rows=rows,
+            version=version('omnisapiens_nb'),
+        ),
+        encoding='utf-8',
+    )
 
 # %% ../../nbs/sft/09_bam_training.ipynb #a484fa67
-Adapters = Mapping[str, tuple[Scaled, Mapping[str, str]]]   # Dataset key to adapters, and kind to extractor
+Adapters = Mapping[str, tuple[Scaled, Mapping[str, str]]]  # Dataset key to adapters, and kind to extractor
+
 
 def is_bam(
-    folder:str|Path, # Folder or hub name of a model
-)->bool:
+    folder: str | Path,  # Folder or hub name of a model
+) -> bool:
     "Whether a folder holds adapters."
-    return (Path(folder)/'bam.json').is_file()
+    return (Path(folder) / 'bam.json').is_file()
+
 
 def load_bam(
-    folder:Path, # With `bam.json`
-    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
-    **kwargs, # For `from_pretrained`, such as `dtype`
-)->tuple[nn.Module, Heads, OmniProcessor, Adapters]: # The model below, its heads and processor, the adapters
+    folder: Path,  # With `bam.json`
+    device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
+    **kwargs,  # For `from_pretrained`, such as `dtype`
+) -> tuple[nn.Module, Heads, OmniProcessor, Adapters]:  # The model below, its heads and processor, the adapters
     "Load adapters and the model below them; SourceError if it is not the model they were trained on."
-    about = json.loads((Path(folder)/'bam.json').read_text())
-    if not is_staged(about['model']): raise SourceError(f'{folder}/bam.json: names {about["model"]} as the model below, which has no heads.safetensors; write its place into bam.json')
-    if _heads_id(about['model']) != about['heads']: raise SourceError(f'{folder}: trained on other heads than those in {about["model"]}; train the adapters again')
+    about = json.loads((Path(folder) / 'bam.json').read_text())
+    if not is_staged(about['model']):
+        raise SourceError(
+            f'{folder}/bam.json: names {about["model"]} as the model below, which has no heads.safetensors; write its place into bam.json'
+        )
+    if _heads_id(about['model']) != about['heads']:
+        raise SourceError(f'{folder}: trained on other heads than those in {about["model"]}; train the adapters again')
     model, heads, processor = load_stages(about['model'], device, **kwargs)
-    found = {key: load_adapters(Path(folder)/f'{key}.safetensors', model.config.get_text_config().hidden_size) for key in about['datasets']}
+    found = {
+        key: load_adapters(Path(folder) / f'{key}.safetensors', model.config.get_text_config().hidden_size)
+        for key in about['datasets']
+    }
     return model, heads, processor, {key: (scaled.to(model.device), names) for key, (scaled, names) in found.items()}
 
 # %% ../../nbs/sft/09_bam_training.ipynb #1e6aa941
 def adapted(
-    model:nn.Module, # Thinker below the adapters
-    heads:Heads, # Its heads
-    processor:OmniProcessor, # Its processor
-    adapters:Adapters, # From `load_bam`
-    max_new_tokens:int, # Longest open answer
-)->Responder:
+    model: nn.Module,  # Thinker below the adapters
+    heads: Heads,  # Its heads
+    processor: OmniProcessor,  # Its processor
+    adapters: Adapters,  # From `load_bam`
+    max_new_tokens: int,  # Longest open answer
+) -> Responder:
     "A responder of OmniSapiens BAM."
     write = writing(model, processor, max_new_tokens)
+
     def deltas(examples):
         out = torch.zeros(len(examples), model.config.get_text_config().hidden_size, device=model.device)
         for key in adapters.keys() & {e.row['dataset'] for e in examples}:
             (scaled, extractors), at = adapters[key], [i for i, e in enumerate(examples) if e.row['dataset'] == key]
             out[at] = _delta(scaled, [row_descriptors(examples[i].row, extractors) for i in at])
         return out
+
     def by_word(examples):
-        with added_to_answers(model, deltas(examples)): return write(examples)
-    return torch.no_grad()(lambda examples: routed(examples, lambda rows: classify(model, heads, processor, rows, deltas(rows)), by_word))
+        with added_to_answers(model, deltas(examples)):
+            return write(examples)
+
+    return torch.no_grad()(
+        lambda examples: routed(examples, lambda rows: classify(model, heads, processor, rows, deltas(rows)), by_word)
+    )
 
 # %% ../../nbs/sft/09_bam_training.ipynb #748f0ee3
 def check_described(
-    folder:Path, # With `bam.json`
-    examples:Examples, # Rows to answer
+    folder: Path,  # With `bam.json`
+    examples: Examples,  # Rows to answer
 ):
     "SourceError if a dataset with adapters has not one row with descriptors."
-    for key in json.loads((Path(folder)/'bam.json').read_text())['datasets']:
+    for key in json.loads((Path(folder) / 'bam.json').read_text())['datasets']:
         rows = [row for row, dataset in zip(examples.rows, examples.datasets) if dataset == key]
-        if rows and not any(examples.atlas[i][column] for i in rows for _, column in COLUMNS.values()): raise SourceError(f'{key}: no row of the Atlas has descriptors; make one that has them with `omnisapiens-nb describe`')
+        if rows and not any(examples.atlas[i][column] for i in rows for _, column in COLUMNS.values()):
+            raise SourceError(
+                f'{key}: no row of the Atlas has descriptors; make one that has them with `omnisapiens-nb describe`'
+            )

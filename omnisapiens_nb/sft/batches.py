@@ -6,85 +6,99 @@
 __all__ = ['Examples', 'stable_hash', 'choose_rows', 'draw_batch', 'by_signature']
 
 # %% ../../nbs/sft/03_batches.ipynb #e0f9320b
-import hashlib, random
+import hashlib
+import random
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
+
 from ..atlas.store import Atlas
 from .processor import Example, OmniProcessor
 
 # %% ../../nbs/sft/03_batches.ipynb #fd77cd50
-def _bytes(example): return sum(t.nbytes for t in (*example.mels, *example.patches, *(p for p, _ in example.pictures)))
+def _bytes(example):
+    return sum(t.nbytes for t in (*example.mels, *example.patches, *(p for p, _ in example.pictures)))
 
 # %% ../../nbs/sft/03_batches.ipynb #6f0b47db
 class Examples(Sequence):
     "Rows of an Atlas as encoded examples."
-    def __init__(self,
-        atlas:Atlas, # One split
-        processor:OmniProcessor, # Encodes rows
-        rows:Sequence[int], # Row numbers in the atlas
-        blank:str = '', # Take away `text`, `audio` or `video`
-        keep:int = 1 << 31, # Bytes of encoded rows kept in memory
+
+    def __init__(
+        self,
+        atlas: Atlas,  # One split
+        processor: OmniProcessor,  # Encodes rows
+        rows: Sequence[int],  # Row numbers in the atlas
+        blank: str = '',  # Take away `text`, `audio` or `video`
+        keep: int = 1 << 31,  # Bytes of encoded rows kept in memory
     ):
         self.atlas, self.processor, self.rows, self.blank = atlas, processor, list(rows), blank
         self.keep, self.kept, self.cache = keep, 0, OrderedDict()
         columns = atlas.columns('modality_signature', 'dataset', 'task')
-        self.signatures, self.datasets, self.tasks = ([columns[c][i] for i in self.rows] for c in ('modality_signature', 'dataset', 'task'))
+        self.signatures, self.datasets, self.tasks = (
+            [columns[c][i] for i in self.rows] for c in ('modality_signature', 'dataset', 'task')
+        )
 
-    def __len__(self): return len(self.rows)
+    def __len__(self):
+        return len(self.rows)
 
-    def __getitem__(self, i)->Example:
+    def __getitem__(self, i) -> Example:
         if i not in self.cache:
             self.cache[i] = self.processor.encode(self.atlas[self.rows[i]], self.blank)
             self.kept += _bytes(self.cache[i])
         self.cache.move_to_end(i)
-        while self.kept > self.keep and len(self.cache) > 1: self.kept -= _bytes(self.cache.popitem(last=False)[1])
+        while self.kept > self.keep and len(self.cache) > 1:
+            self.kept -= _bytes(self.cache.popitem(last=False)[1])
         return self.cache[i]
 
 # %% ../../nbs/sft/03_batches.ipynb #b561f3a7
 def stable_hash(
-    *parts, # Anything with a stable `str`
-)->int: # 64 bits, the same in every process
+    *parts,  # Anything with a stable `str`
+) -> int:  # 64 bits, the same in every process
     "A seed from content; Python's own `hash` changes from run to run."
     return int.from_bytes(hashlib.sha256('|'.join(map(str, parts)).encode()).digest()[:8])
 
 # %% ../../nbs/sft/03_batches.ipynb #07061048
 def choose_rows(
-    atlas:Atlas, # One split
-    share:tuple[float, float] = (0, 1), # Window of each dataset's shuffled rows to take from
-    limit:int = 1_000_000, # At most so many rows per dataset key
-    seed:int = 0, # Of the shuffle
-)->list[int]: # Row numbers, in order
+    atlas: Atlas,  # One split
+    share: tuple[float, float] = (0, 1),  # Window of each dataset's shuffled rows to take from
+    limit: int = 1_000_000,  # At most so many rows per dataset key
+    seed: int = 0,  # Of the shuffle
+) -> list[int]:  # Row numbers, in order
     "Take a window of each dataset's rows, shuffled by id, up to a limit."
-    if not 0 <= share[0] < share[1] <= 1: raise ValueError(f'share {share} is no window; give two numbers with 0 ≤ first < second ≤ 1')
+    if not 0 <= share[0] < share[1] <= 1:
+        raise ValueError(f'share {share} is no window; give two numbers with 0 ≤ first < second ≤ 1')
     columns, by_key = atlas.columns('id', 'dataset'), defaultdict(list)
-    for i, (id, key) in enumerate(zip(columns['id'], columns['dataset'])): by_key[key].append((stable_hash(seed, id), i))
-    windows = (sorted(v)[round(share[0]*len(v)):round(share[1]*len(v))][:limit] for v in by_key.values())
+    for i, (id, key) in enumerate(zip(columns['id'], columns['dataset'])):
+        by_key[key].append((stable_hash(seed, id), i))
+    windows = (sorted(v)[round(share[0] * len(v)) : round(share[1] * len(v))][:limit] for v in by_key.values())
     return sorted(i for window in windows for _, i in window)
 
 # %% ../../nbs/sft/03_batches.ipynb #badadab0
 def draw_batch(
-    examples:Examples, # Rows to draw from
-    size:int, # Rows in the batch
-    *seed, # Anything that names the batch, such as run seed and step
-)->list[int]: # Positions in `examples`
+    examples: Examples,  # Rows to draw from
+    size: int,  # Rows in the batch
+    *seed,  # Anything that names the batch, such as run seed and step
+) -> list[int]:  # Positions in `examples`
     "Draw one batch of one modality signature, even over its datasets."
     rng = random.Random(stable_hash(*seed))
     signature, by_key = rng.choice(examples.signatures), defaultdict(list)
     for i, (s, key) in enumerate(zip(examples.signatures, examples.datasets)):
-        if s == signature: by_key[key].append(i)
-    for rows in by_key.values(): rng.shuffle(rows)
+        if s == signature:
+            by_key[key].append(i)
+    for rows in by_key.values():
+        rng.shuffle(rows)
     order, batch = rng.sample(sorted(by_key), len(by_key)), []
     while len(batch) < size:
         key = order[len(batch) % len(order)]
-        batch.append(by_key[key][len(batch)//len(order) % len(by_key[key])])
+        batch.append(by_key[key][len(batch) // len(order) % len(by_key[key])])
     return batch
 
 # %% ../../nbs/sft/03_batches.ipynb #60d36bd9
 def by_signature(
-    signatures:Sequence[str], # Of rows
-    size:int, # At most so many rows at a time
-)->list[list[int]]: # Positions in `signatures`
+    signatures: Sequence[str],  # Of rows
+    size: int,  # At most so many rows at a time
+) -> list[list[int]]:  # Positions in `signatures`
     "Batches of one modality signature that hold every row once."
     positions = defaultdict(list)
-    for i, signature in enumerate(signatures): positions[signature].append(i)
-    return [rows[at:at + size] for rows in positions.values() for at in range(0, len(rows), size)]
+    for i, signature in enumerate(signatures):
+        positions[signature].append(i)
+    return [rows[at : at + size] for rows in positions.values() for at in range(0, len(rows), size)]

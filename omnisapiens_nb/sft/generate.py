@@ -6,39 +6,51 @@
 __all__ = ['Responder', 'generate', 'to_text', 'writing', 'predict']
 
 # %% ../../nbs/sft/05_generate.ipynb #3d62e158
-import json, os
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+
 import torch
 from tqdm.auto import tqdm
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
 from .batches import Examples, by_signature
 from .processor import SPECIAL, Example, OmniProcessor
 
 # %% ../../nbs/sft/05_generate.ipynb #e67e8ea2
 @torch.no_grad()
 def generate(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Any size
-    processor:OmniProcessor, # Its processor
-    examples:list[Example], # Of one modality signature
-    max_new_tokens:int, # Longest completion
-    sample:bool = False, # Sample at temperature 1, or take the likeliest token
-)->list[list[int]]: # Token ids of each completion, its end token included
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
+    processor: OmniProcessor,  # Its processor
+    examples: list[Example],  # Of one modality signature
+    max_new_tokens: int,  # Longest completion
+    sample: bool = False,  # Sample at temperature 1, or take the likeliest token
+) -> list[list[int]]:  # Token ids of each completion, its end token included
     "Complete a batch of prompts."
     tokenizer = processor.tokenizer
     batch, _ = processor.collate(examples)
     media = [tokenizer.convert_tokens_to_ids(t) for t in SPECIAL if t not in (tokenizer.eos_token, tokenizer.pad_token)]
     model.eval()
-    out = model.generate(**{k: v.to(model.device) for k, v in batch.items()}, max_new_tokens=max_new_tokens, suppress_tokens=media, **(dict(do_sample=True, temperature=1., top_p=1., top_k=0, repetition_penalty=1.) if sample else dict(do_sample=False)))
-    completions = out[:, batch['input_ids'].shape[1]:].tolist()
+    out = model.generate(
+        **{k: v.to(model.device) for k, v in batch.items()},
+        max_new_tokens=max_new_tokens,
+        suppress_tokens=media,
+        **(
+            dict(do_sample=True, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+            if sample
+            else dict(do_sample=False)
+        ),
+    )
+    completions = out[:, batch['input_ids'].shape[1] :].tolist()
     end = tokenizer.eos_token_id
-    return [c[:c.index(end) + 1] if end in c else c for c in completions]
+    return [c[: c.index(end) + 1] if end in c else c for c in completions]
 
 # %% ../../nbs/sft/05_generate.ipynb #1a3b4bf0
 def to_text(
-    processor:OmniProcessor, # Has the tokenizer
-    completions:list[list[int]], # Token ids
-)->list[str]:
+    processor: OmniProcessor,  # Has the tokenizer
+    completions: list[list[int]],  # Token ids
+) -> list[str]:
     "Text of completions, special tokens dropped."
     return processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
 
@@ -47,38 +59,44 @@ def _to_do(examples, done):
     ids = examples.atlas.columns('id')['id']
     return [i for i, row in enumerate(examples.rows) if ids[row] not in done]
 
+
 def _whole_lines(file):
     data = file.read_bytes() if file.is_file() else b''
-    return [json.loads(line) for line in data[:data.rfind(b'\n') + 1].split(b'\n') if line]
+    return [json.loads(line) for line in data[: data.rfind(b'\n') + 1].split(b'\n') if line]
 
 # %% ../../nbs/sft/05_generate.ipynb #6c977cc2
-Responder = Callable[[list[Example]], list[str]]   # Rows of one modality signature to their responses
+Responder = Callable[[list[Example]], list[str]]  # Rows of one modality signature to their responses
+
 
 def writing(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Any size
-    processor:OmniProcessor, # Its processor
-    max_new_tokens:int, # Longest completion
-)->Responder:
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
+    processor: OmniProcessor,  # Its processor
+    max_new_tokens: int,  # Longest completion
+) -> Responder:
     "A responder that writes greedily."
     return lambda examples: to_text(processor, generate(model, processor, examples, max_new_tokens))
 
 # %% ../../nbs/sft/05_generate.ipynb #8341c4e3
 def predict(
-    respond:Responder, # Answers a batch
-    examples:Examples, # Rows to answer
-    out:Path, # JSON Lines file; continued if it was begun
-    batch:int = 64, # Rows at a time
-)->Path: # `out`
+    respond: Responder,  # Answers a batch
+    examples: Examples,  # Rows to answer
+    out: Path,  # JSON Lines file; continued if it was begun
+    batch: int = 64,  # Rows at a time
+) -> Path:  # `out`
     "Answer rows and write predictions."
     out, partial = Path(out), Path(f'{out}.partial')
     lines = _whole_lines(partial)
     partial.write_text(''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines), encoding='utf-8')
     with partial.open('a', encoding='utf-8') as f:
         left = _to_do(examples, {line['id'] for line in lines})
-        for at in tqdm(by_signature([examples.signatures[i] for i in left], batch), f'predicting {out.stem}', disable=None):
+        for at in tqdm(
+            by_signature([examples.signatures[i] for i in left], batch), f'predicting {out.stem}', disable=None
+        ):
             found = [examples[left[i]] for i in at]
             for e, response in zip(found, respond(found), strict=True):
-                line = {k: e.row[k] for k in ('id', 'dataset', 'task')} | dict(response=response, reference=e.row['answer'])
+                line = {k: e.row[k] for k in ('id', 'dataset', 'task')} | dict(
+                    response=response, reference=e.row['answer']
+                )
                 f.write(json.dumps(line, ensure_ascii=False) + '\n')
             f.flush()
     os.replace(partial, out)

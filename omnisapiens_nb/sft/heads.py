@@ -9,104 +9,129 @@ __all__ = ['CLASS_DOMAIN', 'pool', 'penultimate', 'domain_of', 'Heads', 'heads_l
 import json
 from collections.abc import Sequence
 from pathlib import Path
+
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES, DOMAINS, class_index
 
 # %% ../../nbs/sft/06_heads.ipynb #f0203058
 def pool(
-    hidden:Tensor, # Shape (B, L, H)
-    mask:Tensor, # Shape (B, L), 1 on tokens, 0 on padding
-)->Tensor: # float32, shape (B, H)
+    hidden: Tensor,  # Shape (B, L, H)
+    mask: Tensor,  # Shape (B, L), 1 on tokens, 0 on padding
+) -> Tensor:  # float32, shape (B, H)
     "Mean over the tokens of each row (arXiv 2510.04899, OmniSapiens SFT); ValueError if a row has none."
     counts = mask.sum(1, keepdim=True)
-    if (counts == 0).any(): raise ValueError('a row of the batch has no tokens; leave it out')
+    if (counts == 0).any():
+        raise ValueError('a row of the batch has no tokens; leave it out')
     return (hidden.float() * mask[..., None]).sum(1) / counts
 
 # %% ../../nbs/sft/06_heads.ipynb #e55b6077
 def penultimate(
-    model:nn.Module, # A Thinker, plain or wrapped by PEFT
-    batch:dict[str, Tensor], # Model inputs
-)->Tensor: # Shape (B, H)
+    model: nn.Module,  # A Thinker, plain or wrapped by PEFT
+    batch: dict[str, Tensor],  # Model inputs
+) -> Tensor:  # Shape (B, H)
     "Pooled state of each row."
     out = model(**batch, output_hidden_states=True, use_cache=False)
     return pool(out.hidden_states[-2], batch['attention_mask'])
 
 # %% ../../nbs/sft/06_heads.ipynb #7eb9668f
-CLASS_DOMAIN = torch.tensor([list(DOMAINS).index(domain) for domain, _ in CLASSES])   # Domain number of each class
+CLASS_DOMAIN = torch.tensor([list(DOMAINS).index(domain) for domain, _ in CLASSES])  # Domain number of each class
+
 
 def domain_of(
-    task:str, # Such as `emotion_cls`
-)->int: # Domain number
+    task: str,  # Such as `emotion_cls`
+) -> int:  # Domain number
     "Which head a task is routed to; ValueError if it has no head."
     domain = task.removesuffix('_cls')
-    if not task.endswith('_cls') or domain not in DOMAINS: raise ValueError(f'task {task!r} has no head; there are heads for {", ".join(f"{d}_cls" for d in DOMAINS)}')
+    if not task.endswith('_cls') or domain not in DOMAINS:
+        raise ValueError(f'task {task!r} has no head; there are heads for {", ".join(f"{d}_cls" for d in DOMAINS)}')
     return list(DOMAINS).index(domain)
 
 # %% ../../nbs/sft/06_heads.ipynb #ac068f66
 class Heads(nn.Module):
     "One linear head per label domain over a pooled state."
-    def __init__(self,
-        hidden:int, # Width of the pooled state
+
+    def __init__(
+        self,
+        hidden: int,  # Width of the pooled state
     ):
         super().__init__()
         self.heads = nn.ModuleDict({domain: nn.Linear(hidden, len(labels)) for domain, labels in DOMAINS.items()})
 
-    def forward(self,
-        pooled:Tensor, # Shape (B, H)
-        domains:Tensor, # Domain number of each row, shape (B,)
-    )->Tensor: # Logits, shape (B, 25), −∞ outside a row's domain
+    def forward(
+        self,
+        pooled: Tensor,  # Shape (B, H)
+        domains: Tensor,  # Domain number of each row, shape (B,)
+    ) -> Tensor:  # Logits, shape (B, 25), −∞ outside a row's domain
         logits = torch.cat([head(pooled) for head in self.heads.values()], dim=-1)
         outside = CLASS_DOMAIN.to(domains.device) != domains[:, None]
         return logits.masked_fill(outside, float('-inf'))
 
 # %% ../../nbs/sft/06_heads.ipynb #cc82a367
 def heads_loss(
-    logits:Tensor, # From `Heads`, shape (B, 25)
-    classes:Tensor, # Class of each row, shape (B,)
-)->Tensor: # Scalar
+    logits: Tensor,  # From `Heads`, shape (B, 25)
+    classes: Tensor,  # Class of each row, shape (B,)
+) -> Tensor:  # Scalar
     "Cross-entropy of each row over the labels of its domain; ValueError if a class is outside it."
-    if logits.gather(1, classes[:, None]).isinf().any(): raise ValueError('a class lies outside the domain of its row; check task and label')
+    if logits.gather(1, classes[:, None]).isinf().any():
+        raise ValueError('a class lies outside the domain of its row; check task and label')
     return F.cross_entropy(logits.float(), classes)
 
 # %% ../../nbs/sft/06_heads.ipynb #47de198f
 def choose_labels(
-    logits:Tensor, # From `Heads`, shape (B, 25)
-    rows:Sequence[dict], # Each with `task` and `options`
-)->list[str]: # One label per row
+    logits: Tensor,  # From `Heads`, shape (B, 25)
+    rows: Sequence[dict],  # Each with `task` and `options`
+) -> list[str]:  # One label per row
     "Likeliest of each row's options; ValueError if an option has no head."
     allowed = torch.zeros_like(logits, dtype=torch.bool)
     for r, row in enumerate(rows):
-        for option in row['options']: allowed[r, class_index(row['task'], option)] = True
+        for option in row['options']:
+            allowed[r, class_index(row['task'], option)] = True
     return [CLASSES[i][1] for i in logits.masked_fill(~allowed, float('-inf')).argmax(-1).tolist()]
 
 # %% ../../nbs/sft/06_heads.ipynb #6752abc1
 def save_heads(
-    heads:Heads, # To save
-    path:Path, # `.safetensors` file
+    heads: Heads,  # To save
+    path: Path,  # `.safetensors` file
 ):
     "Write heads with their label map."
-    save_file({k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()}, path, metadata=dict(classes=json.dumps(CLASSES)))
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in heads.state_dict().items()},
+        path,
+        metadata=dict(classes=json.dumps(CLASSES)),
+    )
 
 # %% ../../nbs/sft/06_heads.ipynb #fa9c14c3
 def _label_map(path):
-    with safe_open(path, 'pt') as f: return [tuple(c) for c in json.loads((f.metadata() or {}).get('classes', '[]'))]
+    with safe_open(path, 'pt') as f:
+        return [tuple(c) for c in json.loads((f.metadata() or {}).get('classes', '[]'))]
 
 # %% ../../nbs/sft/06_heads.ipynb #6dedb8cf
 def load_heads(
-    path:Path, # `.safetensors` file
-    hidden:int, # Width of the pooled state they are meant for
-)->Heads:
+    path: Path,  # `.safetensors` file
+    hidden: int,  # Width of the pooled state they are meant for
+) -> Heads:
     "Read heads; SourceError if the file is none, has another label map or another width."
-    if not Path(path).is_file(): raise SourceError(f'{path}: no such file; train the heads first')
-    try: weights, classes = load_file(path), _label_map(path)
-    except (SafetensorError, ValueError) as e: raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
-    if classes != list(CLASSES): raise SourceError(f'{path}: made for another label map ({len(classes)} classes, first {classes[:1]}); train the heads again')
+    if not Path(path).is_file():
+        raise SourceError(f'{path}: no such file; train the heads first')
+    try:
+        weights, classes = load_file(path), _label_map(path)
+    except (SafetensorError, ValueError) as e:
+        raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
+    if classes != list(CLASSES):
+        raise SourceError(
+            f'{path}: made for another label map ({len(classes)} classes, first {classes[:1]}); train the heads again'
+        )
     heads = Heads(hidden)
-    try: heads.load_state_dict(weights)
-    except RuntimeError as e: raise SourceError(f'{path}: weights do not fit a state of width {hidden}; the heads belong to another model') from e
+    try:
+        heads.load_state_dict(weights)
+    except RuntimeError as e:
+        raise SourceError(
+            f'{path}: weights do not fit a state of width {hidden}; the heads belong to another model'
+        ) from e
     return heads

@@ -8,36 +8,82 @@ __all__ = ['tiny_config', 'tiny_model', 'load_model', 'save_model']
 # %% ../../nbs/sft/01_model.ipynb #a4aef99c
 import os
 from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerFast, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
+
 from ..atlas.reading import SourceError
 from .processor import OmniProcessor
 
 # %% ../../nbs/sft/01_model.ipynb #492ed334
 def tiny_config(
-    tokenizer:PreTrainedTokenizerFast, # Decides vocabulary and special token ids
-    hidden:int = 64, # Width of decoder and towers
-    layers:int = 2, # Depth of each of the three parts
-)->Qwen2_5OmniThinkerConfig:
+    tokenizer: PreTrainedTokenizerFast,  # Decides vocabulary and special token ids
+    hidden: int = 64,  # Width of decoder and towers
+    layers: int = 2,  # Depth of each of the three parts
+) -> Qwen2_5OmniThinkerConfig:
     "A Thinker of about half a million parameters."
-    token, init, half = tokenizer.convert_tokens_to_ids, dict(initializer_range=.1), hidden//8
-    text = dict(vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2*hidden, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
-                max_position_embeddings=4096, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-                rope_parameters=dict(rope_type='default', rope_theta=10_000., mrope_section=[half - 2*(half//3), half//3, half//3]), **init)
-    vision = dict(depth=layers, hidden_size=hidden, intermediate_size=2*hidden, num_heads=2, out_hidden_size=hidden, window_size=56, fullatt_block_indexes=[layers - 1], **init)
-    audio = dict(num_mel_bins=128, encoder_layers=layers, encoder_attention_heads=2, encoder_ffn_dim=2*hidden, d_model=hidden, n_window=100, output_dim=hidden, **init)
+    token, init, half = tokenizer.convert_tokens_to_ids, dict(initializer_range=0.1), hidden // 8
+    text = dict(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        rope_parameters=dict(
+            rope_type='default', rope_theta=10_000.0, mrope_section=[half - 2 * (half // 3), half // 3, half // 3]
+        ),
+        **init,
+    )
+    vision = dict(
+        depth=layers,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_heads=2,
+        out_hidden_size=hidden,
+        window_size=56,
+        fullatt_block_indexes=[layers - 1],
+        **init,
+    )
+    audio = dict(
+        num_mel_bins=128,
+        encoder_layers=layers,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=2 * hidden,
+        d_model=hidden,
+        n_window=100,
+        output_dim=hidden,
+        **init,
+    )
     return Qwen2_5OmniThinkerConfig(
-        text_config=text, vision_config=vision, audio_config=audio, user_token_id=token('<|im_start|>'),
-        audio_token_index=token('<|AUDIO|>'), image_token_index=token('<|IMAGE|>'), video_token_index=token('<|VIDEO|>'),
-        audio_start_token_id=token('<|audio_bos|>'), audio_end_token_id=token('<|audio_eos|>'),
-        vision_start_token_id=token('<|vision_bos|>'), vision_end_token_id=token('<|vision_eos|>'), **init)
+        text_config=text,
+        vision_config=vision,
+        audio_config=audio,
+        user_token_id=token('<|im_start|>'),
+        audio_token_index=token('<|AUDIO|>'),
+        image_token_index=token('<|IMAGE|>'),
+        video_token_index=token('<|VIDEO|>'),
+        audio_start_token_id=token('<|audio_bos|>'),
+        audio_end_token_id=token('<|audio_eos|>'),
+        vision_start_token_id=token('<|vision_bos|>'),
+        vision_end_token_id=token('<|vision_eos|>'),
+        **init,
+    )
 
 # %% ../../nbs/sft/01_model.ipynb #2321b758
 def tiny_model(
-    tokenizer:PreTrainedTokenizerFast, # From `train_tokenizer`
-    seed:int = 0, # Of the weights
-)->tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
+    tokenizer: PreTrainedTokenizerFast,  # From `train_tokenizer`
+    seed: int = 0,  # Of the weights
+) -> tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
     "A random tiny model and its processor: two pictures of 56 pixels, two seconds of sound."
     torch.manual_seed(seed)
     model = Qwen2_5OmniThinkerForConditionalGeneration(tiny_config(tokenizer))
@@ -45,23 +91,36 @@ def tiny_model(
 
 # %% ../../nbs/sft/01_model.ipynb #693767d7
 def load_model(
-    name:str|Path, # Folder, or hub name such as `Qwen/Qwen2.5-Omni-7B`
-    device:str|None = None, # Such as `cpu`; where None this process's GPU, if there is one
-    **kwargs, # For `from_pretrained`, such as `dtype`
-)->tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
+    name: str | Path,  # Folder, or hub name such as `Qwen/Qwen2.5-Omni-7B`
+    device: str | None = None,  # Such as `cpu`; where None this process's GPU, if there is one
+    **kwargs,  # For `from_pretrained`, such as `dtype`
+) -> tuple[Qwen2_5OmniThinkerForConditionalGeneration, OmniProcessor]:
     "Load a Thinker and its processor, ours or a released one; SourceError if there is none, or weights are missing."
     device = device or (f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if torch.cuda.is_available() else 'cpu')
-    try: model, info = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(name, output_loading_info=True, **kwargs)
-    except (OSError, ValueError, SafetensorError) as e: raise SourceError(f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub') from e
-    if lost := sorted(info['missing_keys']): raise SourceError(f'{name}: {len(lost)} weights of a Thinker are missing, {lost[0]} first; they would be random numbers. Take a whole checkpoint')
-    try: return model.to(device), OmniProcessor.from_pretrained(name)
-    except (OSError, ValueError) as e: raise SourceError(f'{name}: the model is there, its tokenizer or feature extractor is not; copy their files beside it') from e
+    try:
+        model, info = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+            name, output_loading_info=True, **kwargs
+        )
+    except (OSError, ValueError, SafetensorError) as e:
+        raise SourceError(
+            f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub'
+        ) from e
+    if lost := sorted(info['missing_keys']):
+        raise SourceError(
+            f'{name}: {len(lost)} weights of a Thinker are missing, {lost[0]} first; they would be random numbers. Take a whole checkpoint'
+        )
+    try:
+        return model.to(device), OmniProcessor.from_pretrained(name)
+    except (OSError, ValueError) as e:
+        raise SourceError(
+            f'{name}: the model is there, its tokenizer or feature extractor is not; copy their files beside it'
+        ) from e
 
 # %% ../../nbs/sft/01_model.ipynb #445c8f2a
 def save_model(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Any size
-    processor:OmniProcessor, # Its processor
-    folder:Path, # Where to save
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
+    processor: OmniProcessor,  # Its processor
+    folder: Path,  # Where to save
 ):
     "Save both so that `load_model` finds them."
     model.save_pretrained(folder)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -20,39 +21,66 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenizerFast, WhisperFeatureExtractor
+
 from ..atlas.media import RATE, MediaError, duration, read_audio, read_image, read_video
 from ..atlas.schema import TAGS
 
 # %% ../../nbs/sft/00_processor.ipynb #b1172f28
-SPECIAL = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|AUDIO|>', '<|audio_bos|>', '<|audio_eos|>', '<|vision_bos|>', '<|vision_eos|>', '<|IMAGE|>', '<|VIDEO|>')
+SPECIAL = (
+    '<|endoftext|>',
+    '<|im_start|>',
+    '<|im_end|>',
+    '<|AUDIO|>',
+    '<|audio_bos|>',
+    '<|audio_eos|>',
+    '<|vision_bos|>',
+    '<|vision_eos|>',
+    '<|IMAGE|>',
+    '<|VIDEO|>',
+)
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>{% elif c['type'] == 'video' %}<|vision_bos|><|VIDEO|><|vision_eos|>"
     "{% elif c['type'] == 'image' %}<|vision_bos|><|IMAGE|><|vision_eos|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
+)
 
 # %% ../../nbs/sft/00_processor.ipynb #77c5171b
 def train_tokenizer(
-    texts:Iterable[str], # Prompts and targets
-    vocabulary:int = 2048, # At most so many tokens
-)->PreTrainedTokenizerFast: # With chat template and special tokens
+    texts: Iterable[str],  # Prompts and targets
+    vocabulary: int = 2048,  # At most so many tokens
+) -> PreTrainedTokenizerFast:  # With chat template and special tokens
     "Train a byte-level BPE tokenizer with the special tokens of Qwen2.5-Omni."
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(SPECIAL), min_frequency=2,
-                            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token='<|im_end|>', pad_token='<|endoftext|>', padding_side='left', chat_template=CHAT_TEMPLATE)
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=list(SPECIAL),
+            min_frequency=2,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token='<|im_end|>',
+        pad_token='<|endoftext|>',
+        padding_side='left',
+        chat_template=CHAT_TEMPLATE,
+    )
 
 # %% ../../nbs/sft/00_processor.ipynb #b299646e
 PATCH, MERGE, TEMPORAL = 14, 2, 2
-MEAN, STD = (.48145466, .4578275, .40821073), (.26862954, .26130258, .27577711)   # CLIP's, as in Qwen2-VL
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, as in Qwen2-VL
 
 # %% ../../nbs/sft/00_processor.ipynb #c794fc8b
 def normalise_frames(
-    frames:np.ndarray, # uint8, shape (T, H, W, 3)
-    size:int, # Side in pixels, a multiple of 28
-)->Tensor: # float32, shape (T, 3, size, size)
+    frames: np.ndarray,  # uint8, shape (T, H, W, 3)
+    size: int,  # Side in pixels, a multiple of 28
+) -> Tensor:  # float32, shape (T, 3, size, size)
     "Resize with antialiasing and normalise per channel."
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
@@ -60,32 +88,33 @@ def normalise_frames(
 
 # %% ../../nbs/sft/00_processor.ipynb #5b4cc3c8
 def video_patches(
-    x:Tensor, # Shape (T, 3, H, W); T even, H and W multiples of 28
-)->tuple[Tensor, list[int]]: # (patches, 1176) and the grid (T/2, H/14, W/14)
+    x: Tensor,  # Shape (T, 3, H, W); T even, H and W multiples of 28
+) -> tuple[Tensor, list[int]]:  # (patches, 1176) and the grid (T/2, H/14, W/14)
     "Cut a film into flattened patches in the order of Qwen2-VL."
     T, C, H, W = x.shape
-    t, h, w = T//TEMPORAL, H//PATCH, W//PATCH
-    x = x.reshape(t, TEMPORAL, C, h//MERGE, MERGE, PATCH, w//MERGE, MERGE, PATCH).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    return x.reshape(t*h*w, C*TEMPORAL*PATCH*PATCH), [t, h, w]
+    t, h, w = T // TEMPORAL, H // PATCH, W // PATCH
+    x = x.reshape(t, TEMPORAL, C, h // MERGE, MERGE, PATCH, w // MERGE, MERGE, PATCH).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return x.reshape(t * h * w, C * TEMPORAL * PATCH * PATCH), [t, h, w]
 
 # %% ../../nbs/sft/00_processor.ipynb #96123835
 def audio_tokens(
-    frames:int, # Mel frames of 10 ms
-)->int: # Tokens the audio tower makes of them
+    frames: int,  # Mel frames of 10 ms
+) -> int:  # Tokens the audio tower makes of them
     "Length of a sound in tokens (Qwen2.5-Omni)."
-    return ((frames - 1)//2 + 1 - 2)//2 + 1
+    return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
 # %% ../../nbs/sft/00_processor.ipynb #5dc0a998
 @dataclass
 class Example:
     "A row of the Atlas as tensors, not yet batched."
-    row:dict # Columns without media
-    prompt:list[int] # Token ids, media placeholders expanded
-    mels:list[Tensor] # Each (mel bins, frames)
-    patches:list[Tensor] # Each (patches, 1176)
-    grids:list[list[int]] # Each (T/2, H/14, W/14)
-    seconds:list[float] # Seconds per temporal patch of each film
-    pictures:list[tuple[Tensor, list[int]]] # Patches and grid of each still, a film of one patch in time
+
+    row: dict  # Columns without media
+    prompt: list[int]  # Token ids, media placeholders expanded
+    mels: list[Tensor]  # Each (mel bins, frames)
+    patches: list[Tensor]  # Each (patches, 1176)
+    grids: list[list[int]]  # Each (T/2, H/14, W/14)
+    seconds: list[float]  # Seconds per temporal patch of each film
+    pictures: list[tuple[Tensor, list[int]]]  # Patches and grid of each still, a film of one patch in time
 
 # %% ../../nbs/sft/00_processor.ipynb #47e2ae94
 BLANKS = ('text', 'audio', 'video')
@@ -93,127 +122,172 @@ BLANKS = ('text', 'audio', 'video')
 # %% ../../nbs/sft/00_processor.ipynb #7fa0bdd5
 class OmniProcessor:
     "Turns rows into batches for `Qwen2_5OmniThinkerForConditionalGeneration`."
-    def __init__(self,
-        tokenizer:PreTrainedTokenizerFast, # With the special tokens of Qwen2.5-Omni
-        extractor:WhisperFeatureExtractor, # Log-mel features; its `chunk_length` bounds a sound, in seconds
-        frames:int = 8, # Pictures taken of a film, even
-        size:int = 224, # Side of a picture in pixels, a multiple of 28
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,  # With the special tokens of Qwen2.5-Omni
+        extractor: WhisperFeatureExtractor,  # Log-mel features; its `chunk_length` bounds a sound, in seconds
+        frames: int = 8,  # Pictures taken of a film, even
+        size: int = 224,  # Side of a picture in pixels, a multiple of 28
     ):
-        if frames % TEMPORAL or size % (PATCH*MERGE): raise ValueError(f'frames must be even and size a multiple of 28, not {frames} and {size}')
+        if frames % TEMPORAL or size % (PATCH * MERGE):
+            raise ValueError(f'frames must be even and size a multiple of 28, not {frames} and {size}')
         self.tokenizer, self.extractor, self.frames, self.size = tokenizer, extractor, frames, size
 
-    def save_pretrained(self,
-        folder:Path, # Where the model is saved
+    def save_pretrained(
+        self,
+        folder: Path,  # Where the model is saved
     ):
         "Save tokenizer, feature extractor and film settings in their own formats."
         self.tokenizer.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
-        (Path(folder)/'film.json').write_text(json.dumps(dict(frames=self.frames, size=self.size)))
+        (Path(folder) / 'film.json').write_text(json.dumps(dict(frames=self.frames, size=self.size)))
 
     @classmethod
-    def from_pretrained(cls,
-        name:str|Path, # Folder or hub name of a checkpoint
-    )->'OmniProcessor':
+    def from_pretrained(
+        cls,
+        name: str | Path,  # Folder or hub name of a checkpoint
+    ) -> 'OmniProcessor':
         "Load from a folder of ours, or from any Qwen2.5-Omni checkpoint."
-        film = Path(name)/'film.json'
+        film = Path(name) / 'film.json'
         settings = json.loads(film.read_text()) if film.is_file() else {}
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side='left')
-        if tokenizer.chat_template is None: tokenizer.chat_template = CHAT_TEMPLATE   # Qwen2.5-Omni's turns; some checkpoints keep theirs where tokenizers do not read it
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = (
+                CHAT_TEMPLATE  # Qwen2.5-Omni's turns; some checkpoints keep theirs where tokenizers do not read it
+            )
         return cls(tokenizer, AutoFeatureExtractor.from_pretrained(name), **settings)
 
 # %% ../../nbs/sft/00_processor.ipynb #72053302
 def as_messages(
-    row:dict, # A row of the store
-    blank:str = '', # `text` leaves the transcript out
-)->list[dict]: # One message of the user
+    row: dict,  # A row of the store
+    blank: str = '',  # `text` leaves the transcript out
+) -> list[dict]:  # One message of the user
     "A row as a conversation; ValueError where tags and media do not match."
     problem = row['problem']
-    if blank == 'text' and row.get('transcript'): problem = problem.replace(row['transcript'] + '\n', '', 1)
+    if blank == 'text' and row.get('transcript'):
+        problem = problem.replace(row['transcript'] + '\n', '', 1)
     tags = list(takewhile(lambda line: line in TAGS.values(), problem.splitlines()))
     for kind, tag in TAGS.items():
-        if tags.count(tag) != len(row[kind]): raise ValueError(f'{tags.count(tag)} {tag} in the prompt but {len(row[kind])} media; check the row with `row_faults`')
+        if tags.count(tag) != len(row[kind]):
+            raise ValueError(
+                f'{tags.count(tag)} {tag} in the prompt but {len(row[kind])} media; check the row with `row_faults`'
+            )
     media = {tag: iter(row[kind]) for kind, tag in TAGS.items()}
     content = [{'type': tag[1:-1], tag[1:-1]: next(media[tag])} for tag in tags]
-    return [dict(role='user', content=[*content, dict(type='text', text='\n'.join(problem.splitlines()[len(tags):]))])]
+    return [dict(role='user', content=[*content, dict(type='text', text='\n'.join(problem.splitlines()[len(tags) :]))])]
 
 # %% ../../nbs/sft/00_processor.ipynb #918daf23
 def _expand(text, placeholder, counts):
     parts = text.split(placeholder)
-    if len(parts) != len(counts) + 1: raise ValueError(f'{len(parts) - 1} {placeholder} in the prompt but {len(counts)} media; leave {placeholder} out of the text')
-    return parts[0] + ''.join(placeholder*n + rest for n, rest in zip(counts, parts[1:]))
+    if len(parts) != len(counts) + 1:
+        raise ValueError(
+            f'{len(parts) - 1} {placeholder} in the prompt but {len(counts)} media; leave {placeholder} out of the text'
+        )
+    return parts[0] + ''.join(placeholder * n + rest for n, rest in zip(counts, parts[1:]))
+
 
 def _load(medium):
-    if not isinstance(medium, (str, Path)): return medium
-    if not Path(medium).is_file(): raise MediaError(f'{medium}: no such file')
+    if not isinstance(medium, (str, Path)):
+        return medium
+    if not Path(medium).is_file():
+        raise MediaError(f'{medium}: no such file')
     return Path(medium).read_bytes()
 
-def _still(picture): return np.asarray(picture.convert('RGB')) if isinstance(picture, Image.Image) else read_image(picture)
+
+def _still(picture):
+    return np.asarray(picture.convert('RGB')) if isinstance(picture, Image.Image) else read_image(picture)
 
 # %% ../../nbs/sft/00_processor.ipynb #951cc557
 @patch
-def encode_messages(self:OmniProcessor,
-    messages:list[dict], # Each with `role` and `content`, text or a list of parts
-)->Example: # Without a row
+def encode_messages(
+    self: OmniProcessor,
+    messages: list[dict],  # Each with `role` and `content`, text or a list of parts
+) -> Example:  # Without a row
     "Encode a conversation."
     parts = [part for m in messages if not isinstance(m['content'], str) for part in m['content']]
     audio, video, image = ([_load(p[kind]) for p in parts if p['type'] == kind] for kind in ('audio', 'video', 'image'))
     mels = [self._mel(sound) for sound in audio]
     films = [self._cut(read_video(film, self.frames)) for film in video]
-    pictures = [self._cut(np.stack([_still(picture)]*TEMPORAL)) for picture in image]
+    pictures = [self._cut(np.stack([_still(picture)] * TEMPORAL)) for picture in image]
     text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     text = _expand(text, '<|AUDIO|>', [audio_tokens(m.shape[1]) for m in mels])
-    text = _expand(text, '<|VIDEO|>', [t*h*w//MERGE**2 for _, (t, h, w) in films])
-    text = _expand(text, '<|IMAGE|>', [t*h*w//MERGE**2 for _, (t, h, w) in pictures])
+    text = _expand(text, '<|VIDEO|>', [t * h * w // MERGE**2 for _, (t, h, w) in films])
+    text = _expand(text, '<|IMAGE|>', [t * h * w // MERGE**2 for _, (t, h, w) in pictures])
     seconds = [TEMPORAL * duration(film) / self.frames for film in video]
-    return Example({}, self.tokenizer(text).input_ids, mels, [p for p, _ in films], [g for _, g in films], seconds, pictures)
+    return Example(
+        {}, self.tokenizer(text).input_ids, mels, [p for p, _ in films], [g for _, g in films], seconds, pictures
+    )
 
 # %% ../../nbs/sft/00_processor.ipynb #1ed0de65
 @patch
-def encode(self:OmniProcessor,
-    row:dict, # A row of the store
-    blank:str = '', # Take away `text`, `audio` or `video`
-)->Example:
+def encode(
+    self: OmniProcessor,
+    row: dict,  # A row of the store
+    blank: str = '',  # Take away `text`, `audio` or `video`
+) -> Example:
     "Encode one row."
     example = self.encode_messages(as_messages(row, blank))
-    if blank == 'audio': example.mels = [torch.zeros_like(m) for m in example.mels]
-    if blank == 'video': example.patches = [torch.zeros_like(p) for p in example.patches]
+    if blank == 'audio':
+        example.mels = [torch.zeros_like(m) for m in example.mels]
+    if blank == 'video':
+        example.patches = [torch.zeros_like(p) for p in example.patches]
     example.row = {k: v for k, v in row.items() if k not in TAGS}
     return example
 
 # %% ../../nbs/sft/00_processor.ipynb #3ab7d4f3
 @patch
-def _cut(self:OmniProcessor, frames): return video_patches(normalise_frames(frames, self.size))
+def _cut(self: OmniProcessor, frames):
+    return video_patches(normalise_frames(frames, self.size))
+
 
 @patch
-def _mel(self:OmniProcessor, sound):
+def _mel(self: OmniProcessor, sound):
     "Log-mel features of one sound, cut at the extractor's length."
-    if isinstance(sound, bytes): sound = read_audio(sound, RATE)
-    return self.extractor(sound[:self.extractor.chunk_length * RATE], sampling_rate=RATE, padding='longest', return_tensors='pt').input_features[0]
+    if isinstance(sound, bytes):
+        sound = read_audio(sound, RATE)
+    return self.extractor(
+        sound[: self.extractor.chunk_length * RATE], sampling_rate=RATE, padding='longest', return_tensors='pt'
+    ).input_features[0]
 
 # %% ../../nbs/sft/00_processor.ipynb #bc937e0d
 def _side_by_side(lefts, rights, fill):
     n, k = max(map(len, lefts)), max(map(len, rights))
-    return torch.tensor([[fill]*(n - len(l)) + l + r + [fill]*(k - len(r)) for l, r in zip(lefts, rights)])
+    return torch.tensor([[fill] * (n - len(l)) + l + r + [fill] * (k - len(r)) for l, r in zip(lefts, rights)])
+
 
 def _pad_mels(mels):
     longest = max(m.shape[1] for m in mels)
-    mask = torch.tensor([[1]*m.shape[1] + [0]*(longest - m.shape[1]) for m in mels])
-    return dict(input_features=torch.stack([F.pad(m, (0, longest - m.shape[1])) for m in mels]), feature_attention_mask=mask)
+    mask = torch.tensor([[1] * m.shape[1] + [0] * (longest - m.shape[1]) for m in mels])
+    return dict(
+        input_features=torch.stack([F.pad(m, (0, longest - m.shape[1])) for m in mels]), feature_attention_mask=mask
+    )
 
 # %% ../../nbs/sft/00_processor.ipynb #53ade164
 @patch
-def collate(self:OmniProcessor,
-    examples:Sequence[Example], # Rows of the batch
-    completions:Sequence[list[int]]|None = None, # Token ids after each prompt
-)->tuple[dict, Tensor]: # Model inputs, and labels (B, L) with -100 outside completions
+def collate(
+    self: OmniProcessor,
+    examples: Sequence[Example],  # Rows of the batch
+    completions: Sequence[list[int]] | None = None,  # Token ids after each prompt
+) -> tuple[dict, Tensor]:  # Model inputs, and labels (B, L) with -100 outside completions
     "Pad examples, with completions if given, into one batch."
     completions = completions or [[] for _ in examples]
-    prompts, ones = [e.prompt for e in examples], lambda rows: [[1]*len(r) for r in rows]
+    prompts, ones = [e.prompt for e in examples], lambda rows: [[1] * len(r) for r in rows]
     pictures = [p for e in examples for p in e.pictures]
-    batch = dict(input_ids=_side_by_side(prompts, completions, self.tokenizer.pad_token_id), attention_mask=_side_by_side(ones(prompts), ones(completions), 0))
-    if mels := [m for e in examples for m in e.mels]: batch |= _pad_mels(mels)
+    batch = dict(
+        input_ids=_side_by_side(prompts, completions, self.tokenizer.pad_token_id),
+        attention_mask=_side_by_side(ones(prompts), ones(completions), 0),
+    )
+    if mels := [m for e in examples for m in e.mels]:
+        batch |= _pad_mels(mels)
     if patches := [p for e in examples for p in e.patches]:
-        batch |= dict(pixel_values_videos=torch.cat(patches), video_grid_thw=torch.tensor([g for e in examples for g in e.grids]),
-                      video_second_per_grid=torch.tensor([s for e in examples for s in e.seconds]))
-    if pictures: batch |= dict(pixel_values=torch.cat([p for p, _ in pictures]), image_grid_thw=torch.tensor([g for _, g in pictures]))
-    return batch, _side_by_side([[-100]*len(p) for p in prompts], completions, -100)
+        batch |= dict(
+            pixel_values_videos=torch.cat(patches),
+            video_grid_thw=torch.tensor([g for e in examples for g in e.grids]),
+            video_second_per_grid=torch.tensor([s for e in examples for s in e.seconds]),
+        )
+    if pictures:
+        batch |= dict(
+            pixel_values=torch.cat([p for p, _ in pictures]), image_grid_thw=torch.tensor([g for _, g in pictures])
+        )
+    return batch, _side_by_side([[-100] * len(p) for p in prompts], completions, -100)

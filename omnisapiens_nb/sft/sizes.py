@@ -7,53 +7,100 @@ __all__ = ['SHAPES', 'GIB', 'thinker_config', 'meta_model', 'parameters', 'stage
 
 # %% ../../nbs/sft/11_sizes.ipynb #d99f9f4f
 from pathlib import Path
+
 import pandas as pd
 import torch
 from torch import nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
 from ..atlas.reading import SourceError
 
 # %% ../../nbs/sft/11_sizes.ipynb #4cdce579
-_VISION = dict(depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, fullatt_block_indexes=[7, 15, 23, 31], window_size=112)
+_VISION = dict(
+    depth=32,
+    hidden_size=1280,
+    intermediate_size=3420,
+    num_heads=16,
+    fullatt_block_indexes=[7, 15, 23, 31],
+    window_size=112,
+)
 SHAPES = {
     'Qwen/Qwen2.5-Omni-7B': dict(
-        text_config=dict(vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4),
-        audio_config=dict(d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, output_dim=3584), vision_config=_VISION | dict(out_hidden_size=3584)),
+        text_config=dict(
+            vocab_size=152064,
+            hidden_size=3584,
+            intermediate_size=18944,
+            num_hidden_layers=28,
+            num_attention_heads=28,
+            num_key_value_heads=4,
+        ),
+        audio_config=dict(
+            d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, output_dim=3584
+        ),
+        vision_config=_VISION | dict(out_hidden_size=3584),
+    ),
     'Qwen/Qwen2.5-Omni-3B': dict(
-        text_config=dict(vocab_size=151936, hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2),
-        audio_config=dict(d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, output_dim=2048), vision_config=_VISION | dict(out_hidden_size=2048))}
+        text_config=dict(
+            vocab_size=151936,
+            hidden_size=2048,
+            intermediate_size=11008,
+            num_hidden_layers=36,
+            num_attention_heads=16,
+            num_key_value_heads=2,
+        ),
+        audio_config=dict(
+            d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, output_dim=2048
+        ),
+        vision_config=_VISION | dict(out_hidden_size=2048),
+    ),
+}
 
 # %% ../../nbs/sft/11_sizes.ipynb #cfcae1ae
 def thinker_config(
-    name:str|Path, # A key of `SHAPES`, a folder, or another hub name
-)->Qwen2_5OmniThinkerConfig:
+    name: str | Path,  # A key of `SHAPES`, a folder, or another hub name
+) -> Qwen2_5OmniThinkerConfig:
     "Configuration of a Thinker; SourceError if there is none of that name."
-    if str(name) in SHAPES: return Qwen2_5OmniThinkerConfig(**SHAPES[str(name)])
-    try: return Qwen2_5OmniThinkerConfig.from_pretrained(name)
-    except (OSError, ValueError) as e: raise SourceError(f'{name}: no configuration of a Thinker in such a folder, and none of that name to be had from the hub') from e
+    if str(name) in SHAPES:
+        return Qwen2_5OmniThinkerConfig(**SHAPES[str(name)])
+    try:
+        return Qwen2_5OmniThinkerConfig.from_pretrained(name)
+    except (OSError, ValueError) as e:
+        raise SourceError(
+            f'{name}: no configuration of a Thinker in such a folder, and none of that name to be had from the hub'
+        ) from e
+
 
 def meta_model(
-    name:str|Path, # As for `thinker_config`
-)->Qwen2_5OmniThinkerForConditionalGeneration: # Without weights
+    name: str | Path,  # As for `thinker_config`
+) -> Qwen2_5OmniThinkerForConditionalGeneration:  # Without weights
     "A Thinker on the meta device."
-    with torch.device('meta'): return Qwen2_5OmniThinkerForConditionalGeneration(thinker_config(name))
+    with torch.device('meta'):
+        return Qwen2_5OmniThinkerForConditionalGeneration(thinker_config(name))
 
 # %% ../../nbs/sft/11_sizes.ipynb #d4258f5f
 def parameters(
-    module:nn.Module, # Anything
-    trained:bool = False, # Only those with a gradient
-)->int:
+    module: nn.Module,  # Anything
+    trained: bool = False,  # Only those with a gradient
+) -> int:
     "How many numbers a module holds."
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 # %% ../../nbs/sft/11_sizes.ipynb #bc481ced
 GIB = 1 << 30
 
+
 def stage_table(
-    name:str|Path, # As for `thinker_config`
-    trained:dict[str, int], # What to train each stage → trained weights
-    added:dict[str, int], # Stage → weights that are not in the base
-)->pd.DataFrame: # One row per stage
+    name: str | Path,  # As for `thinker_config`
+    trained: dict[str, int],  # What to train each stage → trained weights
+    added: dict[str, int],  # Stage → weights that are not in the base
+) -> pd.DataFrame:  # One row per stage
     "Weights of each stage, and memory without activations, in GiB."
     base = parameters(meta_model(name))
-    return pd.DataFrame([dict(stage=s, weights=base + added[s], trained=n, share=n/(base + added[s]), gib=(2*base + 16*n)/GIB) for s, n in trained.items()])
+    return pd.DataFrame(
+        [
+            dict(
+                stage=s, weights=base + added[s], trained=n, share=n / (base + added[s]), gib=(2 * base + 16 * n) / GIB
+            )
+            for s, n in trained.items()
+        ]
+    )

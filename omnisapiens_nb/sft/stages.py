@@ -11,6 +11,7 @@ __all__ = ['PROJECTIONS', 'ClassifyConfig', 'add_lora', 'has_head', 'class_targe
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from pydantic import Field
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples
@@ -28,79 +30,99 @@ from .processor import Example, OmniProcessor
 from .warmstart import FitConfig, fit, target_batch
 
 # %% ../../nbs/sft/07_stages.ipynb #1a357137
-PROJECTIONS = r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj'   # The seven of every decoder layer
+PROJECTIONS = r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj'  # The seven of every decoder layer
+
 
 class ClassifyConfig(FitConfig):
     "Settings of stage 1; the defaults of LoRA are the first paper's."
-    rank:int = Field(32, gt=0) # r
-    alpha:float = Field(64, gt=0) # α
-    dropout:float = Field(.05, ge=0, lt=1) # On the input of the adapters
-    gradient_checkpointing:bool = False # Compute activations twice and keep few of them: slower, but large batches fit
 
-    def lora(self)->dict:
+    rank: int = Field(32, gt=0)  # r
+    alpha: float = Field(64, gt=0)  # α
+    dropout: float = Field(0.05, ge=0, lt=1)  # On the input of the adapters
+    gradient_checkpointing: bool = (
+        False  # Compute activations twice and keep few of them: slower, but large batches fit
+    )
+
+    def lora(self) -> dict:
         "Settings of LoRA by PEFT's names."
         return dict(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)
 
 # %% ../../nbs/sft/07_stages.ipynb #93b033e8
 def add_lora(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Its own weights are frozen
-    config:ClassifyConfig, # Rank, α, dropout
-)->PeftModel:
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Its own weights are frozen
+    config: ClassifyConfig,  # Rank, α, dropout
+) -> PeftModel:
     "Wrap a Thinker with LoRA on the decoder (arXiv 2510.04899, training details)."
     return get_peft_model(model, LoraConfig(target_modules=PROJECTIONS, **config.lora()))
 
 # %% ../../nbs/sft/07_stages.ipynb #19358398
 def has_head(
-    row:dict, # With `task` and `options`
-)->bool:
+    row: dict,  # With `task` and `options`
+) -> bool:
     "Whether a row asks for labels that are among the 25 classes."
-    return bool(row['options']) and all((row['task'].removesuffix('_cls'), option) in CLASSES for option in row['options'])
+    return bool(row['options']) and all(
+        (row['task'].removesuffix('_cls'), option) in CLASSES for option in row['options']
+    )
 
 # %% ../../nbs/sft/07_stages.ipynb #61d1aca1
 def class_targets(
-    examples:Sequence[Example], # Rows whose labels have a head
-    device, # Where the tensors are wanted
-)->tuple[torch.Tensor, torch.Tensor]: # Domain and class of each row, shape (B,)
+    examples: Sequence[Example],  # Rows whose labels have a head
+    device,  # Where the tensors are wanted
+) -> tuple[torch.Tensor, torch.Tensor]:  # Domain and class of each row, shape (B,)
     "Domain and class numbers of a batch; SourceError names a row without a head."
     pairs = [(e.row['task'].removesuffix('_cls'), e.row['class_label']) for e in examples]
-    if wrong := [e.row for e, pair in zip(examples, pairs) if pair not in CLASSES]: raise SourceError(f'{wrong[0]["id"]}: label {wrong[0]["class_label"]!r} of task {wrong[0]["task"]!r} has no head; train on the rows `has_head` keeps')
-    return torch.tensor([domain_of(e.row['task']) for e in examples], device=device), torch.tensor([CLASSES.index(p) for p in pairs], device=device)
+    if wrong := [e.row for e, pair in zip(examples, pairs) if pair not in CLASSES]:
+        raise SourceError(
+            f'{wrong[0]["id"]}: label {wrong[0]["class_label"]!r} of task {wrong[0]["task"]!r} has no head; train on the rows `has_head` keeps'
+        )
+    return torch.tensor([domain_of(e.row['task']) for e in examples], device=device), torch.tensor(
+        [CLASSES.index(p) for p in pairs], device=device
+    )
 
 # %% ../../nbs/sft/07_stages.ipynb #ee0840ce
 def pooled_states(
-    model:nn.Module, # Thinker, plain or wrapped
-    processor:OmniProcessor, # Its processor
-    examples:Sequence[Example], # Of one modality signature
-)->torch.Tensor: # Shape (B, H)
+    model: nn.Module,  # Thinker, plain or wrapped
+    processor: OmniProcessor,  # Its processor
+    examples: Sequence[Example],  # Of one modality signature
+) -> torch.Tensor:  # Shape (B, H)
     "Pooled penultimate state of each row's prompt."
     batch, _ = processor.collate(examples)
     return penultimate(model, {k: v.to(model.device) for k, v in batch.items()})
 
 # %% ../../nbs/sft/07_stages.ipynb #1feeb993
 def train_classifier(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Base; frozen
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Rows whose labels have a head
-    config:ClassifyConfig = ClassifyConfig(), # Settings
-    checkpoint:Path|None = None, # Resume from and save to this file
-)->tuple[PeftModel, Heads, list[dict]]: # The wrapped model, the heads, one entry per step
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Base; frozen
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Rows whose labels have a head
+    config: ClassifyConfig = ClassifyConfig(),  # Settings
+    checkpoint: Path | None = None,  # Resume from and save to this file
+) -> tuple[PeftModel, Heads, list[dict]]:  # The wrapped model, the heads, one entry per step
     "Stage 1 of OmniSapiens SFT: LoRA and heads on the tasks with labels."
     torch.manual_seed(config.seed)
     heads = Heads(model.config.text_config.hidden_size).to(model.device)
     wrapped = add_lora(model, config)
-    if config.gradient_checkpointing: wrapped.gradient_checkpointing_enable(dict(use_reentrant=False))
+    if config.gradient_checkpointing:
+        wrapped.gradient_checkpointing_enable(dict(use_reentrant=False))
+
     def loss_of(batch):
         domains, classes = class_targets(batch, model.device)
         logits = heads(pooled_states(wrapped, processor, batch), domains)
-        return (loss := heads_loss(logits, classes)), dict(loss=loss, right=(logits.argmax(-1) == classes).float().mean())
-    return wrapped, heads, fit(nn.ModuleDict(dict(model=wrapped, heads=heads)), loss_of, examples, config, 'classify', checkpoint)
+        return (loss := heads_loss(logits, classes)), dict(
+            loss=loss, right=(logits.argmax(-1) == classes).float().mean()
+        )
+
+    return (
+        wrapped,
+        heads,
+        fit(nn.ModuleDict(dict(model=wrapped, heads=heads)), loss_of, examples, config, 'classify', checkpoint),
+    )
 
 # %% ../../nbs/sft/07_stages.ipynb #a5d0c982
 def answer_loss(
-    model:nn.Module, # Thinker, plain or wrapped
-    processor:OmniProcessor, # Its processor
-    examples:Sequence[Example], # Of one modality signature
-)->torch.Tensor: # Scalar
+    model: nn.Module,  # Thinker, plain or wrapped
+    processor: OmniProcessor,  # Its processor
+    examples: Sequence[Example],  # Of one modality signature
+) -> torch.Tensor:  # Scalar
     "Cross-entropy of the target's tokens, given the prompt and the tokens before (teacher forcing)."
     batch, labels = target_batch(processor, examples)
     logits = model(**{k: v.to(model.device) for k, v in batch.items()}, use_cache=False).logits[:, :-1]
@@ -109,20 +131,25 @@ def answer_loss(
 
 # %% ../../nbs/sft/07_stages.ipynb #0c14e41e
 def train_lm_head(
-    model:nn.Module, # Thinker, plain or wrapped; changed in place
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Open questions
-    config:FitConfig = FitConfig(), # Settings
-    checkpoint:Path|None = None, # Resume from and save to this file
-)->list[dict]: # One entry per step
+    model: nn.Module,  # Thinker, plain or wrapped; changed in place
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Open questions
+    config: FitConfig = FitConfig(),  # Settings
+    checkpoint: Path | None = None,  # Resume from and save to this file
+) -> list[dict]:  # One entry per step
     "Stage 2 of OmniSapiens SFT: `lm_head` alone; SourceError where it is tied to the embeddings."
     head = model.get_output_embeddings()
-    if head.weight is model.get_input_embeddings().weight: raise SourceError('lm_head is tied to the embeddings and cannot be trained alone; save the base with tie_word_embeddings=False, then run stage 1 on that')
+    if head.weight is model.get_input_embeddings().weight:
+        raise SourceError(
+            'lm_head is tied to the embeddings and cannot be trained alone; save the base with tie_word_embeddings=False, then run stage 1 on that'
+        )
     model.requires_grad_(False).eval()
     head.requires_grad_(True)
+
     def loss_of(batch):
         loss = answer_loss(model, processor, batch)
         return loss, dict(loss=loss)
+
     return fit(head, loss_of, examples, config, 'lm_head', checkpoint)
 
 # %% ../../nbs/sft/07_stages.ipynb #b25f7561
@@ -139,75 +166,102 @@ LoRA of rank {rank} on the decoder (`adapter_model.safetensors`), one linear hea
 Trained with omnisapiens_nb {version}. The licences of the training rows hold for what is made of them.
 """
 
+
 def save_stages(
-    model:PeftModel, # After stage 1, or 1 and 2
-    heads:Heads, # Of stage 1
-    processor:OmniProcessor, # Its processor
-    folder:Path, # Where to save
-    lm_head:bool = False, # Whether stage 2 has been trained
+    model: PeftModel,  # After stage 1, or 1 and 2
+    heads: Heads,  # Of stage 1
+    processor: OmniProcessor,  # Its processor
+    folder: Path,  # Where to save
+    lm_head: bool = False,  # Whether stage 2 has been trained
 ):
     "Save adapter, heads, `lm_head`, processor and model card."
     folder = Path(folder)
     model.save_pretrained(folder)
-    save_heads(heads, folder/'heads.safetensors')
-    if lm_head: save_file({'weight': model.get_output_embeddings().weight.detach().cpu().contiguous()}, folder/'lm_head.safetensors')
+    save_heads(heads, folder / 'heads.safetensors')
+    if lm_head:
+        save_file(
+            {'weight': model.get_output_embeddings().weight.detach().cpu().contiguous()}, folder / 'lm_head.safetensors'
+        )
     processor.save_pretrained(folder)
     lora = model.peft_config['default']
-    (folder/'README.md').write_text(_CARD.format(base=lora.base_model_name_or_path or 'a model of its own', rank=lora.r, version=version('omnisapiens_nb'), lm_head=', `lm_head` trained on open answers' * lm_head), encoding='utf-8')
+    (folder / 'README.md').write_text(
+        _CARD.format(
+            base=lora.base_model_name_or_path or 'a model of its own',
+            rank=lora.r,
+            version=version('omnisapiens_nb'),
+            lm_head=', `lm_head` trained on open answers' * lm_head,
+        ),
+        encoding='utf-8',
+    )
 
 # %% ../../nbs/sft/07_stages.ipynb #d4214acc
 def is_staged(
-    folder:str|Path, # Folder or hub name of a model
-)->bool:
+    folder: str | Path,  # Folder or hub name of a model
+) -> bool:
     "Whether a model has heads: the folder of a stage, or a merged one."
-    return (Path(folder)/'heads.safetensors').is_file()
+    return (Path(folder) / 'heads.safetensors').is_file()
+
 
 def _with_adapter(folder, device, kwargs):
     base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-    try: model, _ = load_model(base, device, **kwargs)
-    except SourceError as e: raise SourceError(f'{folder}/adapter_config.json: names {base} as its base, which is no complete checkpoint; write the base\'s place into base_model_name_or_path') from e
-    try: return PeftModel.from_pretrained(model, folder)
-    except (RuntimeError, ValueError) as e: raise SourceError(f'{folder}: the adapter does not fit {base} ({str(e).splitlines()[0][:120]}); write the base it was trained on into adapter_config.json') from e
+    try:
+        model, _ = load_model(base, device, **kwargs)
+    except SourceError as e:
+        raise SourceError(
+            f"{folder}/adapter_config.json: names {base} as its base, which is no complete checkpoint; write the base's place into base_model_name_or_path"
+        ) from e
+    try:
+        return PeftModel.from_pretrained(model, folder)
+    except (RuntimeError, ValueError) as e:
+        raise SourceError(
+            f'{folder}: the adapter does not fit {base} ({str(e).splitlines()[0][:120]}); write the base it was trained on into adapter_config.json'
+        ) from e
 
 # %% ../../nbs/sft/07_stages.ipynb #533b7b24
 def load_stages(
-    folder:str|Path, # From `save_stages` or `merge`
-    device:str|None = None, # Such as `cpu`; the first GPU, if there is one, where None
-    **kwargs, # For `from_pretrained`, such as `dtype`
-)->tuple[nn.Module, Heads, OmniProcessor]:
+    folder: str | Path,  # From `save_stages` or `merge`
+    device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
+    **kwargs,  # For `from_pretrained`, such as `dtype`
+) -> tuple[nn.Module, Heads, OmniProcessor]:
     "Load a model with its heads, the base by the name that the adapter keeps; SourceError if something is missing or does not fit."
     folder = Path(folder)
-    if not is_staged(folder): raise SourceError(f'{folder}: no heads.safetensors; give the folder that the stage `classify` made, or one made of it')
-    adapter = (folder/'adapter_config.json').is_file()
+    if not is_staged(folder):
+        raise SourceError(
+            f'{folder}: no heads.safetensors; give the folder that the stage `classify` made, or one made of it'
+        )
+    adapter = (folder / 'adapter_config.json').is_file()
     model = _with_adapter(folder, device, kwargs) if adapter else load_model(folder, device, **kwargs)[0]
-    if (folder/'lm_head.safetensors').is_file():
-        with torch.no_grad(): model.get_output_embeddings().weight.copy_(load_file(folder/'lm_head.safetensors')['weight'])
-    heads = load_heads(folder/'heads.safetensors', model.config.get_text_config().hidden_size)
+    if (folder / 'lm_head.safetensors').is_file():
+        with torch.no_grad():
+            model.get_output_embeddings().weight.copy_(load_file(folder / 'lm_head.safetensors')['weight'])
+    heads = load_heads(folder / 'heads.safetensors', model.config.get_text_config().hidden_size)
     return model, heads.to(model.device), OmniProcessor.from_pretrained(folder)
 
 # %% ../../nbs/sft/07_stages.ipynb #8b38d112
 def merge(
-    folder:Path, # From `save_stages`
-    out:Path, # New folder
-)->Path: # `out`
+    folder: Path,  # From `save_stages`
+    out: Path,  # New folder
+) -> Path:  # `out`
     "Fold adapter and `lm_head` into the base and save a plain checkpoint, the heads beside it; SourceError if there is nothing to fold or the folder is taken."
     out, partial = Path(out), Path(f'{out}.partial')
-    if out.exists(): raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
+    if out.exists():
+        raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
     model, heads, processor = load_stages(folder, device='cpu', dtype='auto')
-    if not isinstance(model, PeftModel): raise SourceError(f'{folder}: has no adapter to fold in; it is a plain checkpoint already')
+    if not isinstance(model, PeftModel):
+        raise SourceError(f'{folder}: has no adapter to fold in; it is a plain checkpoint already')
     save_model(model.merge_and_unload(), processor, partial)
-    save_heads(heads, partial/'heads.safetensors')
+    save_heads(heads, partial / 'heads.safetensors')
     return partial.rename(out)
 
 # %% ../../nbs/sft/07_stages.ipynb #37c9637b
 @torch.no_grad()
 def classify(
-    model:nn.Module, # Thinker, plain or wrapped
-    heads:Heads, # Its heads
-    processor:OmniProcessor, # Its processor
-    examples:Sequence[Example], # Rows with a head, of one modality signature
-    delta:Tensor|float = 0., # What is added to the pooled states, shape (B, H)
-)->list[str]: # Each `\boxed{label}`
+    model: nn.Module,  # Thinker, plain or wrapped
+    heads: Heads,  # Its heads
+    processor: OmniProcessor,  # Its processor
+    examples: Sequence[Example],  # Rows with a head, of one modality signature
+    delta: Tensor | float = 0.0,  # What is added to the pooled states, shape (B, H)
+) -> list[str]:  # Each `\boxed{label}`
     "Likeliest of each row's options by the heads."
     model.eval()
     states = pooled_states(model, processor, examples) + delta
@@ -216,23 +270,27 @@ def classify(
 
 # %% ../../nbs/sft/07_stages.ipynb #88b5eb02
 def routed(
-    examples:list[Example], # Rows of one modality signature
-    by_label:Responder, # Answers those that have a head
-    by_word:Responder, # Answers the others
-)->list[str]: # Responses in the order of the rows
+    examples: list[Example],  # Rows of one modality signature
+    by_label: Responder,  # Answers those that have a head
+    by_word: Responder,  # Answers the others
+) -> list[str]:  # Responses in the order of the rows
     "Send each row to the one who can answer it."
     out = [''] * len(examples)
     for labelled, respond in ((True, by_label), (False, by_word)):
         at = [i for i, e in enumerate(examples) if has_head(e.row) == labelled]
         if at:
-            for i, response in zip(at, respond([examples[i] for i in at]), strict=True): out[i] = response
+            for i, response in zip(at, respond([examples[i] for i in at]), strict=True):
+                out[i] = response
     return out
 
+
 def staged(
-    model:nn.Module, # Thinker, plain or wrapped
-    heads:Heads, # Its heads
-    processor:OmniProcessor, # Its processor
-    max_new_tokens:int, # Longest open answer
-)->Responder:
+    model: nn.Module,  # Thinker, plain or wrapped
+    heads: Heads,  # Its heads
+    processor: OmniProcessor,  # Its processor
+    max_new_tokens: int,  # Longest open answer
+) -> Responder:
     "A responder of OmniSapiens SFT: labels by the heads, open answers in writing."
-    return lambda examples: routed(examples, lambda rows: classify(model, heads, processor, rows), writing(model, processor, max_new_tokens))
+    return lambda examples: routed(
+        examples, lambda rows: classify(model, heads, processor, rows), writing(model, processor, max_new_tokens)
+    )

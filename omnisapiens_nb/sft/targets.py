@@ -7,24 +7,49 @@ __all__ = ['LOOK', 'ANSWER_WORDS', 'target_text', 'leaked_words']
 
 # %% ../../nbs/sft/02_targets.ipynb #101c59bb
 import re
+
 from ..atlas.datasets import DATASETS
 from ..atlas.schema import DOMAINS
 
 # %% ../../nbs/sft/02_targets.ipynb #3ed3b099
-LOOK = dict(text='i read the words', text_audio='i listen to the voice', text_video='i watch the picture', text_video_audio='i watch the picture and listen to the voice')
+LOOK = dict(
+    text='i read the words',
+    text_audio='i listen to the voice',
+    text_video='i watch the picture',
+    text_video_audio='i watch the picture and listen to the voice',
+)
+
 
 def target_text(
-    row:dict, # A row of the store
-)->str: # `<think>…</think>\boxed{…}`
+    row: dict,  # A row of the store
+) -> str:  # `<think>…</think>\boxed{…}`
     "Target of supervised fine-tuning for a row."
-    return f"<think>{row.get('cues') or LOOK[row['modality_signature']]}</think>\\boxed{{{row['answer']}}}"
+    return f'<think>{row.get("cues") or LOOK[row["modality_signature"]]}</think>\\boxed{{{row["answer"]}}}'
 
 # %% ../../nbs/sft/02_targets.ipynb #3ad8b8ef
-ANSWER_WORDS = ({label for labels in DOMAINS.values() for label in labels} | {'angry', 'disgusted', 'afraid', 'scared', 'joy', 'joyful', 'sadness', 'surprised', 'sarcastic', 'humorous', 'funny', 'depressed', 'anxious'}
-                | {word.lower() for d in DATASETS.values() for pair in d.labels.items() for word in pair}) - {'true', 'false'}
+ANSWER_WORDS = (
+    {label for labels in DOMAINS.values() for label in labels}
+    | {
+        'angry',
+        'disgusted',
+        'afraid',
+        'scared',
+        'joy',
+        'joyful',
+        'sadness',
+        'surprised',
+        'sarcastic',
+        'humorous',
+        'funny',
+        'depressed',
+        'anxious',
+    }
+    | {word.lower() for d in DATASETS.values() for pair in d.labels.items() for word in pair}
+) - {'true', 'false'}
+
 
 def leaked_words(
-    trace:str, # Text between the think tags
-)->set[str]: # Words that give an answer away
+    trace: str,  # Text between the think tags
+) -> set[str]:  # Words that give an answer away
     "Labels and their synonyms that stand in a trace as whole words."
     return {word for word in ANSWER_WORDS if re.search(rf'\b{re.escape(word)}\b', trace.casefold())}

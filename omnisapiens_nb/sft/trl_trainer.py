@@ -7,15 +7,19 @@ __all__ = ['SFTCollator', 'SignatureBatches', 'EpochCallback', 'StopsAtTheEnd', 
            'last_checkpoint', 'release_forward', 'trl_sft']
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #7bd5ee21
-import copy, math, random
+import copy
+import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
 import trl
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import DataLoader, Sampler
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, TrainerCallback
+
 from ..atlas.reading import SourceError
 from .batches import Examples, stable_hash
 from .processor import OmniProcessor
@@ -24,136 +28,195 @@ from .warmstart import target_batch
 # %% ../../nbs/sft/10_trl_sft.ipynb #cd2db2fd
 class SFTCollator:
     "Makes a batch of drawn positions, labels included."
-    def __init__(self,
-        processor:OmniProcessor, # Pads and labels
-        examples:Examples, # Rows by position
-    ): self.processor, self.examples = processor, examples
 
-    def __call__(self,
-        drawn:list[dict], # Each with `row`, a position
-    )->dict: # Model inputs and `labels`
+    def __init__(
+        self,
+        processor: OmniProcessor,  # Pads and labels
+        examples: Examples,  # Rows by position
+    ):
+        self.processor, self.examples = processor, examples
+
+    def __call__(
+        self,
+        drawn: list[dict],  # Each with `row`, a position
+    ) -> dict:  # Model inputs and `labels`
         batch, labels = target_batch(self.processor, [self.examples[d['row']] for d in drawn])
         return batch | dict(labels=labels)
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #e9e6b0f7
 class SignatureBatches(Sampler[list[int]]):
     "Epochs in which every row comes once, in batches of one modality signature."
-    def __init__(self,
-        signatures:Sequence[str], # Of every row
-        size:int, # Rows per batch
-        processes:int = 1, # Among which the batches are dealt
-        seed:int = 0, # Of the order
-    ): self.signatures, self.size, self.processes, self.seed, self.epoch = signatures, size, processes, seed, 0
 
-    def set_epoch(self,
-        epoch:int, # From 0
-    ): self.epoch = epoch
+    def __init__(
+        self,
+        signatures: Sequence[str],  # Of every row
+        size: int,  # Rows per batch
+        processes: int = 1,  # Among which the batches are dealt
+        seed: int = 0,  # Of the order
+    ):
+        self.signatures, self.size, self.processes, self.seed, self.epoch = signatures, size, processes, seed, 0
 
-    def __len__(self): return sum(math.ceil(n/(self.size*self.processes)) for n in Counter(self.signatures).values()) * self.processes
+    def set_epoch(
+        self,
+        epoch: int,  # From 0
+    ):
+        self.epoch = epoch
 
-    def __iter__(self)->Iterator[list[int]]:
-        rng, by_signature, whole = random.Random(stable_hash('sft', self.seed, self.epoch)), defaultdict(list), self.size*self.processes
-        for i, signature in enumerate(self.signatures): by_signature[signature].append(i)
-        for rows in by_signature.values(): rng.shuffle(rows)
-        steps = [rows[i:i + whole] for rows in by_signature.values() for i in range(0, len(rows), whole)]
+    def __len__(self):
+        return (
+            sum(math.ceil(n / (self.size * self.processes)) for n in Counter(self.signatures).values()) * self.processes
+        )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng, by_signature, whole = (
+            random.Random(stable_hash('sft', self.seed, self.epoch)),
+            defaultdict(list),
+            self.size * self.processes,
+        )
+        for i, signature in enumerate(self.signatures):
+            by_signature[signature].append(i)
+        for rows in by_signature.values():
+            rng.shuffle(rows)
+        steps = [rows[i : i + whole] for rows in by_signature.values() for i in range(0, len(rows), whole)]
         rng.shuffle(steps)
-        for rows in steps: yield from (rows[p::self.processes] or rows[:1] for p in range(self.processes))
+        for rows in steps:
+            yield from (rows[p :: self.processes] or rows[:1] for p in range(self.processes))
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #818ca170
 def _settings(args, examples):
     "A copy of the settings that fits our batches; ValueError names what cannot be had."
     dealt = args.accelerator_config
-    wrong = dict(packing=args.packing, padding_free=args.padding_free, dataloader_drop_last=args.dataloader_drop_last,
-                 train_sampling_strategy=args.train_sampling_strategy != 'random', completion_only_loss=args.completion_only_loss is False,
-                 auto_find_batch_size=args.auto_find_batch_size,
-                 dataset_kwargs=not (args.dataset_kwargs or {}).get('skip_prepare_dataset', True),
-                 accelerator_config=dealt.split_batches or dealt.dispatch_batches)
-    if named := [k for k, v in wrong.items() if v]: raise ValueError(f'{", ".join(named)}: contradicts batches of one signature, every row once, loss on the response; leave it at its default')
-    if not len(examples): raise ValueError('no rows to train on')
+    wrong = dict(
+        packing=args.packing,
+        padding_free=args.padding_free,
+        dataloader_drop_last=args.dataloader_drop_last,
+        train_sampling_strategy=args.train_sampling_strategy != 'random',
+        completion_only_loss=args.completion_only_loss is False,
+        auto_find_batch_size=args.auto_find_batch_size,
+        dataset_kwargs=not (args.dataset_kwargs or {}).get('skip_prepare_dataset', True),
+        accelerator_config=dealt.split_batches or dealt.dispatch_batches,
+    )
+    if named := [k for k, v in wrong.items() if v]:
+        raise ValueError(
+            f'{", ".join(named)}: contradicts batches of one signature, every row once, loss on the response; leave it at its default'
+        )
+    if not len(examples):
+        raise ValueError('no rows to train on')
     args = copy.copy(args)
     args.dataset_kwargs, args.remove_unused_columns, args.max_length = dict(skip_prepare_dataset=True), False, None
-    if args.ddp_find_unused_parameters is None: args.ddp_find_unused_parameters = True
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = True
     return args
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #38af5a33
 class EpochCallback(TrainerCallback):
     "Tells a sampler which epoch begins."
-    def __init__(self,
-        batches:Sampler, # Has `set_epoch`
-    ): self.batches = batches
 
-    def on_epoch_begin(self, args, state, control, **kwargs): # As transformers calls it
+    def __init__(
+        self,
+        batches: Sampler,  # Has `set_epoch`
+    ):
+        self.batches = batches
+
+    def on_epoch_begin(self, args, state, control, **kwargs):  # As transformers calls it
         self.batches.set_epoch(int(state.epoch))
+
 
 class StopsAtTheEnd:
     "For a trainer resumed from the checkpoint of its last step, after which transformers would run one step more."
+
     def _run_epoch(self, *args, **kwargs):
-        if self.state.global_step < self.state.max_steps: super()._run_epoch(*args, **kwargs)
-        else: self.control.should_training_stop = True
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
+
 
 class OmniCheckpoints(StopsAtTheEnd):
     "For a trainer with a `processor`: saves it beside the weights, and resumes a Thinker's weights by their names."
-    def save_model(self,
-        output_dir:str|None = None, # Folder; `args.output_dir` where None
-        _internal_call:bool = False, # Set where a checkpoint is saved
+
+    def save_model(
+        self,
+        output_dir: str | None = None,  # Folder; `args.output_dir` where None
+        _internal_call: bool = False,  # Set where a checkpoint is saved
     ):
         "Save weights or adapter, and the whole processor beside them."
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save: self.processor.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            self.processor.save_pretrained(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         model = model or self.model
-        if isinstance(model, PeftModel) or self.is_fsdp_enabled: super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else: model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint, dtype='auto').state_dict())
+        if isinstance(model, PeftModel) or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint, dtype='auto').state_dict())
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #6492e884
 class OmniSFTTrainer(OmniCheckpoints, trl.SFTTrainer):
     "TRL's `SFTTrainer` on rows of the Atlas; ValueError for settings that contradict its batches."
-    def __init__(self,
-        model:Qwen2_5OmniThinkerForConditionalGeneration, # Trained in place
-        processor:OmniProcessor, # Its processor
-        examples:Examples, # Training rows
-        args:trl.SFTConfig, # TRL's settings
-        lora:LoraConfig|None = None, # Train an adapter; everything where None
+
+    def __init__(
+        self,
+        model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
+        processor: OmniProcessor,  # Its processor
+        examples: Examples,  # Training rows
+        args: trl.SFTConfig,  # TRL's settings
+        lora: LoraConfig | None = None,  # Train an adapter; everything where None
     ):
-        args, self.processor, rows = _settings(args, examples), processor, Dataset.from_dict(dict(row=list(range(len(examples)))))
-        super().__init__(model, args, SFTCollator(processor, examples), rows, processing_class=processor.tokenizer, peft_config=lora)
+        args, self.processor, rows = (
+            _settings(args, examples),
+            processor,
+            Dataset.from_dict(dict(row=list(range(len(examples))))),
+        )
+        super().__init__(
+            model, args, SFTCollator(processor, examples), rows, processing_class=processor.tokenizer, peft_config=lora
+        )
         seed = args.seed if args.data_seed is None else args.data_seed
-        self.batches = SignatureBatches(examples.signatures, args.per_device_train_batch_size, self.accelerator.num_processes, seed)
+        self.batches = SignatureBatches(
+            examples.signatures, args.per_device_train_batch_size, self.accelerator.num_processes, seed
+        )
         self.add_callback(EpochCallback(self.batches))
 
-    def get_train_dataloader(self)->DataLoader:
+    def get_train_dataloader(self) -> DataLoader:
         "Batches of `SignatureBatches`, dealt out by accelerate."
         a = self.args
-        loading = {k: getattr(a, f'dataloader_{k}') for k in ('num_workers', 'pin_memory', 'persistent_workers', 'prefetch_factor')}
-        return self.accelerator.prepare(DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, **loading))
+        loading = {
+            k: getattr(a, f'dataloader_{k}')
+            for k in ('num_workers', 'pin_memory', 'persistent_workers', 'prefetch_factor')
+        }
+        return self.accelerator.prepare(
+            DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, **loading)
+        )
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #72796484
 def last_checkpoint(
-    folder:Path, # `output_dir` of a run
-)->str|None: # Folder of the checkpoint
+    folder: Path,  # `output_dir` of a run
+) -> str | None:  # Folder of the checkpoint
     "The newest complete checkpoint of a run, if there is one."
     found = {int(p.parent.name.split('-')[1]): p.parent for p in Path(folder).glob('checkpoint-*/trainer_state.json')}
     return str(found[max(found)]) if found else None
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #2a2e0afa
 def release_forward(
-    model:Qwen2_5OmniThinkerForConditionalGeneration|PeftModel, # After a run
+    model: Qwen2_5OmniThinkerForConditionalGeneration | PeftModel,  # After a run
 ):
     "Take TRL's replacement of `forward` away."
     vars(model.get_base_model() if isinstance(model, PeftModel) else model).pop('forward', None)
 
+
 def trl_sft(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Trained in place
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Training rows
-    args:trl.SFTConfig, # TRL's settings
-    lora:LoraConfig|None = None, # Train an adapter; everything where None
-    resume:bool = False, # Go on from the last checkpoint, if there is one
-)->OmniSFTTrainer: # After training; the model is saved in `args.output_dir`
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Training rows
+    args: trl.SFTConfig,  # TRL's settings
+    lora: LoraConfig | None = None,  # Train an adapter; everything where None
+    resume: bool = False,  # Go on from the last checkpoint, if there is one
+) -> OmniSFTTrainer:  # After training; the model is saved in `args.output_dir`
     "Supervised fine-tuning with TRL; SourceError if checkpoints are there and not to be resumed, ValueError for contradictory settings."
     last = last_checkpoint(args.output_dir)
-    if last and not resume: raise SourceError(f'{last}: checkpoint of an earlier run; resume it, or choose another output_dir')
+    if last and not resume:
+        raise SourceError(f'{last}: checkpoint of an earlier run; resume it, or choose another output_dir')
     trainer = OmniSFTTrainer(model, processor, examples, args, lora)
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model()

@@ -7,16 +7,19 @@ __all__ = ['TOWERS', 'tower_outputs', 'tower_loss', 'FitConfig', 'SFTConfig', 'c
            'Trained', 'fit', 'target_ids', 'target_batch', 'sft_loss', 'warm_start']
 
 # %% ../../nbs/sft/04_warmstart.ipynb #00870587
-import math, os
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import trange
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, draw_batch, stable_hash
@@ -29,22 +32,27 @@ TOWERS = dict(audio='audio_tower', video='visual')
 # %% ../../nbs/sft/04_warmstart.ipynb #c547a940
 @contextmanager
 def tower_outputs(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # With towers
-)->Iterator[dict[str, Tensor]]:
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # With towers
+) -> Iterator[dict[str, Tensor]]:
     "Within the block, the last output of each tower, shape (tokens, hidden), by modality."
     seen = {}
-    hooks = [getattr(model.model, name).register_forward_hook(lambda m, i, out, k=k: seen.__setitem__(k, out.pooler_output)) for k, name in TOWERS.items()]
-    try: yield seen
+    hooks = [
+        getattr(model.model, name).register_forward_hook(lambda m, i, out, k=k: seen.__setitem__(k, out.pooler_output))
+        for k, name in TOWERS.items()
+    ]
+    try:
+        yield seen
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 # %% ../../nbs/sft/04_warmstart.ipynb #1c12c48f
 def tower_loss(
-    head:nn.Linear, # hidden → 25 classes
-    outputs:Tensor, # Tower output, shape (tokens, hidden), rows one after the other
-    counts:list[int], # Tokens per row
-    classes:list[int], # Class per row, -100 where it has none
-)->Tensor: # Scalar
+    head: nn.Linear,  # hidden → 25 classes
+    outputs: Tensor,  # Tower output, shape (tokens, hidden), rows one after the other
+    counts: list[int],  # Tokens per row
+    classes: list[int],  # Class per row, -100 where it has none
+) -> Tensor:  # Scalar
     "Cross-entropy of a classifier on each row's mean tower output."
     means = torch.stack([part.mean(0) for part in outputs.reshape(-1, outputs.shape[-1]).split(counts)])
     return F.cross_entropy(head(means).float(), torch.tensor(classes, device=means.device))
@@ -52,49 +60,54 @@ def tower_loss(
 # %% ../../nbs/sft/04_warmstart.ipynb #280b607b
 class FitConfig(BaseModel):
     "Settings of a training loop; other stages build on it."
+
     model_config = ConfigDict(extra='forbid', frozen=True)
-    steps:int = Field(320, gt=0) # Optimizer steps
-    epochs:float|None = Field(None, gt=0) # In place of steps: so many times the rows there are
-    batch:int = Field(32, gt=0) # Rows per step
-    accumulate:int = Field(1, gt=0) # Parts in which a batch is run, one after the other, to save memory
-    lr:float = Field(2e-3, gt=0) # Peak learning rate
-    warmup:float = Field(.05, ge=0, lt=1) # Share of the steps over which it rises
-    clip:float = Field(1., gt=0) # Largest gradient norm
-    seed:int = 0 # Of batches and dropout
-    save_every:int = Field(100, gt=0) # Steps between checkpoints
+    steps: int = Field(320, gt=0)  # Optimizer steps
+    epochs: float | None = Field(None, gt=0)  # In place of steps: so many times the rows there are
+    batch: int = Field(32, gt=0)  # Rows per step
+    accumulate: int = Field(1, gt=0)  # Parts in which a batch is run, one after the other, to save memory
+    lr: float = Field(2e-3, gt=0)  # Peak learning rate
+    warmup: float = Field(0.05, ge=0, lt=1)  # Share of the steps over which it rises
+    clip: float = Field(1.0, gt=0)  # Largest gradient norm
+    seed: int = 0  # Of batches and dropout
+    save_every: int = Field(100, gt=0)  # Steps between checkpoints
 
     @model_validator(mode='after')
     def _one_length(self):
-        if self.epochs and 'steps' in self.model_fields_set: raise ValueError('give steps or epochs, not both')
-        if self.batch % self.accumulate: raise ValueError(f'a batch of {self.batch} cannot be run in {self.accumulate} equal parts')
+        if self.epochs and 'steps' in self.model_fields_set:
+            raise ValueError('give steps or epochs, not both')
+        if self.batch % self.accumulate:
+            raise ValueError(f'a batch of {self.batch} cannot be run in {self.accumulate} equal parts')
         return self
 
-    def steps_for(self,
-        rows:int, # Training rows
-    )->int: # Optimizer steps
+    def steps_for(
+        self,
+        rows: int,  # Training rows
+    ) -> int:  # Optimizer steps
         "Length of a run."
-        return math.ceil(self.epochs*rows/self.batch) if self.epochs else self.steps
+        return math.ceil(self.epochs * rows / self.batch) if self.epochs else self.steps
 
 # %% ../../nbs/sft/04_warmstart.ipynb #ee0c660a
 class SFTConfig(FitConfig):
     "Settings of the warm start."
-    tower_weight:float = Field(.5, ge=0) # Weight of the tower classifiers
+
+    tower_weight: float = Field(0.5, ge=0)  # Weight of the tower classifiers
 
 # %% ../../nbs/sft/04_warmstart.ipynb #fb226f1d
 def cosine(
-    step:int, # From 0
-    steps:int, # In all
-    warmup:float, # Share of the steps over which it rises
-    floor:float = .05, # Share of the peak at the end
-)->float: # Factor on the learning rate
+    step: int,  # From 0
+    steps: int,  # In all
+    warmup: float,  # Share of the steps over which it rises
+    floor: float = 0.05,  # Share of the peak at the end
+) -> float:  # Factor on the learning rate
     "Linear warm-up, then half a cosine down to `floor`."
-    rise = min(1, (step + 1)/max(1, warmup*steps))
-    return min(rise, floor + (1 - floor)*.5*(1 + math.cos(math.pi*step/steps)))
+    rise = min(1, (step + 1) / max(1, warmup * steps))
+    return min(rise, floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 # %% ../../nbs/sft/04_warmstart.ipynb #363637bc
 def save_checkpoint(
-    path:Path, # File
-    **state, # Tensors, numbers, lists and dicts of them
+    path: Path,  # File
+    **state,  # Tensors, numbers, lists and dicts of them
 ):
     "Write a checkpoint so that an interruption leaves the last one whole."
     partial = Path(f'{path}.partial')
@@ -103,16 +116,18 @@ def save_checkpoint(
 
 # %% ../../nbs/sft/04_warmstart.ipynb #adaa8983
 def load_checkpoint(
-    path:Path|None, # File, or None
-)->dict: # What was saved; empty if there is none
+    path: Path | None,  # File, or None
+) -> dict:  # What was saved; empty if there is none
     "Read a checkpoint without unpickling anything but tensors and plain containers."
     return torch.load(path, weights_only=True, map_location='cpu') if path and Path(path).is_file() else {}
 
 # %% ../../nbs/sft/04_warmstart.ipynb #c7e34081
 class Trained:
     "The weights of a module that have a gradient, with float32 copies of those that are coarser."
-    def __init__(self,
-        parts:nn.Module, # Whatever of it requires a gradient
+
+    def __init__(
+        self,
+        parts: nn.Module,  # Whatever of it requires a gradient
     ):
         self.weights = {name: p for name, p in parts.named_parameters() if p.requires_grad}
         self.masters = {name: p if p.dtype == torch.float32 else p.detach().float() for name, p in self.weights.items()}
@@ -120,61 +135,81 @@ class Trained:
 
     def take_gradients(self):
         "Move gradients from the model to the copies."
-        for p, master in self.coarse: master.grad, p.grad = None if p.grad is None else p.grad.float(), None
+        for p, master in self.coarse:
+            master.grad, p.grad = None if p.grad is None else p.grad.float(), None
 
     @torch.no_grad()
     def give_back(self):
         "Round the copies into the model."
-        for p, master in self.coarse: p.copy_(master)
+        for p, master in self.coarse:
+            p.copy_(master)
 
     @torch.no_grad()
-    def load(self,
-        weights:dict[str, Tensor], # From a checkpoint
+    def load(
+        self,
+        weights: dict[str, Tensor],  # From a checkpoint
     ):
         "Take over saved weights; SourceError if they are of something else."
-        if weights.keys() != self.masters.keys(): raise SourceError('the checkpoint is of other weights than those to be trained; remove it to begin again')
-        for name, master in self.masters.items(): master.copy_(weights[name])
+        if weights.keys() != self.masters.keys():
+            raise SourceError('the checkpoint is of other weights than those to be trained; remove it to begin again')
+        for name, master in self.masters.items():
+            master.copy_(weights[name])
         self.give_back()
 
 # %% ../../nbs/sft/04_warmstart.ipynb #8832033b
 def fit(
-    parts:nn.Module, # Whatever of it requires a gradient is trained in place
-    loss_of:Callable, # Encoded rows to the loss, and a dict of what to log
-    examples:Examples, # Training rows
-    config:FitConfig, # Settings
-    name:str, # Of the stage; part of the batches' seeds
-    checkpoint:Path|None = None, # Resume from and save to this file
-)->list[dict]: # One entry per step: what the loss logs, and the learning rate
+    parts: nn.Module,  # Whatever of it requires a gradient is trained in place
+    loss_of: Callable,  # Encoded rows to the loss, and a dict of what to log
+    examples: Examples,  # Training rows
+    config: FitConfig,  # Settings
+    name: str,  # Of the stage; part of the batches' seeds
+    checkpoint: Path | None = None,  # Resume from and save to this file
+) -> list[dict]:  # One entry per step: what the loss logs, and the learning rate
     "Train for a number of steps; the same whether it was interrupted or not."
     trained, steps = Trained(parts), config.steps_for(len(examples))
-    optimizer = torch.optim.AdamW(trained.masters.values(), lr=config.lr, betas=(.9, .98), weight_decay=.01)
+    optimizer = torch.optim.AdamW(trained.masters.values(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01)
     log, settings = [], dict(name=name, rows=len(examples), **config.model_dump())
-    if state := load_checkpoint(checkpoint): log = _resume(state, trained, optimizer, settings)
+    if state := load_checkpoint(checkpoint):
+        log = _resume(state, trained, optimizer, settings)
     parts.train()
     for step in trange(len(log), steps, desc=name, initial=len(log), total=steps, disable=None):
         rate = config.lr * cosine(step, steps, config.warmup)
-        log.append(dict(step=step) | _step(loss_of, trained, optimizer, examples, config, name, step, rate) | dict(lr=rate))
+        log.append(
+            dict(step=step) | _step(loss_of, trained, optimizer, examples, config, name, step, rate) | dict(lr=rate)
+        )
         if checkpoint and (step + 1) % config.save_every == 0:
-            save_checkpoint(checkpoint, weights={n: p.detach() for n, p in trained.masters.items()}, optimizer=optimizer.state_dict(), log=log, settings=settings)
+            save_checkpoint(
+                checkpoint,
+                weights={n: p.detach() for n, p in trained.masters.items()},
+                optimizer=optimizer.state_dict(),
+                log=log,
+                settings=settings,
+            )
     parts.eval()
     return log
 
 # %% ../../nbs/sft/04_warmstart.ipynb #b0696dc3
 def _resume(state, trained, optimizer, settings):
-    if changed := sorted(k for k in settings if state['settings'].get(k) != settings[k]): raise SourceError(f'the checkpoint was made with another {", ".join(changed)}; go on with the same settings, or remove it')
+    if changed := sorted(k for k in settings if state['settings'].get(k) != settings[k]):
+        raise SourceError(
+            f'the checkpoint was made with another {", ".join(changed)}; go on with the same settings, or remove it'
+        )
     trained.load(state['weights'])
     optimizer.load_state_dict(state['optimizer'])
     return state['log']
 
+
 def _step(loss_of, trained, optimizer, examples, config, name, step, rate):
-    for group in optimizer.param_groups: group['lr'] = rate
+    for group in optimizer.param_groups:
+        group['lr'] = rate
     torch.manual_seed(stable_hash(name, 'dropout', config.seed, step) >> 1)
     rows, total = draw_batch(examples, config.batch, name, config.seed, step), {}
     optimizer.zero_grad()
     for part in range(config.accumulate):
-        loss, logged = loss_of([examples[i] for i in rows[part::config.accumulate]])
-        (loss/config.accumulate).backward()
-        for k, v in logged.items(): total[k] = total.get(k, 0) + v.item()/config.accumulate
+        loss, logged = loss_of([examples[i] for i in rows[part :: config.accumulate]])
+        (loss / config.accumulate).backward()
+        for k, v in logged.items():
+            total[k] = total.get(k, 0) + v.item() / config.accumulate
     trained.take_gradients()
     nn.utils.clip_grad_norm_(trained.masters.values(), config.clip)
     optimizer.step()
@@ -188,35 +223,40 @@ def _classes(examples):
 
 # %% ../../nbs/sft/04_warmstart.ipynb #080b2277
 def _tower_losses(heads, seen, examples):
-    counts = dict(audio=lambda e: [audio_tokens(m.shape[1]) for m in e.mels], video=lambda e: [len(p)//MERGE**2 for p in e.patches])
+    counts = dict(
+        audio=lambda e: [audio_tokens(m.shape[1]) for m in e.mels],
+        video=lambda e: [len(p) // MERGE**2 for p in e.patches],
+    )
     for modality, head in heads.items():
         per_row = [sum(counts[modality](e)) for e in examples]
         classes = [c for c, n in zip(_classes(examples), per_row) if n]
-        if any(c >= 0 for c in classes): yield tower_loss(head, seen[modality], [n for n in per_row if n], classes)
+        if any(c >= 0 for c in classes):
+            yield tower_loss(head, seen[modality], [n for n in per_row if n], classes)
 
 # %% ../../nbs/sft/04_warmstart.ipynb #f24e3455
 def target_ids(
-    processor:OmniProcessor, # Its tokenizer
-    examples:Sequence[Example], # Encoded rows
-)->list[list[int]]: # Token ids per row
+    processor: OmniProcessor,  # Its tokenizer
+    examples: Sequence[Example],  # Encoded rows
+) -> list[list[int]]:  # Token ids per row
     "What is to be written after each prompt: the target text, and the token that ends it."
     tokenizer = processor.tokenizer
     return [tokenizer(target_text(e.row)).input_ids + [tokenizer.eos_token_id] for e in examples]
 
+
 def target_batch(
-    processor:OmniProcessor, # Its tokenizer
-    examples:Sequence[Example], # Encoded rows
-)->tuple[dict, Tensor]: # Model inputs, and labels (B, L) with -100 outside the targets
+    processor: OmniProcessor,  # Its tokenizer
+    examples: Sequence[Example],  # Encoded rows
+) -> tuple[dict, Tensor]:  # Model inputs, and labels (B, L) with -100 outside the targets
     "A batch with each row's target after its prompt."
     return processor.collate(examples, target_ids(processor, examples))
 
 # %% ../../nbs/sft/04_warmstart.ipynb #73a772a1
 def sft_loss(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # In training mode
-    processor:OmniProcessor, # Its processor
-    heads:nn.ModuleDict, # Tower classifiers by modality
-    examples:list, # Encoded rows
-)->tuple[Tensor, Tensor]: # Language-model loss, sum of tower losses
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # In training mode
+    processor: OmniProcessor,  # Its processor
+    heads: nn.ModuleDict,  # Tower classifiers by modality
+    examples: list,  # Encoded rows
+) -> tuple[Tensor, Tensor]:  # Language-model loss, sum of tower losses
     "Both losses of one batch."
     batch, labels = target_batch(processor, examples)
     with tower_outputs(model) as seen:
@@ -227,16 +267,20 @@ def sft_loss(
 
 # %% ../../nbs/sft/04_warmstart.ipynb #530225fd
 def warm_start(
-    model:Qwen2_5OmniThinkerForConditionalGeneration, # Trained in place
-    processor:OmniProcessor, # Its processor
-    examples:Examples, # Training rows
-    config:SFTConfig = SFTConfig(), # Settings
-    checkpoint:Path|None = None, # Resume from and save to this file
-)->list[dict]: # One entry per step: loss, tower loss, learning rate
+    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
+    processor: OmniProcessor,  # Its processor
+    examples: Examples,  # Training rows
+    config: SFTConfig = SFTConfig(),  # Settings
+    checkpoint: Path | None = None,  # Resume from and save to this file
+) -> list[dict]:  # One entry per step: loss, tower loss, learning rate
     "Supervised fine-tuning on boxed answers (first paper, OmniSapiens RL's start)."
     torch.manual_seed(config.seed)
-    heads = nn.ModuleDict({k: nn.Linear(model.config.text_config.hidden_size, len(CLASSES)) for k in TOWERS}).to(model.device, model.dtype)
+    heads = nn.ModuleDict({k: nn.Linear(model.config.text_config.hidden_size, len(CLASSES)) for k in TOWERS}).to(
+        model.device, model.dtype
+    )
+
     def loss_of(batch):
         loss, towers = sft_loss(model, processor, heads, batch)
-        return loss + config.tower_weight*towers, dict(loss=loss, towers=towers)
+        return loss + config.tower_weight * towers, dict(loss=loss, towers=towers)
+
     return fit(nn.ModuleDict(dict(model=model, heads=heads)), loss_of, examples, config, 'sft', checkpoint)

@@ -6,122 +6,181 @@
 __all__ = ['QUICK', 'TRAIN', 'FEATURES', 'MODELS', 'DescriptorConfig', 'deal', 'run_stages', 'make_base', 'run_descriptors']
 
 # %% ../../nbs/studies/07_descriptors.ipynb #875b2080
-import random, shutil, time
+import random
+import shutil
+import time
 from collections import defaultdict
 from pathlib import Path
+
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
+
 from ..atlas.curate import curate
 from ..atlas.extract import describe_atlas
-from ..atlas.sources.registry import write_all
 from ..atlas.store import open_atlas, open_splits, rewrite_atlas
 from ..evaluation.scores import table_of
 from ..evaluation.similarity import minilm
+from ..runs.prediction import run_predict
+from ..runs.recipes import SFTRecipe
+from ..runs.supervised import BAMRecipe, ClassifyRecipe, LMHeadRecipe, run_bam, run_classify, run_lm_head
+from ..runs.training import run_sft, start_model
+from ..runs.tutorial import open_run
 from ..sft.bam_training import BAMConfig
 from ..sft.stages import ClassifyConfig
 from ..sft.warmstart import FitConfig, SFTConfig
-from ..runs.recipes import SFTRecipe
-from ..runs.prediction import run_predict
-from ..runs.training import run_sft, start_model
-from .tables import answers_in, write_manifest, write_tables
-from .methods import mini_atlas
 from .jobs import run_jobs
-from ..runs.supervised import BAMRecipe, ClassifyRecipe, LMHeadRecipe, run_bam, run_classify, run_lm_head
-from ..runs.tutorial import open_run
+from .methods import mini_atlas
+from .tables import answers_in, write_manifest, write_tables
 
 # %% ../../nbs/studies/07_descriptors.ipynb #d9c05c61
 class DescriptorConfig(BaseModel):
     "Bounds of study D; the defaults are those of the committed log."
+
     model_config = ConfigDict(extra='forbid', frozen=True)
-    base_steps:int = Field(600, gt=0) # Warm start of the base
-    classify_steps:int = Field(200, gt=0) # Heads and LoRA
-    lm_head_steps:int = Field(200, gt=0) # Language-model head
-    bam_steps:int = Field(100, gt=0) # Adapters, for each dataset
+    base_steps: int = Field(600, gt=0)  # Warm start of the base
+    classify_steps: int = Field(200, gt=0)  # Heads and LoRA
+    lm_head_steps: int = Field(200, gt=0)  # Language-model head
+    bam_steps: int = Field(100, gt=0)  # Adapters, for each dataset
+
 
 QUICK = DescriptorConfig(base_steps=60, classify_steps=10, lm_head_steps=10, bam_steps=4)
-TRAIN = dict(classify=dict(batch=32, lr=1e-3), lm_head=dict(batch=32, lr=1e-2), bam=dict(batch=32, lr=2e-3)) # Of each stage, besides its steps
+TRAIN = dict(
+    classify=dict(batch=32, lr=1e-3), lm_head=dict(batch=32, lr=1e-2), bam=dict(batch=32, lr=2e-3)
+)  # Of each stage, besides its steps
 
 # %% ../../nbs/studies/07_descriptors.ipynb #2534cd60
 FEATURES = ('ext_audio_feats', 'ext_video_feats')
 
+
 def deal(
-    described:Path, # Atlas with descriptors
-    out:Path, # New Atlas folder
-    seed:int = 0, # Of the dealing
-)->Path: # `out`
+    described: Path,  # Atlas with descriptors
+    out: Path,  # New Atlas folder
+    seed: int = 0,  # Of the dealing
+) -> Path:  # `out`
     "Descriptors dealt out anew among the rows of a dataset and split that have as many of them."
-    if out.exists(): return out
+    if out.exists():
+        return out
     partial, rng, dealt = Path(f'{out}.partial'), random.Random(seed), {}
     for store in open_splits(described).values():
         columns, alike = store.columns('id', 'dataset', *FEATURES), defaultdict(list)
-        for i, key in enumerate(columns['dataset']): alike[key, *(len(columns[f][i] or ()) for f in FEATURES)].append(i)
+        for i, key in enumerate(columns['dataset']):
+            alike[key, *(len(columns[f][i] or ()) for f in FEATURES)].append(i)
         for at in alike.values():
-            for i, other in zip(at, rng.sample(at, len(at))): dealt[columns['id'][i]] = {f: columns[f][other] for f in FEATURES}
+            for i, other in zip(at, rng.sample(at, len(at))):
+                dealt[columns['id'][i]] = {f: columns[f][other] for f in FEATURES}
     shutil.rmtree(partial, ignore_errors=True)
     rewrite_atlas(described, partial, lambda row: row | dealt[row['id']], {})
     return partial.rename(out)
 
 # %% ../../nbs/studies/07_descriptors.ipynb #64606823
-MODELS = {'SFT': ('sft', 'atlas'), 'BAM': ('bam', 'atlas'), 'BAM, shuffled': ('shuffled', 'dealt')} # Model to its folder and its Atlas
+MODELS = {
+    'SFT': ('sft', 'atlas'),
+    'BAM': ('bam', 'atlas'),
+    'BAM, shuffled': ('shuffled', 'dealt'),
+}  # Model to its folder and its Atlas
+
 
 def _timed(step, recipe, seconds):
     "Run a stage that is not there; its seconds are kept beside it."
-    if recipe.out.exists(): return
+    if recipe.out.exists():
+        return
     begun = time.monotonic()
     step(recipe, resume=True)
     seconds.write_text(f'{time.monotonic() - begun:.1f}', encoding='utf-8')
 
+
 def run_stages(
-    out:Path, # Folder of the study, with `atlas`, `dealt` and `base`
-    seed:int, # Of batches and new weights
-    config:DescriptorConfig, # Bounds
+    out: Path,  # Folder of the study, with `atlas`, `dealt` and `base`
+    seed: int,  # Of batches and new weights
+    config: DescriptorConfig,  # Bounds
 ):
     "All stages of a seed, and what its models answer."
-    run = out/f'seed-{seed}'
+    run = out / f'seed-{seed}'
     run.mkdir(exist_ok=True)
-    common = lambda name, model: dict(atlas=out/'atlas', out=run/name, model=str(model))
+
+    def common(name, model):
+        return dict(atlas=out / 'atlas', out=run / name, model=str(model))
+
     bam = BAMConfig(steps=config.bam_steps, seed=seed, **TRAIN['bam'])
-    steps = [(run_classify, ClassifyRecipe(stage='classify', train=ClassifyConfig(steps=config.classify_steps, seed=seed, **TRAIN['classify']), **common('classify', out/'base'))),
-             (run_lm_head, LMHeadRecipe(stage='lm_head', train=FitConfig(steps=config.lm_head_steps, seed=seed, **TRAIN['lm_head']), **common('sft', run/'classify'))),
-             (run_bam, BAMRecipe(train=bam, **common('bam', run/'sft'))),
-             (run_bam, BAMRecipe(train=bam, **common('shuffled', run/'sft') | dict(atlas=out/'dealt')))]
-    for step, recipe in steps: _timed(step, recipe, run/f'{recipe.out.name}.seconds')
+    steps = [
+        (
+            run_classify,
+            ClassifyRecipe(
+                stage='classify',
+                train=ClassifyConfig(steps=config.classify_steps, seed=seed, **TRAIN['classify']),
+                **common('classify', out / 'base'),
+            ),
+        ),
+        (
+            run_lm_head,
+            LMHeadRecipe(
+                stage='lm_head',
+                train=FitConfig(steps=config.lm_head_steps, seed=seed, **TRAIN['lm_head']),
+                **common('sft', run / 'classify'),
+            ),
+        ),
+        (run_bam, BAMRecipe(train=bam, **common('bam', run / 'sft'))),
+        (run_bam, BAMRecipe(train=bam, **common('shuffled', run / 'sft') | dict(atlas=out / 'dealt'))),
+    ]
+    for step, recipe in steps:
+        _timed(step, recipe, run / f'{recipe.out.name}.seconds')
     for name, atlas in MODELS.values():
-        if not (run/f'{name}.jsonl').exists(): run_predict(str(run/name), out/atlas, 'test', run/f'{name}.jsonl')
+        if not (run / f'{name}.jsonl').exists():
+            run_predict(str(run / name), out / atlas, 'test', run / f'{name}.jsonl')
 
 # %% ../../nbs/studies/07_descriptors.ipynb #969aed33
 def make_base(
-    out:Path, # Folder of the study
-    other:Path, # Atlas of sources of another seed
-    config:DescriptorConfig, # Bounds
+    out: Path,  # Folder of the study
+    other: Path,  # Atlas of sources of another seed
+    config: DescriptorConfig,  # Bounds
 ):
     "A base that was warmed up on rows no stage will see, in place of a pretrained model."
-    if not (out/'start').exists(): start_model(other, out/'start')
-    if not (out/'base').exists(): run_sft(SFTRecipe(atlas=other, out=out/'base', model=str(out/'start'), train=SFTConfig(steps=config.base_steps)), resume=True)
+    if not (out / 'start').exists():
+        start_model(other, out / 'start')
+    if not (out / 'base').exists():
+        run_sft(
+            SFTRecipe(
+                atlas=other, out=out / 'base', model=str(out / 'start'), train=SFTConfig(steps=config.base_steps)
+            ),
+            resume=True,
+        )
 
 # %% ../../nbs/studies/07_descriptors.ipynb #7993722c
 def _tables(out, seeds):
     "What every model of each seed answered, and the seconds of its stages."
-    rows, embed, folders = table_of(open_atlas(out/'atlas', 'test')), minilm(), {s: out/f'seed-{s}' for s in range(seeds)}
-    answers = pd.concat(answers_in(rows, f/f'{name}.jsonl', embed, seed=s, model=m).drop(columns='words') for s, f in folders.items() for m, (name, _) in MODELS.items())
-    return answers, [{name: float((f/f'{name}.seconds').read_text()) for name in ('classify', 'sft', 'bam')} for f in folders.values()]
+    rows, embed, folders = (
+        table_of(open_atlas(out / 'atlas', 'test')),
+        minilm(),
+        {s: out / f'seed-{s}' for s in range(seeds)},
+    )
+    answers = pd.concat(
+        answers_in(rows, f / f'{name}.jsonl', embed, seed=s, model=m).drop(columns='words')
+        for s, f in folders.items()
+        for m, (name, _) in MODELS.items()
+    )
+    return answers, [
+        {name: float((f / f'{name}.seconds').read_text()) for name in ('classify', 'sft', 'bam')}
+        for f in folders.values()
+    ]
+
 
 def run_descriptors(
-    out:Path, # Folder of the study; made, or gone on with
-    seeds:int = 5, # Of the stages, on one base
-    workers:int = 2, # Processes
-    config:DescriptorConfig = DescriptorConfig(), # Bounds
-)->Path: # Folder with the tables and their manifest
+    out: Path,  # Folder of the study; made, or gone on with
+    seeds: int = 5,  # Of the stages, on one base
+    workers: int = 2,  # Processes
+    config: DescriptorConfig = DescriptorConfig(),  # Bounds
+) -> Path:  # Folder with the tables and their manifest
     "Run study D, or what is left of it, and write its tables."
     out, begun = Path(out), time.monotonic()
     open_run(out, {}, config)
     resumed = any(out.glob('seed-*/*.jsonl'))
-    plain = mini_atlas(out/'plain', 0)
-    if not (out/'atlas').exists(): describe_atlas(plain, out/'atlas', ('prosody', 'motion'), workers)
-    deal(out/'atlas', out/'dealt')
-    run_jobs('base', [('base', make_base, out, mini_atlas(out/'other', 1), config)], workers)
+    plain = mini_atlas(out / 'plain', 0)
+    if not (out / 'atlas').exists():
+        describe_atlas(plain, out / 'atlas', ('prosody', 'motion'), workers)
+    deal(out / 'atlas', out / 'dealt')
+    run_jobs('base', [('base', make_base, out, mini_atlas(out / 'other', 1), config)], workers)
     run_jobs('study D', [(f'seed {s}', run_stages, out, s, config) for s in range(seeds)], workers)
     answers, seconds = _tables(out, seeds)
-    write_tables(out/'study_D', answers=answers)
-    write_manifest(out/'study_D', 'D', seeds, workers, config, begun, resumed, config == QUICK, stages=seconds)
-    return out/'study_D'
+    write_tables(out / 'study_D', answers=answers)
+    write_manifest(out / 'study_D', 'D', seeds, workers, config, begun, resumed, config == QUICK, stages=seconds)
+    return out / 'study_D'

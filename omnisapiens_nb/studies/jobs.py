@@ -6,42 +6,54 @@
 __all__ = ['attempt', 'run_jobs']
 
 # %% ../../nbs/studies/00_jobs.ipynb #1fba3fad
-import io, warnings
+import io
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
+
 import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 from transformers.utils import logging
+
 from ..atlas.reading import SourceError
 
 # %% ../../nbs/studies/00_jobs.ipynb #d9e19161
 def attempt(
-    name:str, # Of the run
-    run:Callable, # What to do
-    *args, # Its arguments
-)->tuple[str, str]|None: # Name and fault of a run that failed
+    name: str,  # Of the run
+    run: Callable,  # What to do
+    *args,  # Its arguments
+) -> tuple[str, str] | None:  # Name and fault of a run that failed
     "One run in a process of its own, with one thread and without bars."
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with redirect_stderr(io.StringIO()):
-        try: run(*args)
-        except Exception as e: return name, f'{type(e).__name__}: {e}'
+        try:
+            run(*args)
+        except Exception as e:
+            return name, f'{type(e).__name__}: {e}'
 
 # %% ../../nbs/studies/00_jobs.ipynb #8de36b8f
 def run_jobs(
-    what:str, # Name of the bar
-    jobs:list[tuple], # Arguments of `attempt`
-    workers:int, # Processes
+    what: str,  # Name of the bar
+    jobs: list[tuple],  # Arguments of `attempt`
+    workers: int,  # Processes
 ):
     "Run all; SourceError names the first that failed."
     done = Parallel(n_jobs=workers, return_as='generator_unordered')(delayed(attempt)(*job) for job in jobs)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'A worker stopped')   # Its memory had grown, and joblib puts a fresh one in its place
+            warnings.filterwarnings(
+                'ignore', 'A worker stopped'
+            )  # Its memory had grown, and joblib puts a fresh one in its place
             faults = [fault for fault in tqdm(done, what, total=len(jobs), disable=None) if fault]
-    except TerminatedWorkerError as e: raise SourceError('a run was killed, most often for want of memory; run again with fewer workers, what is done is kept') from e
+    except TerminatedWorkerError as e:
+        raise SourceError(
+            'a run was killed, most often for want of memory; run again with fewer workers, what is done is kept'
+        ) from e
     if faults:
-        raise SourceError(f'{len(faults)} of {len(jobs)} runs failed, the first: {": ".join(faults[0])}; mend that, and the same command goes on with what is missing')
+        raise SourceError(
+            f'{len(faults)} of {len(jobs)} runs failed, the first: {": ".join(faults[0])}; mend that, and the same command goes on with what is missing'
+        )

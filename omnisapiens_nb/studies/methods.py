@@ -9,7 +9,9 @@ __all__ = ['RELEASED', 'STUDIES', 'QUICK', 'StudyConfig', 'answer_test', 'make_s
 # %% ../../nbs/studies/02_methods.ipynb #a0d8c96c
 import time
 from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
+
 from ..atlas.curate import curate
 from ..atlas.sources.registry import write_all
 from ..rl.loop import RLConfig
@@ -19,143 +21,200 @@ from ..runs.training import run_rl, run_sft, start_model
 from ..runs.tutorial import open_run
 from ..sft.warmstart import SFTConfig
 from .jobs import run_jobs
-from .tables import answer_table, reward_table, slug, step_table, trace_rows, write_manifest, write_tables
+from omnisapiens_nb.studies.tables import (
+    answer_table,
+    reward_table,
+    slug,
+    step_table,
+    trace_rows,
+    write_manifest,
+    write_tables,
+)
 
 # %% ../../nbs/studies/02_methods.ipynb #3c220fae
 RELEASED = dict(estimator='harpo_released')
 STUDIES = dict(
-    A={'GRPO': dict(estimator='grpo'), 'RLOO': dict(estimator='rloo'), 'REINFORCE++': dict(estimator='reinforce_pp'), 'GPG': dict(estimator='gpg'),
-       'EMA-GRPO': dict(estimator='ema_grpo'), 'Dr. GRPO': dict(estimator='dr_grpo'), 'HARPO released': RELEASED,
-       'HARPO paper': dict(estimator='harpo_paper'), 'HARPO mended': dict(estimator='harpo'), 'equal share': dict(estimator='equal_share')},
-    B={'GRPO': dict(estimator='grpo'), 'HARPO released': RELEASED} | {name: RELEASED | dict(harpo=change) for name, change in {
-       'no sample level': dict(sample_level=False), 'no inertia': dict(beta_contribution=0., beta_factor=0.), 'arithmetic mean': dict(reference='arithmetic'),
-       'no clamps': dict(task_clamp=(0., 1e9), sample_clamp=(0., 1e9)), 'dead groups left out': dict(live_only=True)}.items()}) # Study to methods, by what differs in `RLConfig`
+    A={
+        'GRPO': dict(estimator='grpo'),
+        'RLOO': dict(estimator='rloo'),
+        'REINFORCE++': dict(estimator='reinforce_pp'),
+        'GPG': dict(estimator='gpg'),
+        'EMA-GRPO': dict(estimator='ema_grpo'),
+        'Dr. GRPO': dict(estimator='dr_grpo'),
+        'HARPO released': RELEASED,
+        'HARPO paper': dict(estimator='harpo_paper'),
+        'HARPO mended': dict(estimator='harpo'),
+        'equal share': dict(estimator='equal_share'),
+    },
+    B={'GRPO': dict(estimator='grpo'), 'HARPO released': RELEASED}
+    | {
+        name: RELEASED | dict(harpo=change)
+        for name, change in {
+            'no sample level': dict(sample_level=False),
+            'no inertia': dict(beta_contribution=0.0, beta_factor=0.0),
+            'arithmetic mean': dict(reference='arithmetic'),
+            'no clamps': dict(task_clamp=(0.0, 1e9), sample_clamp=(0.0, 1e9)),
+            'dead groups left out': dict(live_only=True),
+        }.items()
+    },
+)  # Study to methods, by what differs in `RLConfig`
 
 # %% ../../nbs/studies/02_methods.ipynb #6aa82c27
 class StudyConfig(BaseModel):
     "Bounds of a study; the defaults are those of the committed logs."
+
     model_config = ConfigDict(extra='forbid', frozen=True)
-    sft_steps:int = Field(250, gt=0) # Of the warm start
-    sft_share:float = Field(.5, gt=0, lt=1) # Share of each dataset's training rows for it; RL gets the rest
-    rl_steps:int = Field(40, gt=0) # Of each RL run
-    rl_lr:float = Field(2e-4, gt=0) # Learning rate of RL
-    max_new_tokens:int = Field(64, gt=0) # Longest completion
-    test_rows:int = Field(1000, gt=0) # At most so many test rows per dataset key
+    sft_steps: int = Field(250, gt=0)  # Of the warm start
+    sft_share: float = Field(0.5, gt=0, lt=1)  # Share of each dataset's training rows for it; RL gets the rest
+    rl_steps: int = Field(40, gt=0)  # Of each RL run
+    rl_lr: float = Field(2e-4, gt=0)  # Learning rate of RL
+    max_new_tokens: int = Field(64, gt=0)  # Longest completion
+    test_rows: int = Field(1000, gt=0)  # At most so many test rows per dataset key
+
 
 QUICK = StudyConfig(sft_steps=60, rl_steps=4, test_rows=12)
 
 # %% ../../nbs/studies/02_methods.ipynb #713fbe24
 def answer_test(
-    model:Path, # Folder of a model
-    atlas:Path, # Atlas folder
-    config:StudyConfig, # Bounds
-    file:Path|None = None, # Of the predictions; beside the model, with its name, where absent
+    model: Path,  # Folder of a model
+    atlas: Path,  # Atlas folder
+    config: StudyConfig,  # Bounds
+    file: Path | None = None,  # Of the predictions; beside the model, with its name, where absent
 ):
     "Let a model answer the test rows of an Atlas, if it has not."
     file = file or model.with_suffix('.jsonl')
-    if not file.exists(): run_predict(str(model), atlas, 'test', file, config.test_rows, max_new_tokens=config.max_new_tokens)
+    if not file.exists():
+        run_predict(str(model), atlas, 'test', file, config.test_rows, max_new_tokens=config.max_new_tokens)
 
 # %% ../../nbs/studies/02_methods.ipynb #9b819fca
 def make_sft(
-    folder:Path, # For `start` and `sft`
-    atlas:Path, # Atlas folder
-    seed:int, # Of weights and batches
-    config:StudyConfig, # Bounds
+    folder: Path,  # For `start` and `sft`
+    atlas: Path,  # Atlas folder
+    seed: int,  # Of weights and batches
+    config: StudyConfig,  # Bounds
 ):
     "Random weights, then a warm start."
-    if not (folder/'start').exists(): start_model(atlas, folder/'start', seed=seed)
-    if not (folder/'sft').exists():
+    if not (folder / 'start').exists():
+        start_model(atlas, folder / 'start', seed=seed)
+    if not (folder / 'sft').exists():
         train = SFTConfig(steps=config.sft_steps, seed=seed)
-        run_sft(SFTRecipe(atlas=atlas, out=folder/'sft', model=str(folder/'start'), share=(0, config.sft_share), train=train), resume=True)
+        run_sft(
+            SFTRecipe(
+                atlas=atlas, out=folder / 'sft', model=str(folder / 'start'), share=(0, config.sft_share), train=train
+            ),
+            resume=True,
+        )
+
 
 def run_start(
-    folder:Path, # Of the seed
-    atlas:Path, # Atlas folder
-    seed:int, # Of weights and batches
-    config:StudyConfig, # Bounds
+    folder: Path,  # Of the seed
+    atlas: Path,  # Atlas folder
+    seed: int,  # Of weights and batches
+    config: StudyConfig,  # Bounds
 ):
     "The start that all methods of a seed share, and what it answers."
     make_sft(folder, atlas, seed, config)
-    answer_test(folder/'sft', atlas, config)
+    answer_test(folder / 'sft', atlas, config)
 
 # %% ../../nbs/studies/02_methods.ipynb #bb56ec44
 def make_rl(
-    folder:Path, # With `sft`; the model gets the method's name in it
-    atlas:Path, # Atlas folder
-    seed:int, # Of prompts and sampling
-    config:StudyConfig, # Bounds
-    name:str, # Of the method
-    method:dict, # What differs in `RLConfig`
-)->Path: # The model's folder
+    folder: Path,  # With `sft`; the model gets the method's name in it
+    atlas: Path,  # Atlas folder
+    seed: int,  # Of prompts and sampling
+    config: StudyConfig,  # Bounds
+    name: str,  # Of the method
+    method: dict,  # What differs in `RLConfig`
+) -> Path:  # The model's folder
     "Train one method from the seed's start."
-    out = folder/slug(name)
+    out = folder / slug(name)
     if not out.exists():
-        train = RLConfig(steps=config.rl_steps, lr=config.rl_lr, seed=seed, max_new_tokens=config.max_new_tokens, **method)
-        run_rl(RLRecipe(atlas=atlas, out=out, model=str(folder/'sft'), share=(config.sft_share, 1), train=train), resume=True)
+        train = RLConfig(
+            steps=config.rl_steps, lr=config.rl_lr, seed=seed, max_new_tokens=config.max_new_tokens, **method
+        )
+        run_rl(
+            RLRecipe(atlas=atlas, out=out, model=str(folder / 'sft'), share=(config.sft_share, 1), train=train),
+            resume=True,
+        )
     return out
 
+
 def run_method(
-    folder:Path, # Of the seed
-    atlas:Path, # Atlas folder
-    seed:int, # Of prompts and sampling
-    config:StudyConfig, # Bounds
-    name:str, # Of the method
-    method:dict, # What differs in `RLConfig`
+    folder: Path,  # Of the seed
+    atlas: Path,  # Atlas folder
+    seed: int,  # Of prompts and sampling
+    config: StudyConfig,  # Bounds
+    name: str,  # Of the method
+    method: dict,  # What differs in `RLConfig`
 ):
     "One method of a seed, and what it answers."
     answer_test(make_rl(folder, atlas, seed, config, name, method), atlas, config)
 
 # %% ../../nbs/studies/02_methods.ipynb #9fb30de1
 def run_all(
-    out:Path, # Folder of the study
-    atlas:Path, # Atlas folder
-    study:str, # A key of `STUDIES`
-    seeds:int, # How many, from 0
-    workers:int, # Processes
-    config:StudyConfig, # Bounds
+    out: Path,  # Folder of the study
+    atlas: Path,  # Atlas folder
+    study: str,  # A key of `STUDIES`
+    seeds: int,  # How many, from 0
+    workers: int,  # Processes
+    config: StudyConfig,  # Bounds
 ):
     "All starts, then all methods."
-    folders = {seed: out/f'seed-{seed}' for seed in range(seeds)}
-    for folder in folders.values(): folder.mkdir(exist_ok=True)
+    folders = {seed: out / f'seed-{seed}' for seed in range(seeds)}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
     run_jobs('starts', [(f'seed {s}, start', run_start, f, atlas, s, config) for s, f in folders.items()], workers)
-    run_jobs(f'study {study}', [(f'seed {s}, {n}', run_method, f, atlas, s, config, n, m) for s, f in folders.items() for n, m in STUDIES[study].items()], workers)
+    run_jobs(
+        f'study {study}',
+        [
+            (f'seed {s}, {n}', run_method, f, atlas, s, config, n, m)
+            for s, f in folders.items()
+            for n, m in STUDIES[study].items()
+        ],
+        workers,
+    )
 
 # %% ../../nbs/studies/02_methods.ipynb #411cbdaf
 def mini_atlas(
-    out:Path, # Folder for `sources` and `atlas`
-    seed:int, # Of the sources
-)->Path: # Atlas folder
+    out: Path,  # Folder for `sources` and `atlas`
+    seed: int,  # Of the sources
+) -> Path:  # Atlas folder
     "The mini-Atlas of all thirteen sources, made where it is not there."
-    if not (out/'atlas').exists():
-        if not (out/'sources').exists():
-            write_all(out/'sources.partial', seed)
-            (out/'sources.partial').rename(out/'sources')
-        curate({p.name: p for p in sorted((out/'sources').iterdir())}, out/'atlas')
-    return out/'atlas'
+    if not (out / 'atlas').exists():
+        if not (out / 'sources').exists():
+            write_all(out / 'sources.partial', seed)
+            (out / 'sources.partial').rename(out / 'sources')
+        curate({p.name: p for p in sorted((out / 'sources').iterdir())}, out / 'atlas')
+    return out / 'atlas'
+
 
 def open_study(
-    out:Path, # Folder of the study
-    config:StudyConfig, # Bounds
-)->Path: # Atlas folder
+    out: Path,  # Folder of the study
+    config: StudyConfig,  # Bounds
+) -> Path:  # Atlas folder
     "Make or recognise a study's folder and its mini-Atlas; SourceError if it belongs to other bounds."
     open_run(out, {}, config)
     return mini_atlas(out, 0)
 
 # %% ../../nbs/studies/02_methods.ipynb #b1d2e3f6
 def run_study(
-    study:str, # A key of `STUDIES`
-    out:Path, # Folder; made, or gone on with
-    seeds:int = 5, # Paired seeds
-    workers:int = 2, # Processes
-    config:StudyConfig = StudyConfig(), # Bounds
-)->Path: # Folder with the tables and their manifest
+    study: str,  # A key of `STUDIES`
+    out: Path,  # Folder; made, or gone on with
+    seeds: int = 5,  # Paired seeds
+    workers: int = 2,  # Processes
+    config: StudyConfig = StudyConfig(),  # Bounds
+) -> Path:  # Folder with the tables and their manifest
     "Run a study, or what is left of it, and write its tables."
     out, begun, methods = Path(out), time.monotonic(), list(STUDIES[study])
     atlas = open_study(out, config)
     resumed = any(out.glob('seed-*/*.jsonl'))
     run_all(out, atlas, study, seeds, workers, config)
-    folders, tables = {s: out/f'seed-{s}' for s in range(seeds)}, out/f'study_{study}'
-    write_tables(tables, steps=step_table(folders, methods), rewards=reward_table(folders, methods), answers=answer_table(folders, atlas, ['SFT', *methods]),
-                 traces=trace_rows(folders[0], atlas, ['SFT', *methods]))
+    folders, tables = {s: out / f'seed-{s}' for s in range(seeds)}, out / f'study_{study}'
+    write_tables(
+        tables,
+        steps=step_table(folders, methods),
+        rewards=reward_table(folders, methods),
+        answers=answer_table(folders, atlas, ['SFT', *methods]),
+        traces=trace_rows(folders[0], atlas, ['SFT', *methods]),
+    )
     write_manifest(tables, study, seeds, workers, config, begun, resumed, config == QUICK)
     return tables

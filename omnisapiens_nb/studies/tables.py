@@ -7,11 +7,14 @@ __all__ = ['slug', 'step_table', 'reward_table', 'answers_in', 'answer_table', '
            'read_study']
 
 # %% ../../nbs/studies/01_tables.ipynb #453d9440
-import json, time
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+
 import pandas as pd
 from pydantic import BaseModel
+
 from ..atlas.store import open_atlas
 from ..evaluation.answers import parse_response
 from ..evaluation.scores import answers_by_dataset, read_predictions, table_of
@@ -21,96 +24,137 @@ from ..runs.machine import facts
 
 # %% ../../nbs/studies/01_tables.ipynb #713fbe24
 def slug(
-    name:str, # Of a method
-)->str: # Of its folder
+    name: str,  # Of a method
+) -> str:  # Of its folder
     "A method's name as a file name."
     return name.lower().replace('.', '').replace(' ', '_')
 
 # %% ../../nbs/studies/01_tables.ipynb #21cf53bf
 def step_table(
-    folders:dict[int, Path], # Seed to its folder
-    methods:list[str], # Names
-)->pd.DataFrame: # One row per (method, seed, step, task)
+    folders: dict[int, Path],  # Seed to its folder
+    methods: list[str],  # Names
+) -> pd.DataFrame:  # One row per (method, seed, step, task)
     "The training logs of all runs."
-    rows = (dict(method=m, seed=s, step=e['step'], signature=e['signature'], task=task, **{k: round(v, 5) for k, v in values.items()})
-            for s, f in folders.items() for m in methods for e in read_log(f/slug(m)) for task, values in e['tasks'].items())
+    rows = (
+        dict(
+            method=m,
+            seed=s,
+            step=e['step'],
+            signature=e['signature'],
+            task=task,
+            **{k: round(v, 5) for k, v in values.items()},
+        )
+        for s, f in folders.items()
+        for m in methods
+        for e in read_log(f / slug(m))
+        for task, values in e['tasks'].items()
+    )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/studies/01_tables.ipynb #b1d2e3f4
 def reward_table(
-    folders:dict[int, Path], # Seed to its folder
-    methods:list[str], # Names
-)->pd.DataFrame: # One row per (method, seed, step, prompt)
+    folders: dict[int, Path],  # Seed to its folder
+    methods: list[str],  # Names
+) -> pd.DataFrame:  # One row per (method, seed, step, prompt)
     "The rewards of every group of completions, as numbers with blanks between them."
-    rows = (dict(method=m, seed=s, step=e['step'], prompt=number, task=task, rewards=' '.join(f'{r:.5g}' for r in rewards))
-            for s, f in folders.items() for m in methods for e in read_log(f/slug(m)) for number, (task, rewards) in enumerate(e['groups']))
+    rows = (
+        dict(method=m, seed=s, step=e['step'], prompt=number, task=task, rewards=' '.join(f'{r:.5g}' for r in rewards))
+        for s, f in folders.items()
+        for m in methods
+        for e in read_log(f / slug(m))
+        for number, (task, rewards) in enumerate(e['groups'])
+    )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/studies/01_tables.ipynb #cfe6e466
 def answers_in(
-    rows:pd.DataFrame, # From `table_of`
-    file:Path, # Predictions
-    embed:Callable, # Texts to vectors, for open answers
-    **labels, # Columns that say whose they are
-)->pd.DataFrame: # One row per test row answered
+    rows: pd.DataFrame,  # From `table_of`
+    file: Path,  # Predictions
+    embed: Callable,  # Texts to vectors, for open answers
+    **labels,  # Columns that say whose they are
+) -> pd.DataFrame:  # One row per test row answered
     "One file of predictions as evaluation reads it, and the words each one thought."
     said, found = read_predictions(file, set(rows.id)), []
     for key, a in answers_by_dataset(rows, said, embed).items():
-        words = [len((parse_response(said[i]).think or '').split()) for i in rows.id[(rows.dataset == key) & rows.id.isin(said)]]
+        words = [
+            len((parse_response(said[i]).think or '').split())
+            for i in rows.id[(rows.dataset == key) & rows.id.isin(said)]
+        ]
         values = [round(float(x), 4) for x in a.said] if a.task.endswith('_qa') else a.said
-        found.append(pd.DataFrame(labels | dict(dataset=key, task=a.task, group=a.groups, truth=a.truth, said=values, words=words)))
+        found.append(
+            pd.DataFrame(
+                labels | dict(dataset=key, task=a.task, group=a.groups, truth=a.truth, said=values, words=words)
+            )
+        )
     return pd.concat(found)
 
+
 def answer_table(
-    folders:dict[int, Path], # Seed to its folder
-    atlas:Path, # Atlas folder
-    methods:list[str], # Names; `SFT` for the start
-)->pd.DataFrame: # One row per (method, seed, test row)
+    folders: dict[int, Path],  # Seed to its folder
+    atlas: Path,  # Atlas folder
+    methods: list[str],  # Names; `SFT` for the start
+) -> pd.DataFrame:  # One row per (method, seed, test row)
     "What every model answered."
     rows, embed = table_of(open_atlas(atlas, 'test')), minilm()
-    return pd.concat(answers_in(rows, folder/f'{slug(m)}.jsonl', embed, method=m, seed=seed) for seed, folder in folders.items() for m in methods)
+    return pd.concat(
+        answers_in(rows, folder / f'{slug(m)}.jsonl', embed, method=m, seed=seed)
+        for seed, folder in folders.items()
+        for m in methods
+    )
 
 # %% ../../nbs/studies/01_tables.ipynb #b1d2e3f5
 def trace_rows(
-    folder:Path, # Of a seed
-    atlas:Path, # Atlas folder
-    methods:list[str], # Names; `SFT` for the start
-)->pd.DataFrame: # One row per (method, test row)
+    folder: Path,  # Of a seed
+    atlas: Path,  # Atlas folder
+    methods: list[str],  # Names; `SFT` for the start
+) -> pd.DataFrame:  # One row per (method, test row)
     "What every model wrote, beside what it was asked and the reference."
     asked = pd.DataFrame(open_atlas(atlas, 'test').columns('id', 'dataset', 'task', 'problem', 'answer'))
-    said = {m: read_predictions(folder/f'{slug(m)}.jsonl', set(asked.id)) for m in methods}
-    return pd.concat(asked[asked.id.isin(said[m])].assign(method=m, response=lambda t: t.id.map(said[m])) for m in methods)
+    said = {m: read_predictions(folder / f'{slug(m)}.jsonl', set(asked.id)) for m in methods}
+    return pd.concat(
+        asked[asked.id.isin(said[m])].assign(method=m, response=lambda t: t.id.map(said[m])) for m in methods
+    )
 
 # %% ../../nbs/studies/01_tables.ipynb #2c1f454b
 def write_manifest(
-    folder:Path, # With the tables
-    study:str, # Its letter
-    seeds:int, # Paired seeds
-    workers:int, # Processes
-    config:BaseModel, # Bounds
-    begun:float, # By `time.monotonic`
-    resumed:bool, # Whether something was there when it began
-    quick:bool, # Whether the bounds are the quick ones
-    **more, # Plain values
+    folder: Path,  # With the tables
+    study: str,  # Its letter
+    seeds: int,  # Paired seeds
+    workers: int,  # Processes
+    config: BaseModel,  # Bounds
+    begun: float,  # By `time.monotonic`
+    resumed: bool,  # Whether something was there when it began
+    quick: bool,  # Whether the bounds are the quick ones
+    **more,  # Plain values
 ):
     "Write `run.json` beside the tables of a study."
-    end = ' --quick'*quick
-    found = facts(f'omnisapiens-nb study {study} --seeds {seeds} --workers {workers}{end}', time.monotonic() - begun, resumed=resumed, seeds=seeds, config=config.model_dump(), **more)
-    (folder/'run.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    end = ' --quick' * quick
+    found = facts(
+        f'omnisapiens-nb study {study} --seeds {seeds} --workers {workers}{end}',
+        time.monotonic() - begun,
+        resumed=resumed,
+        seeds=seeds,
+        config=config.model_dump(),
+        **more,
+    )
+    (folder / 'run.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
 
 # %% ../../nbs/studies/01_tables.ipynb #eae1a161
 def write_tables(
-    folder:Path, # Made if it is not there
-    **tables:pd.DataFrame, # By name
+    folder: Path,  # Made if it is not there
+    **tables: pd.DataFrame,  # By name
 ):
     "Tables as compressed CSV; the same table gives the same bytes."
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items(): table.to_csv(folder/f'{name}.csv.gz', index=False, compression=dict(method='gzip', mtime=0))
+    for name, table in tables.items():
+        table.to_csv(folder / f'{name}.csv.gz', index=False, compression=dict(method='gzip', mtime=0))
 
 # %% ../../nbs/studies/01_tables.ipynb #c5a1e002
 def read_study(
-    folder:Path, # With `run.json` and tables
-)->tuple[dict, dict[str, pd.DataFrame]]: # Manifest, and tables by name
+    folder: Path,  # With `run.json` and tables
+) -> tuple[dict, dict[str, pd.DataFrame]]:  # Manifest, and tables by name
     "A study's manifest and tables."
-    tables = {p.name.removesuffix('.csv.gz'): pd.read_csv(p, keep_default_na=False) for p in sorted(folder.glob('*.csv.gz'))}
-    return json.loads((folder/'run.json').read_text(encoding='utf-8')), tables
+    tables = {
+        p.name.removesuffix('.csv.gz'): pd.read_csv(p, keep_default_na=False) for p in sorted(folder.glob('*.csv.gz'))
+    }
+    return json.loads((folder / 'run.json').read_text(encoding='utf-8')), tables

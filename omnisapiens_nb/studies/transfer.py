@@ -7,9 +7,12 @@ __all__ = ['HELD_OUT', 'TUNING', 'MODELS', 'ASKED', 'leakage_of', 'kept_rows', '
            'run_asked', 'run_transfer']
 
 # %% ../../nbs/studies/05_transfer.ipynb #31825881
-import hashlib, time
+import hashlib
+import time
 from pathlib import Path
+
 import pandas as pd
+
 from ..atlas.curate import curate
 from ..atlas.datasets import DATASETS
 from ..atlas.leakage import KINDS, Leakage, rows_to_drop
@@ -18,19 +21,30 @@ from ..atlas.sources.registry import write_held_out
 from ..atlas.store import open_atlas, open_splits, subset_atlas
 from ..evaluation.scores import table_of
 from ..evaluation.similarity import minilm
-from ..sft.warmstart import SFTConfig
 from ..runs.recipes import SFTRecipe
 from ..runs.training import run_sft
-from .methods import QUICK, STUDIES, StudyConfig, answer_test, make_rl, make_sft, open_study, run_method, run_start
-from .tables import answers_in, slug, write_manifest, write_tables
+from ..sft.warmstart import SFTConfig
 from .jobs import run_jobs
+from omnisapiens_nb.studies.methods import (
+    QUICK,
+    STUDIES,
+    StudyConfig,
+    answer_test,
+    make_rl,
+    make_sft,
+    open_study,
+    run_method,
+    run_start,
+)
+from .tables import answers_in, slug, write_manifest, write_tables
 
 # %% ../../nbs/studies/05_transfer.ipynb #e7ccb85d
-HELD_OUT = ('mosei_senti', 'meld_emotion', 'daicwoz', 'mmsd') # The first paper's four; `mmsd` is MUStARD
+HELD_OUT = ('mosei_senti', 'meld_emotion', 'daicwoz', 'mmsd')  # The first paper's four; `mmsd` is MUStARD
+
 
 def leakage_of(
-    atlas:Path, # Atlas folder
-)->Leakage: # For `rows_to_drop`
+    atlas: Path,  # Atlas folder
+) -> Leakage:  # For `rows_to_drop`
     "What ties the rows of an Atlas, media by their bytes in it."
     found = Leakage()
     for store in open_splits(atlas).values():
@@ -40,10 +54,10 @@ def leakage_of(
 
 # %% ../../nbs/studies/05_transfer.ipynb #185223a6
 def kept_rows(
-    rows:dict[str, str], # Row id of a training row to its dataset key
-    tied:Leakage, # Of the whole Atlas
-    key:str, # Dataset key that is held out
-)->dict[str, set[str]]: # Regime to the ids of the rows the others are trained on; `shared` only where it differs
+    rows: dict[str, str],  # Row id of a training row to its dataset key
+    tied: Leakage,  # Of the whole Atlas
+    key: str,  # Dataset key that is held out
+) -> dict[str, set[str]]:  # Regime to the ids of the rows the others are trained on; `shared` only where it differs
     "Training rows of the other datasets, leakage-clean and not."
     source = {k for k in set(rows.values()) if DATASETS[k].source == DATASETS[key].source}
     gone = rows_to_drop(tied, tuple(KINDS), [key])
@@ -53,68 +67,79 @@ def kept_rows(
 
 # %% ../../nbs/studies/05_transfer.ipynb #1776d2bd
 def part_atlases(
-    out:Path, # Folder of the study
-    atlas:Path, # Its Atlas
-)->dict[tuple[str, str], tuple[Path, Path]]: # (key, regime) to the Atlas of the others and that of the key
+    out: Path,  # Folder of the study
+    atlas: Path,  # Its Atlas
+) -> dict[tuple[str, str], tuple[Path, Path]]:  # (key, regime) to the Atlas of the others and that of the key
     "Write the parts of the Atlas that the study trains and tests on, those that are not there."
     columns = {split: store.columns('id', 'dataset') for split, store in open_splits(atlas).items()}
     rows, tied, found = dict(zip(*columns['train'].values())), leakage_of(atlas), {}
-    (out/'parts').mkdir(exist_ok=True)
+    (out / 'parts').mkdir(exist_ok=True)
     for key in HELD_OUT:
         own = {i for c in columns.values() for i, k in zip(*c.values()) if k == key}
-        parts = {regime: (out/'parts'/f'{key}-{regime}', ids) for regime, ids in kept_rows(rows, tied, key).items()}
-        for folder, ids in [(out/'parts'/key, own), *parts.values()]:
-            if not folder.exists(): subset_atlas(atlas, folder, ids)
-        found |= {(key, regime): (folder, out/'parts'/key) for regime, (folder, _) in parts.items()}
+        parts = {regime: (out / 'parts' / f'{key}-{regime}', ids) for regime, ids in kept_rows(rows, tied, key).items()}
+        for folder, ids in [(out / 'parts' / key, own), *parts.values()]:
+            if not folder.exists():
+                subset_atlas(atlas, folder, ids)
+        found |= {(key, regime): (folder, out / 'parts' / key) for regime, (folder, _) in parts.items()}
     return found
 
 # %% ../../nbs/studies/05_transfer.ipynb #da031313
-TUNING = dict(epochs=1, batch=8) # Of `SFTConfig`
-MODELS = {'random': 'start', 'SFT': 'sft', 'RL': 'grpo'} # What is tuned, and its folder
+TUNING = dict(epochs=1, batch=8)  # Of `SFTConfig`
+MODELS = {'random': 'start', 'SFT': 'sft', 'RL': 'grpo'}  # What is tuned, and its folder
+
 
 def run_held_out(
-    folder:Path, # Of the seed, key and regime
-    others:Path, # Atlas of the others
-    own:Path, # Atlas of the held-out dataset
-    seed:int, # Of weights, batches and sampling
-    config:StudyConfig, # Bounds
+    folder: Path,  # Of the seed, key and regime
+    others: Path,  # Atlas of the others
+    own: Path,  # Atlas of the held-out dataset
+    seed: int,  # Of weights, batches and sampling
+    config: StudyConfig,  # Bounds
 ):
     "Train on the others, ask about the held-out dataset, tune on it, ask again."
     folder.mkdir(parents=True, exist_ok=True)
     make_sft(folder, others, seed, config)
     make_rl(folder, others, seed, config, 'GRPO', STUDIES['A']['GRPO'])
     for name in MODELS.values():
-        answer_test(folder/name, own, config)
-        tuned = folder/f'{name}-tuned'
-        if not tuned.exists(): run_sft(SFTRecipe(atlas=own, out=tuned, model=str(folder/name), train=SFTConfig(seed=seed, **TUNING)), resume=True)
+        answer_test(folder / name, own, config)
+        tuned = folder / f'{name}-tuned'
+        if not tuned.exists():
+            run_sft(
+                SFTRecipe(atlas=own, out=tuned, model=str(folder / name), train=SFTConfig(seed=seed, **TUNING)),
+                resume=True,
+            )
         answer_test(tuned, own, config)
 
 # %% ../../nbs/studies/05_transfer.ipynb #8e4b210e
-ASKED = {'SFT': None} | {name: STUDIES['B'][name] for name in ('GRPO', 'HARPO released')} # Method to what differs in `RLConfig`
+ASKED = {'SFT': None} | {
+    name: STUDIES['B'][name] for name in ('GRPO', 'HARPO released')
+}  # Method to what differs in `RLConfig`
+
 
 def held_out_atlas(
-    out:Path, # Folder of the study
-)->Path: # Atlas folder
+    out: Path,  # Folder of the study
+) -> Path:  # Atlas folder
     "The mini forms of the five held-out sets, curated."
-    if not (out/'held_out').exists():
-        if not (out/'held_out_sources').exists():
-            write_held_out(out/'held_out_sources.partial', 0)
-            (out/'held_out_sources.partial').rename(out/'held_out_sources')
-        curate({p.name: p for p in sorted((out/'held_out_sources').iterdir())}, out/'held_out')
-    return out/'held_out'
+    if not (out / 'held_out').exists():
+        if not (out / 'held_out_sources').exists():
+            write_held_out(out / 'held_out_sources.partial', 0)
+            (out / 'held_out_sources.partial').rename(out / 'held_out_sources')
+        curate({p.name: p for p in sorted((out / 'held_out_sources').iterdir())}, out / 'held_out')
+    return out / 'held_out'
+
 
 def run_asked(
-    folder:Path, # Of the seed
-    atlas:Path, # Atlas of the study
-    held_out:Path, # Atlas of the held-out sets
-    seed:int, # Of weights, batches and sampling
-    config:StudyConfig, # Bounds
+    folder: Path,  # Of the seed
+    atlas: Path,  # Atlas of the study
+    held_out: Path,  # Atlas of the held-out sets
+    seed: int,  # Of weights, batches and sampling
+    config: StudyConfig,  # Bounds
 ):
     "Models of the whole Atlas, made where they are not there, asked about the held-out sets."
     run_start(folder, atlas, seed, config)
     for name, method in ASKED.items():
-        if method: run_method(folder, atlas, seed, config, name, method)
-        answer_test(folder/slug(name), held_out, config, folder/f'{slug(name)}-held_out.jsonl')
+        if method:
+            run_method(folder, atlas, seed, config, name, method)
+        answer_test(folder / slug(name), held_out, config, folder / f'{slug(name)}-held_out.jsonl')
 
 # %% ../../nbs/studies/05_transfer.ipynb #6dcb1c32
 def _transfer_table(folders, parts):
@@ -122,34 +147,61 @@ def _transfer_table(folders, parts):
     embed, found = minilm(), []
     for (key, regime), (_, own) in parts.items():
         rows = table_of(open_atlas(own, 'test'))
-        found += [answers_in(rows, folder/'transfer'/f'{key}-{regime}'/f'{name}{end}.jsonl', embed, seed=seed, regime=regime, model=model, tuned=bool(end))
-                  for seed, folder in folders.items() for model, name in MODELS.items() for end in ('', '-tuned')]
+        found += [
+            answers_in(
+                rows,
+                folder / 'transfer' / f'{key}-{regime}' / f'{name}{end}.jsonl',
+                embed,
+                seed=seed,
+                regime=regime,
+                model=model,
+                tuned=bool(end),
+            )
+            for seed, folder in folders.items()
+            for model, name in MODELS.items()
+            for end in ('', '-tuned')
+        ]
     return pd.concat(found)
+
 
 def _held_out_table(folders, atlas):
     "What the models of the whole Atlas answered about the held-out sets."
     rows, embed = table_of(open_atlas(atlas, 'test')), minilm()
-    return pd.concat(answers_in(rows, folder/f'{slug(name)}-held_out.jsonl', embed, method=name, seed=seed) for seed, folder in folders.items() for name in ASKED)
+    return pd.concat(
+        answers_in(rows, folder / f'{slug(name)}-held_out.jsonl', embed, method=name, seed=seed)
+        for seed, folder in folders.items()
+        for name in ASKED
+    )
 
 # %% ../../nbs/studies/05_transfer.ipynb #24172219
 def run_transfer(
-    out:Path, # Folder of the study; made, or gone on with
-    seeds:int = 5, # Paired seeds
-    workers:int = 2, # Processes
-    config:StudyConfig = StudyConfig(), # Bounds
-)->Path: # Folder with the tables and their manifest
+    out: Path,  # Folder of the study; made, or gone on with
+    seeds: int = 5,  # Paired seeds
+    workers: int = 2,  # Processes
+    config: StudyConfig = StudyConfig(),  # Bounds
+) -> Path:  # Folder with the tables and their manifest
     "Run study C, or what is left of it, and write its tables."
     out, begun = Path(out), time.monotonic()
-    atlas, folders = open_study(out, config), {seed: Path(out)/f'seed-{seed}' for seed in range(seeds)}
+    atlas, folders = open_study(out, config), {seed: Path(out) / f'seed-{seed}' for seed in range(seeds)}
     resumed = any(out.glob('seed-*/transfer/*/*.jsonl'))
     parts, held_out = part_atlases(out, atlas), held_out_atlas(out)
-    for folder in folders.values(): folder.mkdir(exist_ok=True)
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
     whole = [(f'seed {s}, held-out sets', run_asked, f, atlas, held_out, s, config) for s, f in folders.items()]
-    left_out = [(f'seed {s}, {key} {regime}', run_held_out, f/'transfer'/f'{key}-{regime}', others, own, s, config)
-                for s, f in folders.items() for (key, regime), (others, own) in parts.items()]
+    left_out = [
+        (f'seed {s}, {key} {regime}', run_held_out, f / 'transfer' / f'{key}-{regime}', others, own, s, config)
+        for s, f in folders.items()
+        for (key, regime), (others, own) in parts.items()
+    ]
     run_jobs('study C', whole + left_out, workers)
-    tables = out/'study_C'
+    tables = out / 'study_C'
     write_tables(tables, transfer=_transfer_table(folders, parts), held_out=_held_out_table(folders, held_out))
-    kept = {f'{key}, {regime}': pd.Series(open_atlas(others).columns('dataset')['dataset']).value_counts().sort_index().to_dict() for (key, regime), (others, _) in parts.items()}
+    kept = {
+        f'{key}, {regime}': pd.Series(open_atlas(others).columns('dataset')['dataset'])
+        .value_counts()
+        .sort_index()
+        .to_dict()
+        for (key, regime), (others, _) in parts.items()
+    }
     write_manifest(tables, 'C', seeds, workers, config, begun, resumed, config == QUICK, tuning=TUNING, kept=kept)
     return tables

@@ -6,8 +6,10 @@
 __all__ = ['AVASD_FILES', 'AVASD_COLUMNS', 'SEEN', 'HEARD', 'behaviours', 'AvAsd', 'write_avasd']
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #ee8ab076
-import random, re
+import random
+import re
 from pathlib import Path
+
 from ..adapters import Adapter
 from ..datasets import BEHAVIOURS, harmonise
 from ..media import write_mp4
@@ -16,44 +18,70 @@ from ..reading import present_files, read_csv
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #c84ddd29
-AVASD_FILES = {f'dataset/csvs/{name}.csv': split for name, split in dict(train='train', val='validation', test='test').items()}
+AVASD_FILES = {
+    f'dataset/csvs/{name}.csv': split for name, split in dict(train='train', val='validation', test='test').items()
+}
 AVASD_COLUMNS = ('Video_ID', *BEHAVIOURS)
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #700ae652
 def _clip(name):
-    if not (m := re.fullmatch(r'([\w-]{1,80})_(\d{1,6})_(\d{1,6})', name, re.A)): raise Reject(f'Video_ID {name[:80]!r} is not source_start_end with whole seconds')
-    if int(m[3]) <= int(m[2]): raise Reject(f'Video_ID {name[:80]!r} ends at {m[3]} s, not after its start')
+    if not (m := re.fullmatch(r'([\w-]{1,80})_(\d{1,6})_(\d{1,6})', name, re.A)):
+        raise Reject(f'Video_ID {name[:80]!r} is not source_start_end with whole seconds')
+    if int(m[3]) <= int(m[2]):
+        raise Reject(f'Video_ID {name[:80]!r} ends at {m[3]} s, not after its start')
     return m[1], float(m[2]), float(m[3])
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #04e61a58
 def behaviours(
-    record:dict[str, str], # Row of a table
-)->list[str]: # Columns with a 1, in their order
+    record: dict[str, str],  # Row of a table
+) -> list[str]:  # Columns with a 1, in their order
     "Behaviours of a clip; `Reject` if the marks are not 0 and 1, or say nothing, or contradict each other."
-    if odd := [b for b in BEHAVIOURS if record[b].strip() not in ('0', '1')]: raise Reject(f'{odd[0]}: {record[odd[0]][:40]!r} is neither 0 nor 1')
+    if odd := [b for b in BEHAVIOURS if record[b].strip() not in ('0', '1')]:
+        raise Reject(f'{odd[0]}: {record[odd[0]][:40]!r} is neither 0 nor 1')
     found = [b for b in BEHAVIOURS if record[b].strip() == '1']
-    if not found: raise Reject('no column has a 1; a clip without any behaviour has it under Background')
-    if 'Background' in found and len(found) > 1: raise Reject(f'Background stands beside {found[0]}; look at the clip and take out the wrong one')
+    if not found:
+        raise Reject('no column has a 1; a clip without any behaviour has it under Background')
+    if 'Background' in found and len(found) > 1:
+        raise Reject(f'Background stands beside {found[0]}; look at the clip and take out the wrong one')
     return found
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #3f4f5f8f
 class AvAsd(Adapter):
     "AV-ASD (Deng et al., 2024): `dataset/csvs/{train,val,test}.csv` and `dataset/clips_video/{Video_ID}.mp4`."
+
     source = 'av_asd'
 
     def records(self):
-        for file in present_files(self.folder, tuple(AVASD_FILES)): yield from read_csv(self.folder, file, AVASD_COLUMNS)
+        for file in present_files(self.folder, tuple(AVASD_FILES)):
+            yield from read_csv(self.folder, file, AVASD_COLUMNS)
 
     def row(self, record, dataset):
         r, name = record.data, record.data['Video_ID'].strip()
         source, start, end = _clip(name)
         label = ', '.join(harmonise(dataset, b) for b in behaviours(r))
-        return Row(f'av_asd/{name}', 'av_asd', dataset.task, answer=label, class_label=label, raw_label=''.join(r[b].strip() for b in BEHAVIOURS),
-                   split=AVASD_FILES[record.file], group=f'avasd:{source}', source_medium=f'avasd:{source}', start=start, end=end,
-                   videos=[self.folder/'dataset'/'clips_video'/f'{name}.mp4'], cues=self.cues.get(name))
+        return Row(
+            f'av_asd/{name}',
+            'av_asd',
+            dataset.task,
+            answer=label,
+            class_label=label,
+            raw_label=''.join(r[b].strip() for b in BEHAVIOURS),
+            split=AVASD_FILES[record.file],
+            group=f'avasd:{source}',
+            source_medium=f'avasd:{source}',
+            start=start,
+            end=end,
+            videos=[self.folder / 'dataset' / 'clips_video' / f'{name}.mp4'],
+            cues=self.cues.get(name),
+        )
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #8bf82303
-SEEN = dict(zip(('fear', 'disgust', 'sad', 'anger', 'surprise', 'happy', 'neutral'), (BEHAVIOURS[0], BEHAVIOURS[3], *BEHAVIOURS[5:9], None)))
+SEEN = dict(
+    zip(
+        ('fear', 'disgust', 'sad', 'anger', 'surprise', 'happy', 'neutral'),
+        (BEHAVIOURS[0], BEHAVIOURS[3], *BEHAVIOURS[5:9], None),
+    )
+)
 HEARD = dict(anger=BEHAVIOURS[1], fear=BEHAVIOURS[2], surprise=BEHAVIOURS[4], neutral=None)
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #8a3c15c7
@@ -72,30 +100,33 @@ def _avasd_row(name, seen, heard):
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #0a48d51f
 def write_avasd(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    sources:tuple[int, int, int] = (40, 6, 16), # Source videos in train, val and test; one to three clips each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    sources: tuple[int, int, int] = (40, 6, 16),  # Source videos in train, val and test; one to three clips each
+) -> None:
     "Write a folder in AV-ASD's format: CSVs with a column per behaviour, and mp4 clips of drawn faces."
     rng, cues = random.Random(f'av_asd {seed}'), []
     for (file, split), count in zip(AVASD_FILES.items(), sources):
         clips = [clip for _ in range(count) for clip in _avasd_source(rng)]
         for name, seen, heard in clips:
             cues.append(dict(row=name, cues=f'{face_cues(seen)}, {voice_cues(heard)}'))
-            write_file(folder/'dataset'/'clips_video'/f'{name}.mp4', write_mp4(face(seen, rng), voice(heard, rng)))
+            write_file(
+                folder / 'dataset' / 'clips_video' / f'{name}.mp4', write_mp4(face(seen, rng), voice(heard, rng))
+            )
         rows = [_avasd_row(*clip) for clip in clips]
-        if split == 'train': _break_avasd(folder/'dataset'/'clips_video', rows)
-        write_table(folder/file, AVASD_COLUMNS, rows)
-    write_lines(folder/'cues.jsonl', cues)
+        if split == 'train':
+            _break_avasd(folder / 'dataset' / 'clips_video', rows)
+        write_table(folder / file, AVASD_COLUMNS, rows)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/11_avasd.ipynb #ae560e58
 def _break_avasd(clips, rows):
-    rows[1][1:] = [0]*10
-    rows[2][1:] = [1, *[0]*8, 1]
+    rows[1][1:] = [0] * 10
+    rows[2][1:] = [1, *[0] * 8, 1]
     rows[3][1] = 'yes'
     rows[4][0] = rows[4][0].rsplit('_', 1)[0]
     rows[5][0] = re.sub(r'(\d+)_(\d+)$', r'\2_\1', rows[5][0])
     rows.append(rows[0])
-    (clips/f'{rows[6][0]}.mp4').unlink()
-    short = clips/f'{rows[7][0]}.mp4'
+    (clips / f'{rows[6][0]}.mp4').unlink()
+    short = clips / f'{rows[7][0]}.mp4'
     short.write_bytes(short.read_bytes()[:900])

@@ -7,51 +7,63 @@ __all__ = ['STEP', 'SLACK', 'NUMBER', 'CHSIMS_MODES', 'CHSIMS_COLUMNS', 'TOPICS'
            'score_band', 'lost_zeros', 'ChSimsV2', 'chinese_line', 'write_chsimsv2']
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #0aef9b9c
-import random, re
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..media import write_mp4
-from ..mini import BEHAVIOUR, write_file, write_lines, write_table, face, voice
+from ..mini import BEHAVIOUR, face, voice, write_file, write_lines, write_table
 from ..reading import Record, read_csv
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #c81b9ece
-STEP, SLACK = 5, .001   # Steps per unit; how far from a step, in steps, a float may lie
+STEP, SLACK = 5, 0.001  # Steps per unit; how far from a step, in steps, a float may lie
 NUMBER = r'\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*'
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #cab84271
 def score_band(
-    text:str, # Score as written in the file
-)->str: # One of five labels
+    text: str,  # Score as written in the file
+) -> str:  # One of five labels
     "Label of a score; `Reject` if it is no multiple of .2 from −1 to 1."
-    if not re.fullmatch(NUMBER, text, re.ASCII | re.I): raise Reject(f'label {text[:40]!r} is not a number')
-    steps = STEP*float(text)
-    if not abs(steps) <= STEP + SLACK: raise Reject(f'label {text[:40]!r} lies outside −1 to 1')
+    if not re.fullmatch(NUMBER, text, re.ASCII | re.I):
+        raise Reject(f'label {text[:40]!r} is not a number')
+    steps = STEP * float(text)
+    if not abs(steps) <= STEP + SLACK:
+        raise Reject(f'label {text[:40]!r} lies outside −1 to 1')
     k = round(steps)
-    if abs(steps - k) > SLACK: raise Reject(f'label {text[:40]!r} is not a multiple of .2; the bands are defined on those')
-    if k == 0: return 'neutral'
+    if abs(steps - k) > SLACK:
+        raise Reject(f'label {text[:40]!r} is not a multiple of .2; the bands are defined on those')
+    if k == 0:
+        return 'neutral'
     return f'{"highly" if abs(k) >= 4 else "weakly"} {"positive" if k > 0 else "negative"}'
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #13fe42ba
 def _name(text, column):
-    if not re.fullmatch(r'[\w-][\w .-]{0,59}', text): raise Reject(f'{column} {text[:40]!r} cannot be the name of a clip')
+    if not re.fullmatch(r'[\w-][\w .-]{0,59}', text):
+        raise Reject(f'{column} {text[:40]!r} cannot be the name of a clip')
     return text
 
-def _bare(name): return name.lstrip('0') or '0'
+
+def _bare(name):
+    return name.lstrip('0') or '0'
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #cdfade1f
 def lost_zeros(
-    path:Path, # Where a clip should be: `Raw/{video_id}/{clip_id}.mp4`
-)->str: # Name that is there instead, or nothing
+    path: Path,  # Where a clip should be: `Raw/{video_id}/{clip_id}.mp4`
+) -> str:  # Name that is there instead, or nothing
     "A folder or clip whose name differs from the one sought by leading zeros only."
     try:
         for sought in (path.parent, path):
-            if sought.exists() or not sought.parent.is_dir(): continue
+            if sought.exists() or not sought.parent.is_dir():
+                continue
             near = (p.name for p in sought.parent.iterdir() if _bare(p.name) == _bare(sought.name))
-            if found := min(near, default=''): return found
-    except OSError as e: raise Reject(f'{path.parent.name}/{path.name} cannot be looked for ({e.strerror})') from e
+            if found := min(near, default=''):
+                return found
+    except OSError as e:
+        raise Reject(f'{path.parent.name}/{path.name} cannot be looked for ({e.strerror})') from e
     return ''
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #59b866e1
@@ -60,20 +72,38 @@ CHSIMS_MODES = dict(train='train', valid='validation', test='test')
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #aafb897c
 class ChSimsV2(Adapter):
     "CH-SIMS v2.0 (Liu et al., ICMI 2022): `meta.csv` and `Raw/{video_id}/{clip_id}.mp4`."
+
     source = 'chsimsv2'
 
-    def records(self)->Iterator[Record]: yield from read_csv(self.folder, 'meta.csv', ('video_id', 'clip_id', 'text', 'label', 'mode'))
+    def records(self) -> Iterator[Record]:
+        yield from read_csv(self.folder, 'meta.csv', ('video_id', 'clip_id', 'text', 'label', 'mode'))
 
     def row(self, record, dataset):
         r = record.data
         video, clip = _name(r['video_id'], 'video_id'), _name(r['clip_id'], 'clip_id')
-        if r['mode'] not in CHSIMS_MODES: raise Reject(f'mode {r["mode"][:40]!r} is none of {", ".join(CHSIMS_MODES)}')
-        path = self.folder/'Raw'/video/f'{clip}.mp4'
-        if found := lost_zeros(path): raise Reject(f'{video}/{clip} is not in Raw but {found} is: leading zeros were lost; use the original meta.csv')
+        if r['mode'] not in CHSIMS_MODES:
+            raise Reject(f'mode {r["mode"][:40]!r} is none of {", ".join(CHSIMS_MODES)}')
+        path = self.folder / 'Raw' / video / f'{clip}.mp4'
+        if found := lost_zeros(path):
+            raise Reject(
+                f'{video}/{clip} is not in Raw but {found} is: leading zeros were lost; use the original meta.csv'
+            )
         label = harmonise(dataset, score_band(r['label']))
-        return Row(f'chsimsv2/{video}/{clip}', 'chsimsv2', dataset.task, split=CHSIMS_MODES[r['mode']], group=f'chsims:{video}', source_medium=f'chsims:{video}', videos=[path],
-                   transcript=r['text'], transcript_origin='source', cues=self.cues.get(f'{video}/{clip}'),
-                   answer=label, class_label=label, raw_label=r['label'])
+        return Row(
+            f'chsimsv2/{video}/{clip}',
+            'chsimsv2',
+            dataset.task,
+            split=CHSIMS_MODES[r['mode']],
+            group=f'chsims:{video}',
+            source_medium=f'chsims:{video}',
+            videos=[path],
+            transcript=r['text'],
+            transcript_origin='source',
+            cues=self.cues.get(f'{video}/{clip}'),
+            answer=label,
+            class_label=label,
+            raw_label=r['label'],
+        )
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #06e982f7
 CHSIMS_COLUMNS = 'video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode'.split(',')
@@ -81,36 +111,52 @@ TOPICS = ('今天的面', '这部电影', '楼下的花园', '新买的椅子', 
 WORDS = {1: ('好听', '好看', '舒服', '有意思'), -1: ('难听', '难看', '无聊', '吵闹')}
 DEGREES = dict(highly='太{}了', weakly='有点{}')
 PLAIN = ('在三点开始', '在街的左边', '是星期一送来的', '还在那里')
-SHOWN = {'highly negative': 'anger', 'weakly negative': 'sad', 'neutral': 'neutral', 'weakly positive': 'surprise', 'highly positive': 'happy'}
+SHOWN = {
+    'highly negative': 'anger',
+    'weakly negative': 'sad',
+    'neutral': 'neutral',
+    'weakly positive': 'surprise',
+    'highly positive': 'happy',
+}
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #d348bc5f
 def chinese_line(
-    steps:int, # Score in fifths, −5 to 5
-    rng:random.Random, # Chooses the parts
-)->tuple[str, str]: # The line, the part of it that carries the score
+    steps: int,  # Score in fifths, −5 to 5
+    rng: random.Random,  # Chooses the parts
+) -> tuple[str, str]:  # The line, the part of it that carries the score
     "Put a Chinese line together."
     sign = (steps > 0) - (steps < 0)
-    said = DEGREES['highly' if abs(steps) >= 4 else 'weakly'].format(rng.choice(WORDS[sign])) if sign else rng.choice(PLAIN)
+    said = (
+        DEGREES['highly' if abs(steps) >= 4 else 'weakly'].format(rng.choice(WORDS[sign]))
+        if sign
+        else rng.choice(PLAIN)
+    )
     return f'{rng.choice(TOPICS)}{said}。', said
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #5332b2d1
-def _score(steps, rng): return repr(steps/STEP + (1e-7*rng.choice((-1, 1)) if steps and rng.random() < .2 else 0))
+def _score(steps, rng):
+    return repr(steps / STEP + (1e-7 * rng.choice((-1, 1)) if steps and rng.random() < 0.2 else 0))
+
 
 def _chsims_row(video, clip, mode, rng):
     steps = rng.randint(-5, 5)
-    band, (line, said) = score_band(str(steps/STEP)), chinese_line(steps, rng)
-    shown = SHOWN[band] if rng.random() < .8 else 'neutral'
+    band, (line, said) = score_band(str(steps / STEP)), chinese_line(steps, rng)
+    shown = SHOWN[band] if rng.random() < 0.8 else 'neutral'
     annotation = ('Neutral', 'Positive', 'Negative')[(steps > 0) - (steps < 0)]
     seen = _score(steps, rng) if shown != 'neutral' else '0.0'
-    return shown, [video, clip, line, _score(steps, rng), _score(steps, rng), seen, seen, annotation, mode], f'the words are {said}, the mouth is {BEHAVIOUR[shown][1][0]}'
+    return (
+        shown,
+        [video, clip, line, _score(steps, rng), _score(steps, rng), seen, seen, annotation, mode],
+        f'the words are {said}, the mouth is {BEHAVIOUR[shown][1][0]}',
+    )
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #e6e78248
 def write_chsimsv2(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    videos:tuple[int, int, int] = (20, 5, 9), # Train, valid, test
-    clips:int = 4, # Of each video
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    videos: tuple[int, int, int] = (20, 5, 9),  # Train, valid, test
+    clips: int = 4,  # Of each video
+) -> None:
     "Write a folder in CH-SIMS v2's format: `meta.csv` and mp4 clips of drawn faces with voices."
     folder, rng, rows, cues = Path(folder), random.Random(f'chsimsv2 {seed}'), [], []
     modes = [mode for mode, count in zip(CHSIMS_MODES, videos) for _ in range(count)]
@@ -120,14 +166,16 @@ def write_chsimsv2(
             shown, row, cue = _chsims_row(video, clip, mode, rng)
             rows.append(row)
             cues.append(dict(row=f'{video}/{clip}', cues=cue))
-            write_file(folder/'Raw'/video/f'{clip}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
+            write_file(folder / 'Raw' / video / f'{clip}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
     _break_chsims(folder, rows)
-    write_table(folder/'meta.csv', CHSIMS_COLUMNS, rows)
-    write_lines(folder/'cues.jsonl', cues)
+    write_table(folder / 'meta.csv', CHSIMS_COLUMNS, rows)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #c61e12d4
 def _break_chsims(folder, rows):
-    clip = lambda row: folder/'Raw'/row[0]/f'{row[1]}.mp4'
+    def clip(row):
+        return folder / 'Raw' / row[0] / f'{row[1]}.mp4'
+
     clip(rows[0]).unlink()
     clip(rows[1]).write_bytes(clip(rows[1]).read_bytes()[:900])
     rows[2][3], rows[3][8] = '0.33', 'unlabelled'

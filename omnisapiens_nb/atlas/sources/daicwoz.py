@@ -7,98 +7,148 @@ __all__ = ['DAIC_FILES', 'HIGHEST', 'CUT', 'DAIC_ITEMS', 'PROMPTS', 'ASKED_ON', 
            'write_daicwoz']
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #158d3fe1
-import random, re
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
 from ..adapters import Adapter, whole_number
 from ..datasets import harmonise
 from ..media import write_wav
-from ..mini import write_file, write_lines, write_table, utterance, voice, voice_cues
+from ..mini import utterance, voice, voice_cues, write_file, write_lines, write_table
 from ..reading import Record, SourceError, no_columns, present_files, read_csv, read_text, text_fault
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #a39275a9
-DAIC_FILES = {'train_split_Depression_AVEC2017.csv': ('train', 'PHQ8_Score'),
-              'dev_split_Depression_AVEC2017.csv': ('validation', 'PHQ8_Score'),
-              'full_test_split.csv': ('test', 'PHQ_Score')}
+DAIC_FILES = {
+    'train_split_Depression_AVEC2017.csv': ('train', 'PHQ8_Score'),
+    'dev_split_Depression_AVEC2017.csv': ('validation', 'PHQ8_Score'),
+    'full_test_split.csv': ('test', 'PHQ_Score'),
+}
 HIGHEST, CUT = 24, 10
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #4ad96601
 def _phq8(text):
     score = whole_number(text, 'the PHQ-8 score')
-    if score > HIGHEST: raise Reject(f'the PHQ-8 score {score} is above {HIGHEST}')
+    if score > HIGHEST:
+        raise Reject(f'the PHQ-8 score {score} is above {HIGHEST}')
     return score
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #87e4c55d
 def read_tabs(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-    columns:tuple[str, ...], # Columns that must be there, in any order
-)->Iterator[Record]: # One per line after the header
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+    columns: tuple[str, ...],  # Columns that must be there, in any order
+) -> Iterator[Record]:  # One per line after the header
     "Rows of a table separated by tabs; SourceError if it is missing, empty or lacks a column."
     first, *lines = [line for line in read_text(folder, file).replace('\r\n', '\n').split('\n') if line.strip()]
     header = first.split('\t')
-    if missing := [c for c in columns if c not in header]: raise no_columns(Path(folder)/file, missing, header)
+    if missing := [c for c in columns if c not in header]:
+        raise no_columns(Path(folder) / file, missing, header)
     for number, line in enumerate(lines, 1):
         values = line.split('\t')
-        if len(values) == len(header) - 1: values.append('')
+        if len(values) == len(header) - 1:
+            values.append('')
         fault = '' if len(values) == len(header) else f'{len(values)} fields where the header has {len(header)}'
         yield Record(file, number, dict(zip(header, values)), fault or text_fault(line))
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #9ab46595
 def _turn(record):
     "Start, stop, speaker and words of a line; `Reject` names the line if it is no turn."
-    say = lambda what: Reject(f'{record.file}, row {record.row}: {what}')
-    if record.fault: raise say(record.fault)
-    times, speaker = (record.data['start_time'].strip(), record.data['stop_time'].strip()), record.data['speaker'].strip().casefold()
-    if wrong := [t for t in times if not re.fullmatch(r'[0-9]{1,6}(\.[0-9]+)?', t)]: raise say(f'{wrong[0][:40]!r} is no time in seconds')
-    if speaker not in ('ellie', 'participant'): raise say(f'speaker {speaker[:40]!r} is neither Ellie nor Participant')
+
+    def say(what):
+        return Reject(f'{record.file}, row {record.row}: {what}')
+
+    if record.fault:
+        raise say(record.fault)
+    times, speaker = (
+        (record.data['start_time'].strip(), record.data['stop_time'].strip()),
+        record.data['speaker'].strip().casefold(),
+    )
+    if wrong := [t for t in times if not re.fullmatch(r'[0-9]{1,6}(\.[0-9]+)?', t)]:
+        raise say(f'{wrong[0][:40]!r} is no time in seconds')
+    if speaker not in ('ellie', 'participant'):
+        raise say(f'speaker {speaker[:40]!r} is neither Ellie nor Participant')
     return *map(float, times), speaker, record.data['value'].strip()
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #c262ec9a
 def interview_turns(
-    folder:Path, # Source folder
-    file:str, # Transcript inside it
-)->tuple[dict, list[str]]: # transcript, start and end of the participant's part; the interviewer's turns
+    folder: Path,  # Source folder
+    file: str,  # Transcript inside it
+) -> tuple[dict, list[str]]:  # transcript, start and end of the participant's part; the interviewer's turns
     "Who said what; `Reject` if there is no sound transcript or no turn of the participant."
-    if not (Path(folder)/file).is_file(): raise Reject(f'{file} is not in the folder; without it the interviewer cannot be told from the participant')
-    try: turns = [_turn(r) for r in read_tabs(folder, file, ('start_time', 'stop_time', 'speaker', 'value'))]
-    except SourceError as e: raise Reject(str(e).removeprefix(f'{Path(folder)}/')) from e
-    said, asked = (sorted((start, stop, words) for start, stop, speaker, words in turns if speaker == who and words) for who in ('participant', 'ellie'))
-    if not said: raise Reject(f'{file} holds no turn of the participant')
-    return dict(transcript='\n'.join(words for *_, words in said), start=said[0][0], end=max(stop for _, stop, _ in said)), [words for *_, words in asked]
+    if not (Path(folder) / file).is_file():
+        raise Reject(f'{file} is not in the folder; without it the interviewer cannot be told from the participant')
+    try:
+        turns = [_turn(r) for r in read_tabs(folder, file, ('start_time', 'stop_time', 'speaker', 'value'))]
+    except SourceError as e:
+        raise Reject(str(e).removeprefix(f'{Path(folder)}/')) from e
+    said, asked = (
+        sorted((start, stop, words) for start, stop, speaker, words in turns if speaker == who and words)
+        for who in ('participant', 'ellie')
+    )
+    if not said:
+        raise Reject(f'{file} holds no turn of the participant')
+    return dict(
+        transcript='\n'.join(words for *_, words in said), start=said[0][0], end=max(stop for _, stop, _ in said)
+    ), [words for *_, words in asked]
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #473825ba
 class DaicWoz(Adapter):
     "DAIC-WOZ (Gratch et al., 2014): tables of scores, and `{id}_P/{id}_TRANSCRIPT.csv` with `{id}_P/{id}_AUDIO.wav`."
+
     source = 'daicwoz'
 
     def records(self):
-        for file in present_files(self.folder, tuple(DAIC_FILES)): yield from read_csv(self.folder, file, ('Participant_ID', DAIC_FILES[file][1]))
+        for file in present_files(self.folder, tuple(DAIC_FILES)):
+            yield from read_csv(self.folder, file, ('Participant_ID', DAIC_FILES[file][1]))
 
     def row(self, record, dataset):
         split, column = DAIC_FILES[record.file]
         who, score = whole_number(record.data['Participant_ID'], 'Participant_ID'), _phq8(record.data[column])
         label, group = harmonise(dataset, str(int(score >= CUT))), f'daicwoz:{who}'
         said, asked = interview_turns(self.folder, f'{who}_P/{who}_TRANSCRIPT.csv')
-        return Row(f'daicwoz/{who}', 'daicwoz', dataset.task, answer=label, class_label=label, raw_label=str(score), split=split, group=group,
-                   person=group, audios=[self.folder/f'{who}_P'/f'{who}_AUDIO.wav'], **said, transcript_origin='source',
-                   interviewer=asked, cues=self.cues.get(str(who)))
+        return Row(
+            f'daicwoz/{who}',
+            'daicwoz',
+            dataset.task,
+            answer=label,
+            class_label=label,
+            raw_label=str(score),
+            split=split,
+            group=group,
+            person=group,
+            audios=[self.folder / f'{who}_P' / f'{who}_AUDIO.wav'],
+            **said,
+            transcript_origin='source',
+            interviewer=asked,
+            cues=self.cues.get(str(who)),
+        )
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #0ac11449
-DAIC_ITEMS = tuple(f'PHQ8_{x}' for x in 'NoInterest,Depressed,Sleep,Tired,Appetite,Failure,Concentrating,Moving'.split(','))
-PROMPTS = ('how are you doing today', 'where are you from originally', 'what did you do last week', 'how have you been sleeping', 'tell me about your family', 'what do you do to relax')
+DAIC_ITEMS = tuple(
+    f'PHQ8_{x}' for x in 'NoInterest,Depressed,Sleep,Tired,Appetite,Failure,Concentrating,Moving'.split(',')
+)
+PROMPTS = (
+    'how are you doing today',
+    'where are you from originally',
+    'what did you do last week',
+    'how have you been sleeping',
+    'tell me about your family',
+    'what do you do to relax',
+)
 ASKED_ON = 'can you tell me about the treatment you had'
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #adefdb2c
 def _items(positive, rng):
-    items = [rng.choice((1, 1, 2, 3)) if positive else int(rng.random() < .4) for _ in DAIC_ITEMS]
-    while positive and sum(items) < CUT: items[items.index(min(items))] += 1
+    items = [rng.choice((1, 1, 2, 3)) if positive else int(rng.random() < 0.4) for _ in DAIC_ITEMS]
+    while positive and sum(items) < CUT:
+        items[items.index(min(items))] += 1
     return items
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #e7b771bd
 def _interview(positive, shown, rng):
-    at, nouns = 2., []
+    at, nouns = 2.0, []
     for prompt in [*rng.sample(PROMPTS, 3), *([ASKED_ON] if positive else ['what are you proud of'])]:
         line, noun, _ = utterance(shown, rng)
         nouns.append(noun)
@@ -109,38 +159,45 @@ def _interview(positive, shown, rng):
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #4c6ca36a
 def _write_interview(folder, who, positive, rng):
     "Transcript and recording of one participant; returns their cues."
-    shown = 'sad' if positive == (rng.random() < .9) else rng.choice(('neutral', 'happy'))
+    shown = 'sad' if positive == (rng.random() < 0.9) else rng.choice(('neutral', 'happy'))
     lines, nouns = zip(*_interview(positive, shown, rng))
     text = '\r\n'.join(['start_time\tstop_time\tspeaker\tvalue', *lines]) + '\r\n'
-    write_file(folder/f'{who}_P'/f'{who}_TRANSCRIPT.csv', text.encode())
-    write_file(folder/f'{who}_P'/f'{who}_AUDIO.wav', write_wav(voice(shown, rng)))
+    write_file(folder / f'{who}_P' / f'{who}_TRANSCRIPT.csv', text.encode())
+    write_file(folder / f'{who}_P' / f'{who}_AUDIO.wav', write_wav(voice(shown, rng)))
     named = ' and '.join(f'the {noun}' for noun in dict.fromkeys(filter(None, nouns)))
     return dict(row=str(who), cues=f'the words name {named}, {voice_cues(shown)}')
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #91277f91
 def write_daicwoz(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    participants:tuple[int, int, int] = (40, 12, 16), # In train, dev and test; at least 20, 3 and 3
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    participants: tuple[int, int, int] = (40, 12, 16),  # In train, dev and test; at least 20, 3 and 3
+) -> None:
     "Write a folder in DAIC-WOZ's format: tables of PHQ-8 scores, transcripts with tabs, and wav files."
     rng, cues = random.Random(f'daicwoz {seed}'), []
     numbers = (n for n in range(300, 493) if n not in (342, 394, 398, 409, 460))
     for (file, (split, column)), count in zip(DAIC_FILES.items(), participants):
         rows, ids = [], [next(numbers) for _ in range(count)]
-        if split == 'validation': ids[-1] = 409
+        if split == 'validation':
+            ids[-1] = 409
         for who in ids:
-            items = [3, 2, 1, 1, 1, 1, 1, 0] if who == 409 else _items(rng.random() < .4, rng)
+            items = [3, 2, 1, 1, 1, 1, 1, 0] if who == 409 else _items(rng.random() < 0.4, rng)
             rows.append([who, int(sum(items) >= CUT and who != 409), sum(items), rng.randint(0, 1), *items])
             cues.append(_write_interview(folder, who, sum(items) >= CUT, rng))
         _break_daicwoz(folder, split, rows)
         items = DAIC_ITEMS if split != 'test' else ()
-        write_table(folder/file, ['Participant_ID', column.replace('Score', 'Binary'), column, 'Gender', *items], [r[:4 + len(items)] for r in rows])
-    write_lines(folder/'cues.jsonl', cues)
+        write_table(
+            folder / file,
+            ['Participant_ID', column.replace('Score', 'Binary'), column, 'Gender', *items],
+            [r[: 4 + len(items)] for r in rows],
+        )
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #c6103f04
 def _break_daicwoz(folder, split, rows):
-    place = lambda n, kind: folder/f'{rows[n][0]}_P'/f'{rows[n][0]}_{kind}'
+    def place(n, kind):
+        return folder / f'{rows[n][0]}_P' / f'{rows[n][0]}_{kind}'
+
     if split == 'train':
         rows[2][2] = rows[19][6] = ''
         place(4, 'TRANSCRIPT.csv').unlink()

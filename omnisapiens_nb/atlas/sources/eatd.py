@@ -6,8 +6,10 @@
 __all__ = ['EATD_MOODS', 'SDS_CUT', 'Eatd', 'write_eatd']
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #ef12cc99
-import random, re
+import random
+import re
 from pathlib import Path
+
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..media import write_wav
@@ -22,64 +24,89 @@ SDS_CUT = 53
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #806bcb7a
 def _sds(path):
     text = path.read_bytes().decode('utf-8-sig', errors='replace').strip() if path.is_file() else ''
-    if not text: raise Reject('new_label.txt is missing or empty; it should hold the standard score of the SDS')
-    if not re.fullmatch(r'\d{1,3}(\.\d{1,9})?', text, re.A) or not 25 <= float(text) <= 100: raise Reject(f'new_label.txt: {text[:40]!r} is no standard score of the SDS, a number from 25 to 100')
+    if not text:
+        raise Reject('new_label.txt is missing or empty; it should hold the standard score of the SDS')
+    if not re.fullmatch(r'\d{1,3}(\.\d{1,9})?', text, re.A) or not 25 <= float(text) <= 100:
+        raise Reject(f'new_label.txt: {text[:40]!r} is no standard score of the SDS, a number from 25 to 100')
     return text
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #5b0dddce
 class Eatd(Adapter):
     "EATD-Corpus (Shen et al., 2022): `t_{n}/{positive,neutral,negative}_out.wav` and `t_{n}/new_label.txt`; `v_{n}`, which the second paper did not use, is not read."
+
     source = 'eatd'
 
     def records(self):
         names = sorted(p.name for p in self.folder.iterdir() if p.is_dir() and p.name.startswith('t_'))
-        if not names: raise SourceError(f'{self.folder}: no folder t_1, t_2, … in it; give the folder that holds one folder per person')
-        for number, name in enumerate(names, 1): yield Record(f'{name.encode(errors="replace").decode()}/new_label.txt', number, dict(name=name))
+        if not names:
+            raise SourceError(
+                f'{self.folder}: no folder t_1, t_2, … in it; give the folder that holds one folder per person'
+            )
+        for number, name in enumerate(names, 1):
+            yield Record(f'{name.encode(errors="replace").decode()}/new_label.txt', number, dict(name=name))
 
     def row(self, record, dataset):
-        if not re.fullmatch(r't_\d{1,9}', name := record.data['name'], re.A): raise Reject('the folder is not called t_ and a number; give it its name back')
-        home, group = self.folder/name, f'eatd:{name}'
-        score = _sds(home/'new_label.txt')
+        if not re.fullmatch(r't_\d{1,9}', name := record.data['name'], re.A):
+            raise Reject('the folder is not called t_ and a number; give it its name back')
+        home, group = self.folder / name, f'eatd:{name}'
+        score = _sds(home / 'new_label.txt')
         label = harmonise(dataset, str(int(float(score) >= SDS_CUT)))
-        return Row(f'eatd/{name}', 'eatd', dataset.task, answer=label, class_label=label, raw_label=score, split='test', group=group, person=group,
-                   audios=[_recording(home, mood) for mood in EATD_MOODS], cues=self.cues.get(name))
+        return Row(
+            f'eatd/{name}',
+            'eatd',
+            dataset.task,
+            answer=label,
+            class_label=label,
+            raw_label=score,
+            split='test',
+            group=group,
+            person=group,
+            audios=[_recording(home, mood) for mood in EATD_MOODS],
+            cues=self.cues.get(name),
+        )
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #58083bff
-def _recording(home, mood): return out if (out := home/f'{mood}_out.wav').is_file() or not (home/f'{mood}.wav').is_file() else home/f'{mood}.wav'
+def _recording(home, mood):
+    return (
+        out
+        if (out := home / f'{mood}_out.wav').is_file() or not (home / f'{mood}.wav').is_file()
+        else home / f'{mood}.wav'
+    )
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #afb300c3
 def _eatd_person(home, emotion, raw, rng):
     for mood in EATD_MOODS:
         sound = write_wav(voice(emotion, rng))
-        write_file(home/f'{mood}.wav', sound)
-        write_file(home/f'{mood}_out.wav', sound)
-        write_file(home/f'{mood}.txt', '我家住在学校旁边。'.encode())
-    write_file(home/'label.txt', f'{raw}.0\n'.encode())
-    write_file(home/'new_label.txt', f'{1.25*raw}\n'.encode())
+        write_file(home / f'{mood}.wav', sound)
+        write_file(home / f'{mood}_out.wav', sound)
+        write_file(home / f'{mood}.txt', '我家住在学校旁边。'.encode())
+    write_file(home / 'label.txt', f'{raw}.0\n'.encode())
+    write_file(home / 'new_label.txt', f'{1.25 * raw}\n'.encode())
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #13d1617f
 def write_eatd(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    people:int = 24, # Folders t_1, t_2, …; at least 8
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    people: int = 24,  # Folders t_1, t_2, …; at least 8
+) -> None:
     "Write a folder in EATD-Corpus's format: a folder per person with three answers as wav, and a score."
     rng, cues = random.Random(f'eatd {seed}'), []
     for name in [*(f't_{n}' for n in range(1, people + 1)), 'v_1', 'v_2']:
-        depressed = rng.random() < .4
-        emotion = 'sad' if depressed == (rng.random() < .9) else 'happy'
+        depressed = rng.random() < 0.4
+        emotion = 'sad' if depressed == (rng.random() < 0.9) else 'happy'
         cues.append(dict(row=name, cues=voice_cues(emotion)))
-        _eatd_person(folder/name, emotion, rng.randint(43, 64) if depressed else rng.randint(22, 42), rng)
-    write_lines(folder/'cues.jsonl', cues)
+        _eatd_person(folder / name, emotion, rng.randint(43, 64) if depressed else rng.randint(22, 42), rng)
+    write_lines(folder / 'cues.jsonl', cues)
     _break_eatd(folder)
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #e3e195ce
 def _break_eatd(folder):
-    write_file(folder/'t_2'/'new_label.txt', b'see label.txt\n')
-    (folder/'t_3'/'new_label.txt').unlink()
-    write_file(folder/'t_4'/'new_label.txt', b'24.0\n')
-    for name in ('neutral.wav', 'neutral_out.wav'): (folder/'t_5'/name).unlink()
-    (folder/'t_6'/'negative_out.wav').unlink()
-    short = folder/'t_7'/'positive_out.wav'
+    write_file(folder / 't_2' / 'new_label.txt', b'see label.txt\n')
+    (folder / 't_3' / 'new_label.txt').unlink()
+    write_file(folder / 't_4' / 'new_label.txt', b'24.0\n')
+    for name in ('neutral.wav', 'neutral_out.wav'):
+        (folder / 't_5' / name).unlink()
+    (folder / 't_6' / 'negative_out.wav').unlink()
+    short = folder / 't_7' / 'positive_out.wav'
     short.write_bytes(short.read_bytes()[:900])
-    write_file(folder/'t_8 (copy)'/'new_label.txt', b'60.0\n')
+    write_file(folder / 't_8 (copy)' / 'new_label.txt', b'60.0\n')

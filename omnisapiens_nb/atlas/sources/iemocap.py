@@ -6,9 +6,11 @@
 __all__ = ['IEMOCAP_CODES', 'read_evaluation', 'read_words', 'Iemocap', 'write_iemocap']
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #46f0289e
-import random, re
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
 from ..adapters import Adapter, labelled
 from ..media import write_wav
 from ..mini import utterance, voice, voice_cues, write_file, write_lines
@@ -19,45 +21,68 @@ from ..schema import Reject, Row
 _UTTERANCE = re.compile(r'\[(\d{1,6}(?:\.\d{1,9})?) - (\d{1,6}(?:\.\d{1,9})?)\]\t(\S+)\t(\w+)\t\[[\d., ]*\]', re.A)
 _BESIDE = re.compile(r'\s*(?:$|%|[CA]-[EFM]\d)')
 
+
 def _evaluation(file, number, line):
-    if fault := text_fault(line): return Record(file, number, fault=fault)
-    if not (m := _UTTERANCE.fullmatch(line)): return Record(file, number, fault='not a line of the form [start - end], utterance, label, [three ratings], with tabs between them')
+    if fault := text_fault(line):
+        return Record(file, number, fault=fault)
+    if not (m := _UTTERANCE.fullmatch(line)):
+        return Record(
+            file,
+            number,
+            fault='not a line of the form [start - end], utterance, label, [three ratings], with tabs between them',
+        )
     return Record(file, number, dict(start=float(m[1]), end=float(m[2]), name=m[3], label=m[4]))
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #f679acfb
 def read_evaluation(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-)->Iterator[Record]: # One per utterance, with start, end, name and label
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+) -> Iterator[Record]:  # One per utterance, with start, end, name and label
     "Utterances of a file of labels; SourceError if there is none in it."
     lines = enumerate(read_text(folder, file).split('\n'), 1)
     found = [(number, line.strip()) for number, line in lines if not _BESIDE.match(line)]
-    if not found: raise SourceError(f'{folder}/{file}: no utterance in it; copy it again from the source')
-    for number, line in found: yield _evaluation(file, number, line)
+    if not found:
+        raise SourceError(f'{folder}/{file}: no utterance in it; copy it again from the source')
+    for number, line in found:
+        yield _evaluation(file, number, line)
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #464e868f
 def read_words(
-    folder:Path, # Source folder
-    file:str, # Path inside it; need not be there
-)->dict[str, str]: # Utterance to what is said
+    folder: Path,  # Source folder
+    file: str,  # Path inside it; need not be there
+) -> dict[str, str]:  # Utterance to what is said
     "Words of a dialogue; nothing where they are not there."
-    if not (Path(folder)/file).is_file(): return {}
-    return {m[1]: m[2].strip() for line in read_text(folder, file).split('\n') if (m := re.match(r'(\w+) \[[\d.-]*\]: (.*)', line))}
+    if not (Path(folder) / file).is_file():
+        return {}
+    return {
+        m[1]: m[2].strip()
+        for line in read_text(folder, file).split('\n')
+        if (m := re.match(r'(\w+) \[[\d.-]*\]: (.*)', line))
+    }
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #add7ab30
 def _speaker(name, dialogue):
     m = re.fullmatch(r'((Ses0[1-5])[FM]_\w{1,60})_([FM])\w{3}', name, re.A)
-    if not m or m[1] != dialogue: raise Reject(f'utterance {name[:80]!r} is none of the dialogue {dialogue}; use the original file')
+    if not m or m[1] != dialogue:
+        raise Reject(f'utterance {name[:80]!r} is none of the dialogue {dialogue}; use the original file')
     return m[2] + m[3]
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #44503a18
 class Iemocap(Adapter):
     "IEMOCAP (Busso et al., 2008): `Session{1..5}/dialog/EmoEvaluation/*.txt` and `Session*/sentences/wav/{dialogue}/{utterance}.wav`."
+
     source = 'iemocap'
 
     def records(self):
-        files = sorted(p.relative_to(self.folder) for p in self.folder.glob('Session[1-5]/dialog/EmoEvaluation/*.txt') if not p.name.startswith('.'))
-        if not files: raise SourceError(f'{self.folder}: no Session1/dialog/EmoEvaluation/*.txt in it; give the folder that holds Session1 to Session5')
+        files = sorted(
+            p.relative_to(self.folder)
+            for p in self.folder.glob('Session[1-5]/dialog/EmoEvaluation/*.txt')
+            if not p.name.startswith('.')
+        )
+        if not files:
+            raise SourceError(
+                f'{self.folder}: no Session1/dialog/EmoEvaluation/*.txt in it; give the folder that holds Session1 to Session5'
+            )
         for file in files:
             words = read_words(self.folder, f'{file.parts[0]}/dialog/transcriptions/{file.name}')
             for r in read_evaluation(self.folder, file.as_posix()):
@@ -67,21 +92,37 @@ class Iemocap(Adapter):
     def row(self, record, dataset):
         r, file = record.data, Path(record.file)
         person, group = f'iemocap:{_speaker(r["name"], file.stem)}', f'iemocap:{file.stem}'
-        if r['label'] == 'xxx': raise Reject('label xxx: the raters did not agree, so there is no label')
-        return Row(f'iemocap/{r["name"]}', 'iemocap', dataset.task, split='test', group=group, source_medium=group, person=person, start=r['start'], end=r['end'],
-                   audios=[self.folder/file.parts[0]/'sentences'/'wav'/file.stem/f'{r["name"]}.wav'], transcript=r['text'], transcript_origin='source',
-                   cues=self.cues.get(r['name']), **labelled(dataset, r['label']))
+        if r['label'] == 'xxx':
+            raise Reject('label xxx: the raters did not agree, so there is no label')
+        return Row(
+            f'iemocap/{r["name"]}',
+            'iemocap',
+            dataset.task,
+            split='test',
+            group=group,
+            source_medium=group,
+            person=person,
+            start=r['start'],
+            end=r['end'],
+            audios=[self.folder / file.parts[0] / 'sentences' / 'wav' / file.stem / f'{r["name"]}.wav'],
+            transcript=r['text'],
+            transcript_origin='source',
+            cues=self.cues.get(r['name']),
+            **labelled(dataset, r['label']),
+        )
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #f748be7f
 IEMOCAP_CODES = dict(ang='anger', hap='happy', exc='happy', neu='neutral', sad='sad', sur='surprise', dis='disgust')
-_RATINGS = 'C-E2:\tNeutral;\t()\nC-E3:\tOther;\t()\nA-E2:\tval 3; act 2; dom  2;\t()\nA-E3:\tval 2; act 3; dom  3;\t()\n'
+_RATINGS = (
+    'C-E2:\tNeutral;\t()\nC-E3:\tOther;\t()\nA-E2:\tval 3; act 2; dom  2;\t()\nA-E3:\tval 2; act 3; dom  3;\t()\n'
+)
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #58034b3a
 def _dialogue(session, dialogue, turns, rng):
     "Lines of the label and words files of a dialogue, and what each utterance sounds like."
     labels, words, sounds = ['% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n'], [], {}
     for n in range(turns):
-        name, code, at = f'{dialogue}_{"FM"[n % 2]}{n//2:03}', rng.choice(list(IEMOCAP_CODES)), 2*n + rng.random()
+        name, code, at = f'{dialogue}_{"FM"[n % 2]}{n // 2:03}', rng.choice(list(IEMOCAP_CODES)), 2 * n + rng.random()
         sounds[name] = IEMOCAP_CODES[code]
         labels.append(f'[{at:.4f} - {at + 1:.4f}]\t{name}\t{code}\t[2.5000, 2.5000, 2.5000]\n{_RATINGS}')
         words.append(f'{name} [{at:08.4f}-{at + 1:08.4f}]: {utterance(sounds[name], rng)[0]}\n')
@@ -89,34 +130,37 @@ def _dialogue(session, dialogue, turns, rng):
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #5c53bb78
 def write_iemocap(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    turns:int = 8, # Lines of each of ten dialogues
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    turns: int = 8,  # Lines of each of ten dialogues
+) -> None:
     "Write a folder in IEMOCAP's format: label files, transcriptions and one wav per utterance."
     rng, cues = random.Random(f'iemocap {seed}'), []
     for session in range(1, 6):
         for dialogue in (f'Ses0{session}F_impro01', f'Ses0{session}M_script01_1'):
-            home = folder/f'Session{session}'
+            home = folder / f'Session{session}'
             labels, words, sounds = _dialogue(session, dialogue, turns, rng)
             for name, emotion in sounds.items():
                 cues.append(dict(row=name, cues=voice_cues(emotion)))
-                write_file(home/'sentences'/'wav'/dialogue/f'{name}.wav', write_wav(voice(emotion, rng)))
-            write_file(home/'dialog'/'EmoEvaluation'/f'{dialogue}.txt', '\n'.join(labels).encode())
-            write_file(home/'dialog'/'transcriptions'/f'{dialogue}.txt', ''.join(words).encode())
-    write_lines(folder/'cues.jsonl', cues)
+                write_file(home / 'sentences' / 'wav' / dialogue / f'{name}.wav', write_wav(voice(emotion, rng)))
+            write_file(home / 'dialog' / 'EmoEvaluation' / f'{dialogue}.txt', '\n'.join(labels).encode())
+            write_file(home / 'dialog' / 'transcriptions' / f'{dialogue}.txt', ''.join(words).encode())
+    write_lines(folder / 'cues.jsonl', cues)
     _break_iemocap(folder)
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #741ae540
 def _break_iemocap(folder):
-    labels, wav = folder/'Session1'/'dialog'/'EmoEvaluation'/'Ses01F_impro01.txt', folder/'Session1'/'sentences'/'wav'
+    labels, wav = (
+        folder / 'Session1' / 'dialog' / 'EmoEvaluation' / 'Ses01F_impro01.txt',
+        folder / 'Session1' / 'sentences' / 'wav',
+    )
     blocks = labels.read_text(encoding='utf-8').split('\n\n')
     blocks[1] = re.sub(r'\t\w{3}\t', '\txxx\t', blocks[1], count=1)
-    blocks[2] = blocks[2][:30] + blocks[2][blocks[2].index('\n'):]
+    blocks[2] = blocks[2][:30] + blocks[2][blocks[2].index('\n') :]
     blocks[3] = re.sub(r' - [\d.]+', ' - 1.0000', blocks[3], count=1)
     blocks[4] = blocks[4].replace('_impro01_', '_impro02_', 1)
     write_file(labels, '\n\n'.join(blocks).encode())
-    sounds = sorted((wav/'Ses01M_script01_1').iterdir())
+    sounds = sorted((wav / 'Ses01M_script01_1').iterdir())
     sounds[0].write_bytes(sounds[0].read_bytes()[:900])
     sounds[1].unlink()
-    (folder/'Session2'/'dialog'/'transcriptions'/'Ses02F_impro01.txt').unlink()
+    (folder / 'Session2' / 'dialog' / 'transcriptions' / 'Ses02F_impro01.txt').unlink()

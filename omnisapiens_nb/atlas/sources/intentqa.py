@@ -6,46 +6,77 @@
 __all__ = ['INTENTQA_FILES', 'INTENTQA_COLUMNS', 'WHY', 'THEN', 'PEOPLE', 'IntentQA', 'write_intentqa']
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #4bf1a360
-import random, re
+import random
+import re
 from pathlib import Path
+
 from ..adapters import Adapter
-from ..mini import BEHAVIOUR, write_file, write_lines, write_table, face, face_cues, voice
 from ..media import write_mp4
+from ..mini import BEHAVIOUR, face, face_cues, voice, write_file, write_lines, write_table
 from ..reading import present_files, read_csv
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #4ad70827
-INTENTQA_FILES = {f'datasets/IntentQA/{name}.csv': split for name, split in dict(train='train', val='validation', test='test').items()}
-INTENTQA_COLUMNS = tuple('video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4,action,lemma,lemma_id'.split(','))
+INTENTQA_FILES = {
+    f'datasets/IntentQA/{name}.csv': split for name, split in dict(train='train', val='validation', test='test').items()
+}
+INTENTQA_COLUMNS = tuple(
+    'video_id,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4,action,lemma,lemma_id'.split(',')
+)
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #5faa1a80
 def _answer(r):
-    if r['answer'].strip() not in ('0', '1', '2', '3', '4'): raise Reject(f'answer {r["answer"][:40]!r} is no position from 0 to 4')
+    if r['answer'].strip() not in ('0', '1', '2', '3', '4'):
+        raise Reject(f'answer {r["answer"][:40]!r} is no position from 0 to 4')
     return r[f'a{r["answer"].strip()}'].strip()
 
-def _question(text): return text.strip() and text.strip().rstrip('?') + '?'
+
+def _question(text):
+    return text.strip() and text.strip().rstrip('?') + '?'
+
 
 def _video_id(text):
-    if not re.fullmatch(r'\s*[0-9]{1,20}\s*', text): raise Reject(f'video_id {text[:40]!r} is not a number of VidOR')
+    if not re.fullmatch(r'\s*[0-9]{1,20}\s*', text):
+        raise Reject(f'video_id {text[:40]!r} is not a number of VidOR')
     return text.strip()
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #77985350
 class IntentQA(Adapter):
     "IntentQA (Li et al., ICCV 2023): `datasets/IntentQA/{train,val,test}.csv` and `videos/{video_id}.mp4`."
+
     source = 'intentqa'
 
     def records(self):
-        for file in present_files(self.folder, tuple(INTENTQA_FILES)): yield from read_csv(self.folder, file, INTENTQA_COLUMNS)
+        for file in present_files(self.folder, tuple(INTENTQA_FILES)):
+            yield from read_csv(self.folder, file, INTENTQA_COLUMNS)
 
     def row(self, record, dataset):
         r, split, video = record.data, INTENTQA_FILES[record.file], _video_id(record.data['video_id'])
-        return Row(f'intentqa/{split}/{record.row}/{r["qid"].strip()}', 'intentqa', dataset.task, answer=_answer(r), raw_label=r['answer'].strip(),
-                   question=_question(r['question']), split=split, group=f'vidor:{video}', source_medium=f'vidor:{video}',
-                   choices=[r[f'a{i}'].strip() for i in range(5)], videos=[self.folder/'videos'/f'{video}.mp4'],
-                   cues=self.cues.get(f'{split}/{record.row}'))
+        return Row(
+            f'intentqa/{split}/{record.row}/{r["qid"].strip()}',
+            'intentqa',
+            dataset.task,
+            answer=_answer(r),
+            raw_label=r['answer'].strip(),
+            question=_question(r['question']),
+            split=split,
+            group=f'vidor:{video}',
+            source_medium=f'vidor:{video}',
+            choices=[r[f'a{i}'].strip() for i in range(5)],
+            videos=[self.folder / 'videos' / f'{video}.mp4'],
+            cues=self.cues.get(f'{split}/{record.row}'),
+        )
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #da97a06c
-WHY = dict(anger='send them away', disgust='avoid the smell', fear='stay out of danger', happy='share good news', neutral='pass the time', sad='be left in peace', surprise='see it again')
+WHY = dict(
+    anger='send them away',
+    disgust='avoid the smell',
+    fear='stay out of danger',
+    happy='share good news',
+    neutral='pass the time',
+    sad='be left in peace',
+    surprise='see it again',
+)
 THEN = dict(down='rests both arms', waving='greets someone', covering='hides the mouth')
 PEOPLE = ('person in the chair', 'guest by the door', 'player at the net', 'visitor in the garden', 'cook at the stove')
 
@@ -59,17 +90,22 @@ def _five(answers, key, rng):
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #134550b5
 def _intentqa_rows(video, emotion, rng):
     who, frames = rng.choice(PEOPLE), rng.randint(300, 1300)
-    for qid, (question, kind, answers, key) in enumerate([(f'why does the {who} look at the camera', 'CW', WHY, emotion),
-            (f'what does the {who} do after turning to the camera', 'TN', THEN, BEHAVIOUR[emotion][1][2])], rng.randint(0, 9)):
+    for qid, (question, kind, answers, key) in enumerate(
+        [
+            (f'why does the {who} look at the camera', 'CW', WHY, emotion),
+            (f'what does the {who} do after turning to the camera', 'TN', THEN, BEHAVIOUR[emotion][1][2]),
+        ],
+        rng.randint(0, 9),
+    ):
         options, at = _five(answers, key, rng)
         yield [video, frames, 640, 360, question, at, qid, kind, *options, 'look', 'look', 117]
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #f28a9320
 def write_intentqa(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    videos:tuple[int, int, int] = (60, 10, 16), # In train, val and test; two questions each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    videos: tuple[int, int, int] = (60, 10, 16),  # In train, val and test; two questions each
+) -> None:
     "Write a folder in IntentQA's format: CSVs of questions with five options, and mp4 clips of drawn faces."
     rng, cues = random.Random(f'intentqa {seed}'), []
     ids = iter(rng.sample(range(10**9, 10**10), sum(videos)))
@@ -79,16 +115,17 @@ def write_intentqa(
             video, emotion = next(ids), rng.choice(list(BEHAVIOUR))
             rows += _intentqa_rows(video, emotion, rng)
             cues += [dict(row=f'{split}/{len(rows) - n}', cues=face_cues(emotion)) for n in (1, 0)]
-            write_file(folder/'videos'/f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
-        if split == 'train': _break_intentqa(folder, rows)
-        write_table(folder/file, INTENTQA_COLUMNS, rows)
-    write_lines(folder/'cues.jsonl', cues)
+            write_file(folder / 'videos' / f'{video}.mp4', write_mp4(face(emotion, rng), voice('neutral', rng)))
+        if split == 'train':
+            _break_intentqa(folder, rows)
+        write_table(folder / file, INTENTQA_COLUMNS, rows)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/02_intentqa.ipynb #b8c07771
 def _break_intentqa(folder, rows):
     rows[0][5] = 5
     rows[3][8 + rows[3][5]] = ''
     rows[4].pop()
-    (folder/'videos'/f'{rows[6][0]}.mp4').unlink()
-    short = folder/'videos'/f'{rows[8][0]}.mp4'
+    (folder / 'videos' / f'{rows[6][0]}.mp4').unlink()
+    short = folder / 'videos' / f'{rows[8][0]}.mp4'
     short.write_bytes(short.read_bytes()[:900])

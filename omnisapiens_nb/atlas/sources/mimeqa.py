@@ -6,89 +6,139 @@
 __all__ = ['MIMEQA_COLUMNS', 'GLOBAL_KINDS', 'MimeQA', 'write_mimeqa']
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #564df571
-import math, random, re
+import math
+import random
+import re
 from pathlib import Path
+
 from ..adapters import Adapter
 from ..groups import split_of
 from ..media import write_mp4
-from ..mini import BEHAVIOUR, FEELS, HANDS, write_file, write_lines, write_table, face, face_cues, voice
+from omnisapiens_nb.atlas.mini import (
+    BEHAVIOUR,
+    FEELS,
+    HANDS,
+    face,
+    face_cues,
+    voice,
+    write_file,
+    write_lines,
+    write_table,
+)
 from ..reading import SourceError, read_csv
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #2fb743b3
-MIMEQA_COLUMNS = dict(file=('file', 'file_name', 'video', 'video_id'), kind=('question type', 'question_type'), timestamp=('timestamp',))
+MIMEQA_COLUMNS = dict(
+    file=('file', 'file_name', 'video', 'video_id'), kind=('question type', 'question_type'), timestamp=('timestamp',)
+)
+
 
 def _names(header, path):
     found = {ours: next((n for n in theirs if n in header), None) for ours, theirs in MIMEQA_COLUMNS.items()}
     if missing := [' or '.join(MIMEQA_COLUMNS[ours]) for ours, name in found.items() if not name]:
-        raise SourceError(f'{path}: no column {", ".join(missing)} (found {", ".join(header)}); rename the header of your table')
+        raise SourceError(
+            f'{path}: no column {", ".join(missing)} (found {", ".join(header)}); rename the header of your table'
+        )
     return found
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #48ae4033
 GLOBAL_KINDS = ('Social Judgment', 'Working Memory', 'Perspective Taking')
 
+
 def _span(text):
-    if not text.strip(): return None, None
-    if not (m := re.fullmatch(r'\s*[(\[]\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*,\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*[)\]]\s*', text)):
+    if not text.strip():
+        return None, None
+    if not (
+        m := re.fullmatch(r'\s*[(\[]\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*,\s*([0-9]{1,6}(?:\.[0-9]+)?)\s*[)\]]\s*', text)
+    ):
         raise Reject(f'timestamp {text[:40]!r} is not (start, end) in seconds')
     return float(m[1]), float(m[2])
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #32c089ea
-def _clock(seconds): return f'{seconds//60:02}:{seconds%60:02}'
+def _clock(seconds):
+    return f'{seconds // 60:02}:{seconds % 60:02}'
+
 
 def _ask(question, kind, start, end):
-    if not question or kind in GLOBAL_KINDS: return question
-    if start is None: raise Reject(f'a question of kind {kind[:40]!r} is about a moment, and the timestamp is empty')
+    if not question or kind in GLOBAL_KINDS:
+        return question
+    if start is None:
+        raise Reject(f'a question of kind {kind[:40]!r} is about a moment, and the timestamp is empty')
     return f'From timestamp {_clock(math.floor(start))} to {_clock(math.ceil(end))}, {question}'
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #a0dd60d1
 def _stem(name):
-    if not (m := re.fullmatch(r'\s*([A-Za-z0-9_-]{1,64})(\.(mp4|webm|mkv))?\s*', name)): raise Reject(f'{name[:40]!r} is no name of a video')
+    if not (m := re.fullmatch(r'\s*([A-Za-z0-9_-]{1,64})(\.(mp4|webm|mkv))?\s*', name)):
+        raise Reject(f'{name[:40]!r} is no name of a video')
     return m[1]
 
-def _group(stem): return f'{"youtube" if len(stem) == 11 else "mimeqa"}:{stem}'
+
+def _group(stem):
+    return f'{"youtube" if len(stem) == 11 else "mimeqa"}:{stem}'
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #7a9080e5
 class MimeQA(Adapter):
     "MimeQA (Li et al., 2025): `metadata.csv` with questions and reference answers, and `videos/{file}.mp4`."
+
     source, file = 'mimeqa', 'metadata.csv'
 
     def records(self):
         records = list(read_csv(self.folder, self.file, ('question', 'reference_answer')))
-        self.names = _names(list(max((r.data for r in records), key=len)), self.folder/self.file)
+        self.names = _names(list(max((r.data for r in records), key=len)), self.folder / self.file)
         yield from records
 
     def row(self, record, dataset):
         r, (file, kind, time) = record.data, (record.data[self.names[n]] for n in MIMEQA_COLUMNS)
         (start, end), stem = _span(time), _stem(file)
         group, answer = _group(stem), r['reference_answer'].strip()
-        return Row(f'mimeqa/{stem}/{record.row}', 'mimeqa', dataset.task, answer=answer, raw_label=answer,
-                   question=_ask(r['question'].strip(), kind.strip(), start, end), split=split_of(group, self.seed), group=group, source_medium=group,
-                   videos=[self.folder/'videos'/f'{stem}.mp4'], start=start, end=end, cues=self.cues.get(str(record.row)))
+        return Row(
+            f'mimeqa/{stem}/{record.row}',
+            'mimeqa',
+            dataset.task,
+            answer=answer,
+            raw_label=answer,
+            question=_ask(r['question'].strip(), kind.strip(), start, end),
+            split=split_of(group, self.seed),
+            group=group,
+            source_medium=group,
+            videos=[self.folder / 'videos' / f'{stem}.mp4'],
+            start=start,
+            end=end,
+            cues=self.cues.get(str(record.row)),
+        )
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #a5a5e3b8
 def _mime_rows(file, emotion, rng):
-    start = round(rng.uniform(0, .3), 2)
+    start = round(rng.uniform(0, 0.3), 2)
     hands = HANDS[BEHAVIOUR[emotion][1][2]]
-    return [[file, 'Intention', f'({start}, {start + .5:.2f})', 'why do the hands of the performer move like this, or not at all?', hands],
-            [file, 'Social Judgment', '', 'What does the face of the performer tell?', FEELS[emotion]]]
+    return [
+        [
+            file,
+            'Intention',
+            f'({start}, {start + 0.5:.2f})',
+            'why do the hands of the performer move like this, or not at all?',
+            hands,
+        ],
+        [file, 'Social Judgment', '', 'What does the face of the performer tell?', FEELS[emotion]],
+    ]
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #b2160371
 def write_mimeqa(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    videos:int = 80, # Two questions each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    videos: int = 80,  # Two questions each
+) -> None:
     "Write a folder in MimeQA's format: a table of questions with time spans, and mp4 clips of drawn faces."
     rng, rows, cues = random.Random(f'mimeqa {seed}'), [], []
     for number in range(1, videos + 1):
         file, emotion = f'{number:04}.mp4', rng.choice(list(BEHAVIOUR))
         rows += _mime_rows(file, emotion, rng)
         cues += [dict(row=str(len(rows) - n), cues=face_cues(emotion)) for n in (1, 0)]
-        write_file(folder/'videos'/file, write_mp4(face(emotion, rng), .05*voice('neutral', rng)))
+        write_file(folder / 'videos' / file, write_mp4(face(emotion, rng), 0.05 * voice('neutral', rng)))
     _break_mimeqa(folder, rows)
-    write_table(folder/'metadata.csv', ['file', 'question type', 'timestamp', 'question', 'reference_answer'], rows)
-    write_lines(folder/'cues.jsonl', cues)
+    write_table(folder / 'metadata.csv', ['file', 'question type', 'timestamp', 'question', 'reference_answer'], rows)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #0d4d5531
 def _break_mimeqa(folder, rows):
@@ -97,6 +147,6 @@ def _break_mimeqa(folder, rows):
     rows[4][2] = '(0.9, 0.2)'
     rows[6][2] = 'from the start'
     rows[8].pop()
-    (folder/'videos'/'0006.mp4').unlink()
-    short = folder/'videos'/'0007.mp4'
+    (folder / 'videos' / '0006.mp4').unlink()
+    short = folder / 'videos' / '0007.mp4'
     short.write_bytes(short.read_bytes()[:900])

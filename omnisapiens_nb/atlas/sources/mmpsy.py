@@ -6,44 +6,58 @@
 __all__ = ['SCREENINGS', 'CUT', 'PHQ_SAYS', 'GAD_SAYS', 'FILLERS', 'STARTS', 'read_json_list', 'MMPsy', 'write_mmpsy']
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #7dd2fb20
-import json, random, re
+import json
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..groups import split_of
 from ..mini import write_lines
-from ..reading import Record, SourceError, read_text, json_record, text_of
+from ..reading import Record, SourceError, json_record, read_text, text_of
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #47d34107
 class _Entry(dict):
     "A JSON object that knows whether it, or one inside it, has a key twice."
+
     def __init__(self, pairs):
         super().__init__(pairs)
         self.twice = len(self) < len(pairs) or any(getattr(v, 'twice', False) for _, v in pairs)
 
-def _integer(digits): return int(digits) if len(digits) < 19 else digits
+
+def _integer(digits):
+    return int(digits) if len(digits) < 19 else digits
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #b94e1950
 def _list_record(file, number, data, keys):
-    if getattr(data, 'twice', False): return Record(file, number, data, 'a key is there twice, and which one holds cannot be told')
-    try: return json_record(file, number, data, keys)
-    except RecursionError: return Record(file, number, fault='nested too deeply')
+    if getattr(data, 'twice', False):
+        return Record(file, number, data, 'a key is there twice, and which one holds cannot be told')
+    try:
+        return json_record(file, number, data, keys)
+    except RecursionError:
+        return Record(file, number, fault='nested too deeply')
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #3baa79fe
 def read_json_list(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-    keys:tuple[str, ...], # Keys each object must have
-)->Iterator[Record]: # One per element of the list
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+    keys: tuple[str, ...],  # Keys each object must have
+) -> Iterator[Record]:  # One per element of the list
     "Objects of a JSON file that holds one list; SourceError if it does not parse or is no list."
-    path = Path(folder)/file
-    try: data = json.loads(read_text(folder, file), object_pairs_hook=_Entry, parse_int=_integer)
-    except json.JSONDecodeError as e: raise SourceError(f'{path}: line {e.lineno}, column {e.colno}: {e.msg}; copy it again from the source') from e
-    except RecursionError as e: raise SourceError(f'{path}: nested too deeply; copy it again from the source') from e
-    if not isinstance(data, list) or not data: raise SourceError(f'{path}: a list with entries is expected; use the original file')
-    for number, entry in enumerate(data, 1): yield _list_record(file, number, entry, keys)
+    path = Path(folder) / file
+    try:
+        data = json.loads(read_text(folder, file), object_pairs_hook=_Entry, parse_int=_integer)
+    except json.JSONDecodeError as e:
+        raise SourceError(f'{path}: line {e.lineno}, column {e.colno}: {e.msg}; copy it again from the source') from e
+    except RecursionError as e:
+        raise SourceError(f'{path}: nested too deeply; copy it again from the source') from e
+    if not isinstance(data, list) or not data:
+        raise SourceError(f'{path}: a list with entries is expected; use the original file')
+    for number, entry in enumerate(data, 1):
+        yield _list_record(file, number, entry, keys)
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #f7d36824
 SCREENINGS = dict(mmpsy_depression=('phq-label', 27), mmpsy_anxiety=('gad-label', 21))
@@ -52,65 +66,126 @@ CUT = 10
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #fe2b5a5e
 def _score(entry, name, highest):
     score = entry[name].get('score') if isinstance(entry[name], dict) else None
-    if type(score) is not int or not 0 <= score <= highest: raise Reject(f'{name}: score {str(score)[:40]!r} is not a whole number from 0 to {highest}')
+    if type(score) is not int or not 0 <= score <= highest:
+        raise Reject(f'{name}: score {str(score)[:40]!r} is not a whole number from 0 to {highest}')
     return score
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #42459ff0
 def _answers(audios):
-    if not isinstance(audios, dict): raise Reject(f'audios is {str(audios)[:40]!r}, not an object of answers')
+    if not isinstance(audios, dict):
+        raise Reject(f'audios is {str(audios)[:40]!r}, not an object of answers')
     numbers = {name: re.fullmatch(r'wav_([0-9]{1,9})\.wav', name) for name in audios}
-    if strange := [name for name, m in numbers.items() if not m]: raise Reject(f'{strange[0][:40]!r} is no name of the form wav_1.wav')
+    if strange := [name for name, m in numbers.items() if not m]:
+        raise Reject(f'{strange[0][:40]!r} is no name of the form wav_1.wav')
     lines = [text_of(audios, name).strip() for name in sorted(audios, key=lambda n: int(numbers[n][1]))]
     return '\n'.join(filter(None, lines))
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #b4af905c
 class MMPsy(Adapter):
     "MMPsy (Qin et al., 2024): `wav_select.json`, one JSON list of people with their answers and two scores."
+
     source, file = 'mmpsy', 'wav_select.json'
 
-    def records(self): yield from read_json_list(self.folder, self.file, ('user_id', 'phq-label', 'gad-label', 'audios'))
+    def records(self):
+        yield from read_json_list(self.folder, self.file, ('user_id', 'phq-label', 'gad-label', 'audios'))
 
     def row(self, record, dataset):
         r, user = record.data, text_of(record.data, 'user_id').strip()
-        if not user: raise Reject('user_id is empty')
+        if not user:
+            raise Reject('user_id is empty')
         score, group = _score(r, *SCREENINGS[dataset.key]), f'mmpsy:{user}'
         label = harmonise(dataset, str(int(score >= CUT)))
-        return Row(f'{dataset.key}/{user}', dataset.key, dataset.task, answer=label, class_label=label, raw_label=str(score),
-                   split=split_of(group, self.seed), group=group, person=group, transcript=_answers(r['audios']),
-                   transcript_origin='source', cues=self.cues.get(f'{user}/{dataset.key}'))
+        return Row(
+            f'{dataset.key}/{user}',
+            dataset.key,
+            dataset.task,
+            answer=label,
+            class_label=label,
+            raw_label=str(score),
+            split=split_of(group, self.seed),
+            group=group,
+            person=group,
+            transcript=_answers(r['audios']),
+            transcript_origin='source',
+            cues=self.cues.get(f'{user}/{dataset.key}'),
+        )
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #553315ff
-PHQ_SAYS = {True: {'晚上总是睡不着': 'nights awake', '白天没有力气': 'days without strength', '饭也吃不下': 'meals left standing', '什么都不想做': 'plans given up'},
-            False: {'晚上睡得很好': 'nights slept through', '放学以后打篮球': 'basketball after school', '饭菜很好吃': 'meals that taste good', '周末和朋友看电影': 'films with friends'}}
-GAD_SAYS = {True: {'手心总是出汗': 'wet palms', '一直在想明天的考试': 'thoughts about tomorrow’s exam', '坐着也静不下来': 'no sitting still', '心跳得很快': 'a fast heart'},
-            False: {'上课能坐得住': 'sitting through lessons', '考完试就忘了': 'exams soon forgotten', '做完作业就去散步': 'walks after homework', '说话慢慢的': 'slow speech'}}
-FILLERS = ('我家住在学校旁边', '妈妈在医院上班', '我最喜欢数学课', '每天坐公交车上学', '家里有一只猫', '我们班有四十个人', '爸爸开出租车', '暑假去了奶奶家', '我会弹一点钢琴', '中午在食堂吃饭')
+PHQ_SAYS = {
+    True: {
+        '晚上总是睡不着': 'nights awake',
+        '白天没有力气': 'days without strength',
+        '饭也吃不下': 'meals left standing',
+        '什么都不想做': 'plans given up',
+    },
+    False: {
+        '晚上睡得很好': 'nights slept through',
+        '放学以后打篮球': 'basketball after school',
+        '饭菜很好吃': 'meals that taste good',
+        '周末和朋友看电影': 'films with friends',
+    },
+}
+GAD_SAYS = {
+    True: {
+        '手心总是出汗': 'wet palms',
+        '一直在想明天的考试': 'thoughts about tomorrow’s exam',
+        '坐着也静不下来': 'no sitting still',
+        '心跳得很快': 'a fast heart',
+    },
+    False: {
+        '上课能坐得住': 'sitting through lessons',
+        '考完试就忘了': 'exams soon forgotten',
+        '做完作业就去散步': 'walks after homework',
+        '说话慢慢的': 'slow speech',
+    },
+}
+FILLERS = (
+    '我家住在学校旁边',
+    '妈妈在医院上班',
+    '我最喜欢数学课',
+    '每天坐公交车上学',
+    '家里有一只猫',
+    '我们班有四十个人',
+    '爸爸开出租车',
+    '暑假去了奶奶家',
+    '我会弹一点钢琴',
+    '中午在食堂吃饭',
+)
 STARTS = ('嗯，', '就是，', '我觉得吧，', '那个，', '')
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #11f345d9
-def _level(score, severe): return 'Normal' if score < 5 else 'Mild' if score < 10 else 'Moderate' if score < severe else 'Severe'
+def _level(score, severe):
+    return 'Normal' if score < 5 else 'Mild' if score < 10 else 'Moderate' if score < severe else 'Severe'
+
 
 def _says(says, positive, rng):
-    told = rng.sample(list(says[positive == (rng.random() < .9)].items()), 2)
+    told = rng.sample(list(says[positive == (rng.random() < 0.9)].items()), 2)
     return [line for line, _ in told], f'the answers tell of {told[0][1]} and {told[1][1]}'
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #139cdb8f
 def _pupil(user, rng):
-    phq, gad = (rng.randint(10, top) if rng.random() < .35 else rng.randint(0, 9) for top in (24, 20))
+    phq, gad = (rng.randint(10, top) if rng.random() < 0.35 else rng.randint(0, 9) for top in (24, 20))
     (low, low_cue), (tense, tense_cue) = _says(PHQ_SAYS, phq >= CUT, rng), _says(GAD_SAYS, gad >= CUT, rng)
     lines = low + tense + rng.sample(FILLERS, rng.randint(2, 6))
     rng.shuffle(lines)
     audios = {f'wav_{k}.wav': f'{rng.choice(STARTS)}{line}。' for k, line in enumerate(lines, 1)}
-    entry = {'user_id': user, 'phq-label': dict(score=phq, level=_level(phq, 20)), 'gad-label': dict(score=gad, level=_level(gad, 19)),
-             'audios': {name: audios[name] for name in sorted(audios)}}
-    return entry, [dict(row=f'{user}/mmpsy_depression', cues=low_cue), dict(row=f'{user}/mmpsy_anxiety', cues=tense_cue)]
+    entry = {
+        'user_id': user,
+        'phq-label': dict(score=phq, level=_level(phq, 20)),
+        'gad-label': dict(score=gad, level=_level(gad, 19)),
+        'audios': {name: audios[name] for name in sorted(audios)},
+    }
+    return entry, [
+        dict(row=f'{user}/mmpsy_depression', cues=low_cue),
+        dict(row=f'{user}/mmpsy_anxiety', cues=tense_cue),
+    ]
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #47251125
 def write_mmpsy(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    people:int = 80, # Two rows each, at least 12
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    people: int = 80,  # Two rows each, at least 12
+) -> None:
     "Write a folder in MMPsy's format: one JSON list of people with answers and scores."
     rng = random.Random(f'mmpsy {seed}')
     pupils, cues = zip(*(_pupil(f'user_{n}', rng) for n in range(1, people + 1)))
@@ -118,8 +193,8 @@ def write_mmpsy(
     folder.mkdir(parents=True, exist_ok=True)
     twice = '"user_id": "user_11",'
     text = json.dumps(pupils, ensure_ascii=False, indent=1).replace(twice, f'{twice} {twice}', 1)
-    (folder/'wav_select.json').write_text(text, encoding='utf-8')
-    write_lines(folder/'cues.jsonl', [c for cs in cues for c in cs])
+    (folder / 'wav_select.json').write_text(text, encoding='utf-8')
+    write_lines(folder / 'cues.jsonl', [c for cs in cues for c in cs])
 
 # %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #b2bf9cb4
 def _break_mmpsy(pupils):

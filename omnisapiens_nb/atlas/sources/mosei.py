@@ -7,243 +7,351 @@ __all__ = ['SENTIMENT_RULES', 'EMOTIONS', 'EMOTION_RULES', 'FOLDS', 'sdk_bands',
            'read_sequence', 'words_between', 'read_folds', 'sentences', 'label_by', 'Mosei', 'write_mosei']
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #cf64fce4
-import math, random, re
+import json
+import math
+import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-import h5py, json
+
+import h5py
 import numpy as np
+
 from ..adapters import Adapter
 from ..datasets import DATASETS, harmonise
 from ..media import write_mp4
-from ..mini import BEHAVIOUR, write_file, write_lines, face, utterance, voice, voice_cues
-from ..reading import Record, SourceError, text_fault, read_json
+from ..mini import BEHAVIOUR, face, utterance, voice, voice_cues, write_file, write_lines
+from ..reading import Record, SourceError, read_json, text_fault
 from ..schema import DOMAINS, Reject, Row
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #d98a8583
 _SEVEN = DOMAINS['sentiment']
 
+
 def sdk_bands(
-    score:float, # From −3 to 3
-)->str: # One of seven labels
+    score: float,  # From −3 to 3
+) -> str:  # One of seven labels
     "Bands of the SDK's README: away from zero, to the next whole number."
     return _SEVEN[3 + (math.floor(score) if score < 0 else math.ceil(score))]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #f5624f2a
 def five_labels(
-    score:float, # From −3 to 3
-)->str: # One of five labels
+    score: float,  # From −3 to 3
+) -> str:  # One of five labels
     "Rule of the older script: everything from 1 on is positive, everything up to −1 negative."
-    return _SEVEN[3 + (math.floor(score) if score < 0 else math.ceil(score))] if abs(score) < 1 else 'positive' if score > 0 else 'negative'
+    return (
+        _SEVEN[3 + (math.floor(score) if score < 0 else math.ceil(score))]
+        if abs(score) < 1
+        else 'positive'
+        if score > 0
+        else 'negative'
+    )
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #a82cfc30
 def nearest_label(
-    score:float, # From −3 to 3
-)->str: # One of seven labels
+    score: float,  # From −3 to 3
+) -> str:  # One of seven labels
     "Rule of MMSA: the nearest whole number, halves to even."
     return _SEVEN[3 + round(score)]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #62567c3d
-SENTIMENT_RULES = {'seven bands of the SDK': sdk_bands, 'five labels of the older script': five_labels, 'nearest whole number': nearest_label}
+SENTIMENT_RULES = {
+    'seven bands of the SDK': sdk_bands,
+    'five labels of the older script': five_labels,
+    'nearest whole number': nearest_label,
+}
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #acb43f5a
-EMOTIONS = ('happy', 'sad', 'anger', 'surprise', 'disgust', 'fear')   # Order in the label file
+EMOTIONS = ('happy', 'sad', 'anger', 'surprise', 'disgust', 'fear')  # Order in the label file
+
 
 def _strongest(intensities, least, ties):
     top = max(intensities)
-    if top == 0: raise Reject('all six emotions are zero, and this key knows no neutral')
-    if top < least: raise Reject(f'the strongest emotion has {top:.3g}, less than {least}')
+    if top == 0:
+        raise Reject('all six emotions are zero, and this key knows no neutral')
+    if top < least:
+        raise Reject(f'the strongest emotion has {top:.3g}, less than {least}')
     best = [e for e, x in zip(EMOTIONS, intensities) if x == top]
-    if len(best) > 1 and not ties: raise Reject(f'{" and ".join(best)} are equally strong ({top:.3g}); none is the strongest')
+    if len(best) > 1 and not ties:
+        raise Reject(f'{" and ".join(best)} are equally strong ({top:.3g}); none is the strongest')
     return best[0]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #d58ca600
 EMOTION_RULES = {
     'strongest of six intensities, if at least 1': lambda xs: _strongest(xs, 1, False),
     'strongest of six intensities, if at least 1; ties by order': lambda xs: _strongest(xs, 1, True),
-    'strongest of six intensities, if above 0': lambda xs: _strongest(xs, 0, False)}
+    'strongest of six intensities, if above 0': lambda xs: _strongest(xs, 0, False),
+}
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #d9aa1545
-_H5_ERRORS = (OSError, RuntimeError, LookupError, TypeError, ValueError, MemoryError)   # What h5py raises on damaged files
+_H5_ERRORS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    MemoryError,
+)  # What h5py raises on damaged files
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #4c14c6e2
 @contextmanager
 def open_csd(
-    path:Path, # A `.csd` file
-)->Iterator[h5py.Group]: # Its `data` group
+    path: Path,  # A `.csd` file
+) -> Iterator[h5py.Group]:  # Its `data` group
     "Open a computational sequence; SourceError if it is none."
-    if not path.is_file(): raise SourceError(f'{path}: no such file; the folder should hold it as the CMU Multimodal SDK downloads it')
-    try: file = h5py.File(path, 'r')
-    except _H5_ERRORS as e: raise SourceError(f'{path}: not a readable HDF5 file ({_line(e)}); download it again with the SDK') from e
+    if not path.is_file():
+        raise SourceError(f'{path}: no such file; the folder should hold it as the CMU Multimodal SDK downloads it')
+    try:
+        file = h5py.File(path, 'r')
+    except _H5_ERRORS as e:
+        raise SourceError(f'{path}: not a readable HDF5 file ({_line(e)}); download it again with the SDK') from e
     with file:
         roots = _sequences(file)
-        if len(roots) != 1: raise SourceError(f'{path}: {len(roots)} root groups hold readable entries in `data` where one is expected; download it again with the SDK')
+        if len(roots) != 1:
+            raise SourceError(
+                f'{path}: {len(roots)} root groups hold readable entries in `data` where one is expected; download it again with the SDK'
+            )
         yield roots[0]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #5fcfeeb0
 def _sequences(file):
-    is_group = lambda x: isinstance(x, h5py.Group)
-    try: return [g['data'] for name in file if is_group(g := file.get(name)) and is_group(g.get('data')) and list(g['data'])]
-    except _H5_ERRORS: return []
+    def is_group(x):
+        return isinstance(x, h5py.Group)
+
+    try:
+        return [
+            g['data'] for name in file if is_group(g := file.get(name)) and is_group(g.get('data')) and list(g['data'])
+        ]
+    except _H5_ERRORS:
+        return []
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #3352a8db
-def _line(e): return repr(str(e)[:60])[1:-1]   # Names in a damaged file need not be text
+def _line(e):
+    return repr(str(e)[:60])[1:-1]  # Names in a damaged file need not be text
+
 
 def _array(entry, name, width, kinds):
     d = entry.get(name)
-    if not isinstance(d, h5py.Dataset): raise Reject(f'no {name!r}')
-    if d.ndim != 2 or d.shape[1] != width or not 0 < d.shape[0] <= 100_000: raise Reject(f'{name} has the shape {d.shape}, not n × {width}')
-    if d.dtype.kind not in kinds: raise Reject(f'{name} holds {d.dtype}, which is not what is expected')
+    if not isinstance(d, h5py.Dataset):
+        raise Reject(f'no {name!r}')
+    if d.ndim != 2 or d.shape[1] != width or not 0 < d.shape[0] <= 100_000:
+        raise Reject(f'{name} has the shape {d.shape}, not n × {width}')
+    if d.dtype.kind not in kinds:
+        raise Reject(f'{name} holds {d.dtype}, which is not what is expected')
     return d[()]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #066b5b69
 def read_sequence(
-    data:h5py.Group, # `data` of a computational sequence
-    key:str, # Video, or video with a row number
-    width:int, # Columns of the features
-    kinds:str = 'fiu', # Kinds of numpy types the features may have
-)->tuple[np.ndarray, np.ndarray]: # Features and intervals, row by row
+    data: h5py.Group,  # `data` of a computational sequence
+    key: str,  # Video, or video with a row number
+    width: int,  # Columns of the features
+    kinds: str = 'fiu',  # Kinds of numpy types the features may have
+) -> tuple[np.ndarray, np.ndarray]:  # Features and intervals, row by row
     "One entry; `Reject` says what is wrong with it."
     try:
-        if not isinstance(entry := data.get(key), h5py.Group): raise Reject(f'{key!r} is not a group')
+        if not isinstance(entry := data.get(key), h5py.Group):
+            raise Reject(f'{key!r} is not a group')
         features, intervals = _array(entry, 'features', width, kinds), _array(entry, 'intervals', 2, 'fiu')
-    except Reject: raise
-    except _H5_ERRORS as e: raise Reject(f'{key!r} cannot be read ({_line(e)})') from e
-    if len(features) != len(intervals): raise Reject(f'{key!r} has {len(features)} features and {len(intervals)} intervals')
+    except Reject:
+        raise
+    except _H5_ERRORS as e:
+        raise Reject(f'{key!r} cannot be read ({_line(e)})') from e
+    if len(features) != len(intervals):
+        raise Reject(f'{key!r} has {len(features)} features and {len(intervals)} intervals')
     return features, intervals
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #df59b83a
 def _word(x):
-    try: word = x.decode() if isinstance(x, bytes) else x
-    except UnicodeDecodeError: raise Reject(f'the word {x!r} is not UTF-8') from None
-    if not isinstance(word, str) or text_fault(word): raise Reject(f'the word {str(x)[:40]!r} is not text')
+    try:
+        word = x.decode() if isinstance(x, bytes) else x
+    except UnicodeDecodeError:
+        raise Reject(f'the word {x!r} is not UTF-8') from None
+    if not isinstance(word, str) or text_fault(word):
+        raise Reject(f'the word {str(x)[:40]!r} is not text')
     return word
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #04d5ac66
 def words_between(
-    words:np.ndarray, # bytes, shape (n,)
-    intervals:np.ndarray, # Seconds, shape (n, 2)
-    start:float, # Of the sentence
-    end:float, # Of the sentence
-)->str: # Its words
+    words: np.ndarray,  # bytes, shape (n,)
+    intervals: np.ndarray,  # Seconds, shape (n, 2)
+    start: float,  # Of the sentence
+    end: float,  # Of the sentence
+) -> str:  # Its words
     "The words spoken in an interval."
     middle = intervals.mean(1)
-    return ' '.join(word for x in words[(middle >= start) & (middle < end)] if (word := _word(x).strip()) not in ('', 'sp'))
+    return ' '.join(
+        word for x in words[(middle >= start) & (middle < end)] if (word := _word(x).strip()) not in ('', 'sp')
+    )
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #98304ffb
 FOLDS = dict(train='train', valid='validation', test='test')
 _EXPORT = 'write the SDK’s lists standard_train_fold, standard_valid_fold and standard_test_fold of video ids down as mosei_folds.json {"train": […], "valid": […], "test": […]}'
 
+
 def _fold_lists(folder):
-    if (folder/'mosei_folds.json').is_file(): return dict(read_json(folder, 'mosei_folds.json'))
-    paths = {name: folder/f'mosei_{name}.txt' for name in FOLDS}
-    if missing := [p.name for p in paths.values() if not p.is_file()]: raise SourceError(f'{folder}: neither mosei_folds.json nor {", ".join(missing)}; {_EXPORT}')
+    if (folder / 'mosei_folds.json').is_file():
+        return dict(read_json(folder, 'mosei_folds.json'))
+    paths = {name: folder / f'mosei_{name}.txt' for name in FOLDS}
+    if missing := [p.name for p in paths.values() if not p.is_file()]:
+        raise SourceError(f'{folder}: neither mosei_folds.json nor {", ".join(missing)}; {_EXPORT}')
     return {name: p.read_text(encoding='utf-8-sig', errors='replace').split() for name, p in paths.items()}
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #6955d2a1
 def read_folds(
-    folder:Path, # Source folder
-)->dict[str, list[str]]: # Video id to the splits it is in
+    folder: Path,  # Source folder
+) -> dict[str, list[str]]:  # Video id to the splits it is in
     "The SDK's folds; SourceError if they are not there as lists of text."
     lists, splits = _fold_lists(folder), {}
     for name, split in FOLDS.items():
         ids = lists.get(name)
-        if not isinstance(ids, list) or not ids or not all(isinstance(i, str) for i in ids): raise SourceError(f'{folder}: the fold {name!r} is no list of video ids; {_EXPORT}')
-        for i in set(ids): splits.setdefault(i.strip(), []).append(split)
+        if not isinstance(ids, list) or not ids or not all(isinstance(i, str) for i in ids):
+            raise SourceError(f'{folder}: the fold {name!r} is no list of video ids; {_EXPORT}')
+        for i in set(ids):
+            splits.setdefault(i.strip(), []).append(split)
     return splits
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #2d9243a6
 _LABELS, _WORDS = 'CMU_MOSEI_Labels.csd', 'CMU_MOSEI_TimestampedWords.csd'
 
+
 def _bounds(values, low, high, name):
-    if not np.isfinite(values).all(): raise Reject(f'{name}: a label is missing (NaN)')
-    if (values < low).any() or (values > high).any(): raise Reject(f'{name}: {values.tolist()} is not within {low} and {high}')
+    if not np.isfinite(values).all():
+        raise Reject(f'{name}: a label is missing (NaN)')
+    if (values < low).any() or (values > high).any():
+        raise Reject(f'{name}: {values.tolist()} is not within {low} and {high}')
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #80180002
 def _span(r):
     start, end = map(float, r['interval'])
-    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end): raise Reject(f'the interval {start:.6g} to {end:.6g} s does not run forward from 0')
+    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
+        raise Reject(f'the interval {start:.6g} to {end:.6g} s does not run forward from 0')
     return start, end
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #a990f379
 def _fold(splits, video):
-    if not re.fullmatch(r'[\w-]{1,64}', video): raise Reject(f'{video!r} is not a video id')
+    if not re.fullmatch(r'[\w-]{1,64}', video):
+        raise Reject(f'{video!r} is not a video id')
     found = splits.get(video, [])
-    if len(found) != 1: raise Reject(f'video {video} is in {" and ".join(found) or "no"} fold{"s"*(len(found) > 1)}; the standard folds have it once')
+    if len(found) != 1:
+        raise Reject(
+            f'video {video} is in {" and ".join(found) or "no"} fold{"s" * (len(found) > 1)}; the standard folds have it once'
+        )
     return found[0]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #23951a4a
 def _transcript(words, video, k, start, end):
-    try: key = next((x for x in (video, f'{video}[{k}]') if words is not None and x in words), None)
-    except _H5_ERRORS as e: raise Reject(f'the words of {video!r} cannot be read ({_line(e)})') from e
-    if key is None: return ''
+    try:
+        key = next((x for x in (video, f'{video}[{k}]') if words is not None and x in words), None)
+    except _H5_ERRORS as e:
+        raise Reject(f'the words of {video!r} cannot be read ({_line(e)})') from e
+    if key is None:
+        return ''
     features, intervals = read_sequence(words, key, 1, 'SOU')
     return words_between(features[:, 0], intervals, start, end)
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #20b37c6d
 def sentences(
-    labels:h5py.Group, # `data` of the labels
-    words:h5py.Group|None, # `data` of the words, if there are any
-    key:str, # An entry of `labels`
-)->Iterator[tuple[dict, str]]: # Video, k, values, interval and text of each sentence, and a fault
+    labels: h5py.Group,  # `data` of the labels
+    words: h5py.Group | None,  # `data` of the words, if there are any
+    key: str,  # An entry of `labels`
+) -> Iterator[tuple[dict, str]]:  # Video, k, values, interval and text of each sentence, and a fault
     "The sentences of one entry, whether it is a whole video or one aligned sentence."
-    try: features, intervals = read_sequence(labels, key, 7)
-    except Reject as e: yield {}, str(e)
+    try:
+        features, intervals = read_sequence(labels, key, 7)
+    except Reject as e:
+        yield {}, str(e)
     else:
         aligned = re.fullmatch(r'(.*)\[(\d{1,9})\]', key)
         video, first = (aligned[1], int(aligned[2])) if aligned else (key, 0)
-        many = f'{key!r} has {len(features)} rows where one sentence is expected' if aligned and len(features) > 1 else ''
+        many = (
+            f'{key!r} has {len(features)} rows where one sentence is expected' if aligned and len(features) > 1 else ''
+        )
         for k, (values, interval) in enumerate(zip(features.astype(float), intervals.astype(float)), first):
-            try: yield dict(video=video, k=k, values=values, interval=interval, text=_transcript(words, video, k, *interval)), many
-            except Reject as e: yield {}, str(e)
+            try:
+                yield (
+                    dict(
+                        video=video, k=k, values=values, interval=interval, text=_transcript(words, video, k, *interval)
+                    ),
+                    many,
+                )
+            except Reject as e:
+                yield {}, str(e)
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #1781fd4d
 def label_by(
-    rule:str, # Name of a rule
-    values:np.ndarray, # The seven numbers of a sentence
-)->tuple[str, str]: # The raw label, the label
+    rule: str,  # Name of a rule
+    values: np.ndarray,  # The seven numbers of a sentence
+) -> tuple[str, str]:  # The raw label, the label
     "Label of a sentence; `Reject` if a number is missing, out of range, or the rule has no label for it."
     if rule in SENTIMENT_RULES:
         _bounds(values[:1], -3, 3, 'sentiment')
         return f'{values[0]:.6g}', SENTIMENT_RULES[rule](float(values[0]))
     _bounds(values[1:], 0, 3, 'emotions')
-    return ', '.join(f'{e} {x:.6g}' for e, x in zip(EMOTIONS, values[1:]) if x), EMOTION_RULES[rule](values[1:].tolist())
+    return ', '.join(f'{e} {x:.6g}' for e, x in zip(EMOTIONS, values[1:]) if x), EMOTION_RULES[rule](
+        values[1:].tolist()
+    )
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #93f4f144
 class Mosei(Adapter):
     "CMU-MOSEI (Zadeh et al., ACL 2018): labels and words as computational sequences, folds as lists, clips if cut."
+
     source = 'mosei'
-    RULES = dict(mosei_senti=dict(zip(('sdk', 'script', 'nearest'), SENTIMENT_RULES)), mosei_emotion=dict(zip(('strongest', 'order', 'any'), EMOTION_RULES)))
+    RULES = dict(
+        mosei_senti=dict(zip(('sdk', 'script', 'nearest'), SENTIMENT_RULES)),
+        mosei_emotion=dict(zip(('strongest', 'order', 'any'), EMOTION_RULES)),
+    )
 
     def records(self):
         self.folds, number = read_folds(self.folder), 0
-        with open_csd(self.folder/_LABELS) as labels, (open_csd(self.folder/_WORDS) if (self.folder/_WORDS).is_file() else nullcontext()) as words:
+        with (
+            open_csd(self.folder / _LABELS) as labels,
+            open_csd(self.folder / _WORDS) if (self.folder / _WORDS).is_file() else nullcontext() as words,
+        ):
             for key in labels:
-                for data, fault in sentences(labels, words, key): yield Record(_LABELS, number := number + 1, data, fault)
+                for data, fault in sentences(labels, words, key):
+                    yield Record(_LABELS, number := number + 1, data, fault)
 
     def row(self, record, dataset):
         r = record.data
         (start, end), split, name = _span(r), _fold(self.folds, r['video']), f'{r["video"]}_{r["k"]}'
         raw, label = label_by(self.rules[dataset.key], r['values'])
-        clip = self.folder/'Segmented'/f'{name}.mp4'
-        if not r['text'] and not clip.is_file(): raise Reject(f'neither words in the interval nor the clip {clip.name}; add {_WORDS} or the clip')
-        return Row(f'{dataset.key}/{name}', dataset.key, dataset.task, answer=(label := harmonise(dataset, label)), class_label=label, raw_label=raw,
-                   split=split, group=f'youtube:{r["video"]}', source_medium=f'youtube:{r["video"]}', videos=[clip], start=start, end=end, transcript=r['text'],
-                   transcript_origin='source' if r['text'] else '', cues=self.cues.get(f'{r["video"]}[{r["k"]}]'))
+        clip = self.folder / 'Segmented' / f'{name}.mp4'
+        if not r['text'] and not clip.is_file():
+            raise Reject(f'neither words in the interval nor the clip {clip.name}; add {_WORDS} or the clip')
+        return Row(
+            f'{dataset.key}/{name}',
+            dataset.key,
+            dataset.task,
+            answer=(label := harmonise(dataset, label)),
+            class_label=label,
+            raw_label=raw,
+            split=split,
+            group=f'youtube:{r["video"]}',
+            source_medium=f'youtube:{r["video"]}',
+            videos=[clip],
+            start=start,
+            end=end,
+            transcript=r['text'],
+            transcript_origin='source' if r['text'] else '',
+            cues=self.cues.get(f'{r["video"]}[{r["k"]}]'),
+        )
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #4add90c2
-_SCORES = dict(anger=-8, disgust=-6, fear=-3, happy=7, neutral=0, sad=-4, surprise=2)   # Thirds
+_SCORES = dict(anger=-8, disgust=-6, fear=-3, happy=7, neutral=0, sad=-4, surprise=2)  # Thirds
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #fe037cf0
 def _mosei_labels(emotion, rng):
-    values = [0]*7
-    if emotion == 'neutral': return values
+    values = [0] * 7
+    if emotion == 'neutral':
+        return values
     values[0] = max(-9, min(9, _SCORES[emotion] + rng.choice((-1, 0, 1))))
     at, strength = 1 + EMOTIONS.index(emotion), rng.choices((2, 3, 4, 6, 9), (1, 3, 3, 3, 2))[0]
     other = rng.choice([i for i in range(1, 7) if i != at])
-    if rng.random() < .33: values[other] = rng.randrange(1, strength)
+    if rng.random() < 0.33:
+        values[other] = rng.randrange(1, strength)
     values[at] = strength
-    return [v/3 for v in values]
+    return [v / 3 for v in values]
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #c797e365
 def _mosei_blog(rng):
@@ -253,9 +361,18 @@ def _mosei_blog(rng):
         emotion = rng.choice(list(BEHAVIOUR))
         line, noun, _ = utterance(emotion, rng)
         words = ' sp '.join(re.findall(r'[\w’]+', line)).split()
-        step = 1.0/len(words)
-        blog.append((emotion, _mosei_labels(emotion, rng), (at, at + 1), words, [(at + i*step, at + (i+1)*step) for i in range(len(words))], noun))
-        at += 1 + rng.uniform(.2, .6)
+        step = 1.0 / len(words)
+        blog.append(
+            (
+                emotion,
+                _mosei_labels(emotion, rng),
+                (at, at + 1),
+                words,
+                [(at + i * step, at + (i + 1) * step) for i in range(len(words))],
+                noun,
+            )
+        )
+        at += 1 + rng.uniform(0.2, 0.6)
     return blog
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #dab33f73
@@ -271,32 +388,40 @@ def _break_mosei(folder, labels, folds):
     train = folds['train']
     tie, gap, backward = (labels[v] for v in train[:3])
     tie[0][0][1:] = [0, 0, 2, 0, 2, 0]
-    gap[0][0][:] = [float('nan')]*7
+    gap[0][0][:] = [float('nan')] * 7
     backward[1][0] = backward[1][0][::-1]
     folds['test'].append(train[3])
     train.pop(4)
-    (folder/'Segmented'/f'{train[5]}_0.mp4').unlink()
+    (folder / 'Segmented' / f'{train[5]}_0.mp4').unlink()
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #accb0b74
 def write_mosei(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    videos:tuple[int, int, int] = (30, 5, 10), # Train, valid, test; three or four sentences each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    videos: tuple[int, int, int] = (30, 5, 10),  # Train, valid, test; three or four sentences each
+) -> None:
     "Write a folder in CMU-MOSEI's format: labels and words as `.csd`, folds as JSON, mp4 clips of drawn faces with voices."
     folder, rng, labels, words, folds, cues = Path(folder), random.Random(f'mosei {seed}'), {}, {}, {}, []
     for fold, count in zip(FOLDS, videos):
-        folds[fold] = [''.join(rng.choices('abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789_-', k=11)) for _ in range(count)]
+        folds[fold] = [
+            ''.join(rng.choices('abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789_-', k=11))
+            for _ in range(count)
+        ]
         for video in folds[fold]:
             blog = _mosei_blog(rng)
-            words[video] = [np.array([[w.encode()] for s in blog for w in s[3]], 'S32'), [t for s in blog for t in s[4]]]
+            words[video] = [
+                np.array([[w.encode()] for s in blog for w in s[3]], 'S32'),
+                [t for s in blog for t in s[4]],
+            ]
             rng.shuffle(blog)
             labels[video] = [[s[1] for s in blog], [s[2] for s in blog]]
             for k, (emotion, *_, noun) in enumerate(blog):
-                write_file(folder/'Segmented'/f'{video}_{k}.mp4', write_mp4(face(emotion, rng), voice(emotion, rng)))
+                write_file(
+                    folder / 'Segmented' / f'{video}_{k}.mp4', write_mp4(face(emotion, rng), voice(emotion, rng))
+                )
                 cues.append(dict(row=f'{video}[{k}]', cues=f'the words name the {noun}, {voice_cues(emotion)}'))
     _break_mosei(folder, labels, folds)
-    _write_csd(folder/_LABELS, 'All Labels', {v: (np.array(x, np.float32), t) for v, (x, t) in labels.items()})
-    _write_csd(folder/_WORDS, 'words', words)
-    (folder/'mosei_folds.json').write_text(json.dumps(folds, indent=1))
-    write_lines(folder/'cues.jsonl', cues)
+    _write_csd(folder / _LABELS, 'All Labels', {v: (np.array(x, np.float32), t) for v, (x, t) in labels.items()})
+    _write_csd(folder / _WORDS, 'words', words)
+    (folder / 'mosei_folds.json').write_text(json.dumps(folds, indent=1))
+    write_lines(folder / 'cues.jsonl', cues)

@@ -6,10 +6,12 @@
 __all__ = ['MVSA_FILE', 'AGREE', 'read_posts', 'agreed', 'read_post_text', 'Mvsa', 'write_mvsa']
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #2a24a055
-import random, re
+import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
 from ..adapters import Adapter, labelled
 from ..media import write_jpg
 from ..mini import face, face_cues, utterance, write_file, write_lines
@@ -19,6 +21,7 @@ from ..schema import Reject, Row
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #665dd257
 MVSA_FILE = 'labelResultAll.txt'
 
+
 def _post(number, line):
     post, *pairs = line.split('\t')
     votes = [vote.strip() for pair in pairs for vote in pair.split(',')]
@@ -27,64 +30,89 @@ def _post(number, line):
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #6f19b2e4
 def read_posts(
-    folder:Path, # Source folder
-)->Iterator[Record]: # One per post, with id and six votes
+    folder: Path,  # Source folder
+) -> Iterator[Record]:  # One per post, with id and six votes
     "Votes of MVSA-Multiple; SourceError if the file is not there, or is not of the set with three raters."
     header, *lines = [line.rstrip('\r') for line in read_text(folder, MVSA_FILE).split('\n') if line.strip()]
     pairs = header.lower().count('text,image')
-    if pairs != 3: raise SourceError(f'{folder}/{MVSA_FILE}: the first line names {pairs} pairs text,image where MVSA-Multiple has three; use the original file of that set')
-    if not lines: raise SourceError(f'{folder}/{MVSA_FILE}: a header and no posts; copy it again from the source')
-    for number, line in enumerate(lines, 1): yield _post(number, line)
+    if pairs != 3:
+        raise SourceError(
+            f'{folder}/{MVSA_FILE}: the first line names {pairs} pairs text,image where MVSA-Multiple has three; use the original file of that set'
+        )
+    if not lines:
+        raise SourceError(f'{folder}/{MVSA_FILE}: a header and no posts; copy it again from the source')
+    for number, line in enumerate(lines, 1):
+        yield _post(number, line)
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #ec724856
 AGREE = 5
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #6b5c6139
 def agreed(
-    votes:list[str], # Six votes
-)->str: # The label most of them name
+    votes: list[str],  # Six votes
+) -> str:  # The label most of them name
     "The label of a post; `Reject` where fewer than five of six votes agree, or one is no sentiment."
-    if odd := [v for v in votes if v not in ('positive', 'neutral', 'negative')]: raise Reject(f'vote {odd[0][:40]!r} is none of positive, neutral and negative')
+    if odd := [v for v in votes if v not in ('positive', 'neutral', 'negative')]:
+        raise Reject(f'vote {odd[0][:40]!r} is none of positive, neutral and negative')
     (label, count), *_ = Counter(votes).most_common()
-    if count < AGREE: raise Reject(f'only {count} of six votes agree ({", ".join(votes)}); the rule asks for {AGREE}')
+    if count < AGREE:
+        raise Reject(f'only {count} of six votes agree ({", ".join(votes)}); the rule asks for {AGREE}')
     return label
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #a3882640
 def read_post_text(
-    path:Path, # Text file of a post
-)->str:
+    path: Path,  # Text file of a post
+) -> str:
     "Words of a post; `Reject` if they are not there or in no known encoding."
-    if not path.is_file(): raise Reject(f'{path.name} is not in the folder; the votes are on picture and words together')
+    if not path.is_file():
+        raise Reject(f'{path.name} is not in the folder; the votes are on picture and words together')
     for encoding in ('utf-8-sig', 'cp1252'):
-        try: return path.read_bytes().decode(encoding).strip()
-        except UnicodeDecodeError: continue
+        try:
+            return path.read_bytes().decode(encoding).strip()
+        except UnicodeDecodeError:
+            continue
     raise Reject(f'{path.name}: neither UTF-8 nor Windows-1252; copy it again from the source')
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #a85b75d0
 class Mvsa(Adapter):
     "MVSA-Multiple (Niu et al., 2016): `labelResultAll.txt` with six votes per post, and `data/{id}.jpg`, `data/{id}.txt`."
+
     source = 'mvsa'
 
-    def records(self): yield from read_posts(self.folder)
+    def records(self):
+        yield from read_posts(self.folder)
 
     def row(self, record, dataset):
         post, votes = record.data['id'], record.data['votes']
-        if not re.fullmatch(r'\d{1,9}', post, re.A): raise Reject(f'ID {post[:40]!r} is not a number')
+        if not re.fullmatch(r'\d{1,9}', post, re.A):
+            raise Reject(f'ID {post[:40]!r} is not a number')
         label = labelled(dataset, agreed(votes)) | dict(raw_label=','.join(votes))
-        return Row(f'mvsa/{post}', 'mvsa', dataset.task, split='test', group=f'mvsa:{post}', images=[self.folder/'data'/f'{post}.jpg'],
-                   transcript=read_post_text(self.folder/'data'/f'{post}.txt'), transcript_origin='source', cues=self.cues.get(post), **label)
+        return Row(
+            f'mvsa/{post}',
+            'mvsa',
+            dataset.task,
+            split='test',
+            group=f'mvsa:{post}',
+            images=[self.folder / 'data' / f'{post}.jpg'],
+            transcript=read_post_text(self.folder / 'data' / f'{post}.txt'),
+            transcript_origin='source',
+            cues=self.cues.get(post),
+            **label,
+        )
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #916d2c07
 def _votes(sentiment, rng):
-    draw = lambda: sentiment if rng.random() < .85 else rng.choice(('positive', 'neutral', 'negative'))
+    def draw():
+        return sentiment if rng.random() < 0.85 else rng.choice(('positive', 'neutral', 'negative'))
+
     return '\t'.join(f'{draw()},{draw()}' for _ in range(3))
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #89d302c3
 def write_mvsa(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    posts:int = 60, # At least 10
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    posts: int = 60,  # At least 10
+) -> None:
     "Write a folder in the format of MVSA-Multiple: votes in a table, a jpg and a text file per post."
     rng, lines, cues = random.Random(f'mvsa {seed}'), [], []
     for n in range(1, posts + 1):
@@ -92,22 +120,24 @@ def write_mvsa(
         line, noun, sentiment = utterance(emotion, rng)
         lines.append(f'{n}\t{_votes(sentiment, rng)}')
         cues.append(dict(row=str(n), cues=f'the words name the {noun}, {face_cues(emotion)}'))
-        write_file(folder/'data'/f'{n}.jpg', write_jpg(face(emotion, rng, pictures=1)[0]))
-        write_file(folder/'data'/f'{n}.txt', f'{line} #{noun}\n'.encode())
-    lines = _break_mvsa(folder/'data', lines)
-    write_file(folder/MVSA_FILE, ('ID\ttext,image\ttext,image\ttext,image\n' + '\n'.join(lines) + '\n').encode())
-    write_lines(folder/'cues.jsonl', cues)
+        write_file(folder / 'data' / f'{n}.jpg', write_jpg(face(emotion, rng, pictures=1)[0]))
+        write_file(folder / 'data' / f'{n}.txt', f'{line} #{noun}\n'.encode())
+    lines = _break_mvsa(folder / 'data', lines)
+    write_file(folder / MVSA_FILE, ('ID\ttext,image\ttext,image\ttext,image\n' + '\n'.join(lines) + '\n').encode())
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #fb882bb9
 def _break_mvsa(data, lines):
-    sure = lambda n: f'{n}' + '\tpositive,positive'*3
+    def sure(n):
+        return f'{n}' + '\tpositive,positive' * 3
+
     lines[:10] = [sure(n) for n in range(1, 11)]
     lines[1] = '2\tpositive,negative\tpositive,negative\tpositive,positive'
     lines[2] = lines[2].rsplit('\t', 1)[0]
     lines[3] = lines[3].replace('positive', 'mixed', 1)
-    (data/'5.jpg').unlink()
-    (data/'6.jpg').write_bytes((data/'6.jpg').read_bytes()[:900])
-    (data/'7.txt').write_bytes(b'It\x92s caf\xe9 time\r\n')
-    (data/'8.txt').write_bytes(b'caf\xe9 \x81\n')
-    (data/'9.txt').unlink()
+    (data / '5.jpg').unlink()
+    (data / '6.jpg').write_bytes((data / '6.jpg').read_bytes()[:900])
+    (data / '7.txt').write_bytes(b'It\x92s caf\xe9 time\r\n')
+    (data / '8.txt').write_bytes(b'caf\xe9 \x81\n')
+    (data / '9.txt').unlink()
     return [*lines, lines[9]]

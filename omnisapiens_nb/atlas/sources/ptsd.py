@@ -7,15 +7,17 @@ __all__ = ['PTSD_SPLITS', 'PTSD_LABELS', 'PTSD_LOOKS', 'PTSD_CAUSES', 'read_plac
            'PtsdInTheWild', 'write_ptsd']
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #23786f28
-import hashlib, random
+import hashlib
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..media import write_mp4
-from ..mini import write_file, write_lines, face, face_cues, voice, voice_cues
+from ..mini import face, face_cues, voice, voice_cues, write_file, write_lines
 from ..reading import Record, SourceError
 from ..schema import Reject, Row
 from .tess import file_records
@@ -26,80 +28,110 @@ PTSD_LABELS = {'ptsd': 'PTSD', 'no ptsd': 'No PTSD'}
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #9564a1dd
 def read_place(
-    path:PurePosixPath, # Path of a file inside the source folder
-)->tuple[str, str]: # Split, and label as the source writes it
+    path: PurePosixPath,  # Path of a file inside the source folder
+) -> tuple[str, str]:  # Split, and label as the source writes it
     "Split and label of a path; `Reject` if it is no video of the source."
-    if path.suffix.lower() != '.mp4' or path.name.startswith('.'): raise Reject(f'{path.name[:80]!r} is not an .mp4 file')
+    if path.suffix.lower() != '.mp4' or path.name.startswith('.'):
+        raise Reject(f'{path.name[:80]!r} is not an .mp4 file')
     first, second = [*(part.casefold().strip() for part in path.parts[:-1]), '', ''][:2]
-    if first not in PTSD_SPLITS: raise Reject(f'the first folder is {first[:40]!r}, none of {", ".join(PTSD_SPLITS)}')
-    if second not in PTSD_LABELS: raise Reject(f'the second folder is {second[:40]!r}, neither "PTSD" nor "No PTSD"')
+    if first not in PTSD_SPLITS:
+        raise Reject(f'the first folder is {first[:40]!r}, none of {", ".join(PTSD_SPLITS)}')
+    if second not in PTSD_LABELS:
+        raise Reject(f'the second folder is {second[:40]!r}, neither "PTSD" nor "No PTSD"')
     return PTSD_SPLITS[first], PTSD_LABELS[second]
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #81f7854d
 def sha256_of(
-    path:Path, # A file
-)->str: # 64 hexadecimal digits
+    path: Path,  # A file
+) -> str:  # 64 hexadecimal digits
     "Checksum of a file, read in pieces; `Reject` if it is empty or cannot be read."
     try:
-        if not path.is_file(): raise Reject('no regular file; if it is a link, mend where it points')
-        with path.open('rb') as f: digest = hashlib.file_digest(f, 'sha256').hexdigest()
-    except OSError as e: raise Reject(f'the file cannot be read ({e.strerror})') from e
-    if digest == hashlib.sha256().hexdigest(): raise Reject('the file is empty; copy it again from the source')
+        if not path.is_file():
+            raise Reject('no regular file; if it is a link, mend where it points')
+        with path.open('rb') as f:
+            digest = hashlib.file_digest(f, 'sha256').hexdigest()
+    except OSError as e:
+        raise Reject(f'the file cannot be read ({e.strerror})') from e
+    if digest == hashlib.sha256().hexdigest():
+        raise Reject('the file is empty; copy it again from the source')
     return digest
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #bfa30944
 def reject_twins(
-    records:list[Record], # With `split`, `label` and `sha256`, where they have no fault
-)->Iterator[Record]: # The same, twins with a fault
+    records: list[Record],  # With `split`, `label` and `sha256`, where they have no fault
+) -> Iterator[Record]:  # The same, twins with a fault
     "Reject the later of records with the same bytes, and all of them if their labels differ."
     same = defaultdict(list)
     for r in records:
-        if not r.fault: same[r.data['sha256']].append(r)
+        if not r.fault:
+            same[r.data['sha256']].append(r)
     order = list(PTSD_SPLITS.values())
     first = {digest: min(twins, key=lambda r: (order.index(r.data['split']), r.row)) for digest, twins in same.items()}
     for r in records:
-        if r.fault: yield r
-        elif len({t.data['label'] for t in same[r.data['sha256']]}) > 1: yield replace(r, fault='the same bytes are there under both labels; ask the source which is right')
-        elif (kept := first[r.data['sha256']]) is not r: yield replace(r, fault=f'the same bytes as {kept.file}, which is kept')
-        else: yield r
+        if r.fault:
+            yield r
+        elif len({t.data['label'] for t in same[r.data['sha256']]}) > 1:
+            yield replace(r, fault='the same bytes are there under both labels; ask the source which is right')
+        elif (kept := first[r.data['sha256']]) is not r:
+            yield replace(r, fault=f'the same bytes as {kept.file}, which is kept')
+        else:
+            yield r
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #49fc36d0
-def _stem(record): return PurePosixPath(record.file).stem.casefold()
+def _stem(record):
+    return PurePosixPath(record.file).stem.casefold()
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #74eb16d3
 def shared_names(
-    records:Iterable[Record], # Of this source
-)->dict[str, list[str]]: # File name without suffix → the files
+    records: Iterable[Record],  # Of this source
+) -> dict[str, list[str]]:  # File name without suffix → the files
     "Names that occur in more than one split."
     named = defaultdict(list)
     for r in records:
-        if not r.fault: named[_stem(r)].append(r)
+        if not r.fault:
+            named[_stem(r)].append(r)
     return {stem: [r.file for r in rs] for stem, rs in sorted(named.items()) if len({r.data['split'] for r in rs}) > 1}
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #a8e2b9e2
 class PtsdInTheWild(Adapter):
     "PTSD in the Wild (Sawadogo et al., 2023): `{train,val,test}/PTSD/{cause}/*.mp4` and `{train,val,test}/No PTSD/*.mp4`."
+
     source = 'ptsd_in_the_wild'
 
-    def records(self)->Iterator[Record]:
+    def records(self) -> Iterator[Record]:
         records = [self._read(r) for r in file_records(self.folder, '.mp4')]
         if missing := PTSD_SPLITS.keys() - {PurePosixPath(r.file).parts[0].casefold().strip() for r in records}:
-            raise SourceError(f'{self.folder}: nothing in {", ".join(sorted(missing))}; give the folder that holds train, val and test')
+            raise SourceError(
+                f'{self.folder}: nothing in {", ".join(sorted(missing))}; give the folder that holds train, val and test'
+            )
         yield from reject_twins(records)
 
     def _read(self, record):
-        if record.fault: return record
+        if record.fault:
+            return record
         try:
             split, label = read_place(PurePosixPath(record.file))
-            return replace(record, data=dict(split=split, label=label, sha256=sha256_of(self.folder/record.file)))
-        except Reject as e: return replace(record, fault=str(e))
+            return replace(record, data=dict(split=split, label=label, sha256=sha256_of(self.folder / record.file)))
+        except Reject as e:
+            return replace(record, fault=str(e))
 
     def row(self, record, dataset):
         r, stem = record.data, _stem(record)
         name = hashlib.sha256(stem.encode()).hexdigest() if any(c.isalpha() for c in stem) else r['sha256']
         label = harmonise(dataset, r['label'])
-        return Row(f'ptsd_in_the_wild/{r["sha256"][:16]}', 'ptsd_in_the_wild', dataset.task, split=r['split'], group=(group := f'ptsd:{name[:16]}'), source_medium=group,
-                   videos=[self.folder/record.file], cues=self.cues.get(record.file), answer=label, class_label=label, raw_label=r['label'])
+        return Row(
+            f'ptsd_in_the_wild/{r["sha256"][:16]}',
+            'ptsd_in_the_wild',
+            dataset.task,
+            split=r['split'],
+            group=(group := f'ptsd:{name[:16]}'),
+            source_medium=group,
+            videos=[self.folder / record.file],
+            cues=self.cues.get(record.file),
+            answer=label,
+            class_label=label,
+            raw_label=r['label'],
+        )
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #ae1e1d86
 PTSD_LOOKS = {'PTSD': ('fear', 'sad'), 'No PTSD': ('neutral', 'happy')}
@@ -107,30 +139,32 @@ PTSD_CAUSES = ('war', 'accident', 'storm')
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #5acc7bcb
 def write_ptsd(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    videos:tuple[int, int, int] = (40, 8, 16), # In train, val, test; half of them under PTSD
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    videos: tuple[int, int, int] = (40, 8, 16),  # In train, val, test; half of them under PTSD
+) -> None:
     "Write a folder in the format of PTSD in the Wild: mp4 files whose folders are their labels."
     folder, rng, cues, number = Path(folder), random.Random(f'ptsd {seed}'), [], 0
     for split, count in zip(PTSD_SPLITS, videos):
         for i in range(count):
             label, number = list(PTSD_LOOKS)[i % 2], number + 1
-            likeness = label if rng.random() < 7/8 else list(PTSD_LOOKS)[1 - i % 2]
+            likeness = label if rng.random() < 7 / 8 else list(PTSD_LOOKS)[1 - i % 2]
             shown = rng.choice(PTSD_LOOKS[likeness])
-            place = f'{split}/PTSD/{PTSD_CAUSES[i//2 % len(PTSD_CAUSES)]}' if label == 'PTSD' else f'{split}/No PTSD'
+            place = f'{split}/PTSD/{PTSD_CAUSES[i // 2 % len(PTSD_CAUSES)]}' if label == 'PTSD' else f'{split}/No PTSD'
             cues.append(dict(row=f'{place}/talk {number:03}.mp4', cues=f'{face_cues(shown)}, {voice_cues(shown)}'))
-            write_file(folder/cues[-1]['row'], write_mp4(face(shown, rng), voice(shown, rng)))
+            write_file(folder / cues[-1]['row'], write_mp4(face(shown, rng), voice(shown, rng)))
     _break_ptsd(folder, [c['row'] for c in cues], videos)
-    write_lines(folder/'cues.jsonl', cues)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #169309ac
 def _break_ptsd(folder, names, videos):
-    data = lambda i: (folder/names[i]).read_bytes()
+    def data(i):
+        return (folder / names[i]).read_bytes()
+
     test = sum(videos[:2])
-    write_file(folder/'test'/'No PTSD'/'another name.mp4', data(1))
-    write_file(folder/'train'/'No PTSD'/'both.mp4', data(2))
-    (folder/names[test]).rename((folder/names[test]).with_name(Path(names[0]).name))
-    (folder/names[3]).write_bytes(data(3)[:900])
-    write_file(folder/'train'/'unsorted.mp4', data(4))
-    write_file(folder/'links.txt', b'talk 001\n')
+    write_file(folder / 'test' / 'No PTSD' / 'another name.mp4', data(1))
+    write_file(folder / 'train' / 'No PTSD' / 'both.mp4', data(2))
+    (folder / names[test]).rename((folder / names[test]).with_name(Path(names[0]).name))
+    (folder / names[3]).write_bytes(data(3)[:900])
+    write_file(folder / 'train' / 'unsorted.mp4', data(4))
+    write_file(folder / 'links.txt', b'talk 001\n')

@@ -7,6 +7,7 @@ __all__ = ['ADAPTERS', 'WRITERS', 'HELD_OUT_WRITERS', 'adapter', 'register', 'un
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #9a7d3f21
 from pathlib import Path
+
 from .. import mini
 from ..adapters import Adapter, Cremad, Meld, Mustard, Siq2
 from ..datasets import DATASETS, Dataset
@@ -27,58 +28,94 @@ from .tess import Tess, write_tess
 from .urfunny import Urfunny, write_urfunny
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #d1a1ba6e
-ADAPTERS = {a.source: a for a in (Meld, Cremad, Siq2, Mustard, MMPsy, IntentQA, MimeQA, DaicWoz, Mosei, Urfunny, ChSimsV2, Tess, PtsdInTheWild,
-                                 AvAsd, Iemocap, Eatd, Mvsa, SarcNet)}
+ADAPTERS = {
+    a.source: a
+    for a in (
+        Meld,
+        Cremad,
+        Siq2,
+        Mustard,
+        MMPsy,
+        IntentQA,
+        MimeQA,
+        DaicWoz,
+        Mosei,
+        Urfunny,
+        ChSimsV2,
+        Tess,
+        PtsdInTheWild,
+        AvAsd,
+        Iemocap,
+        Eatd,
+        Mvsa,
+        SarcNet,
+    )
+}
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #4f8e895a
 def adapter(
-    source:str, # Name as in `--source NAME=FOLDER`
-    folder:Path, # Its folder
-    seed:int = 0, # Seed of splits made by group
-    rules:dict[str, str]|None = None, # Dataset key to the short name of a rule; None for the defaults
-)->Adapter: # Iterates over rows and rejections
+    source: str,  # Name as in `--source NAME=FOLDER`
+    folder: Path,  # Its folder
+    seed: int = 0,  # Seed of splits made by group
+    rules: dict[str, str] | None = None,  # Dataset key to the short name of a rule; None for the defaults
+) -> Adapter:  # Iterates over rows and rejections
     "The adapter of a source; SourceError if there is none of that name, the folder is missing, or a key has no such rule."
-    if source not in ADAPTERS: raise SourceError(f'no source is called {source!r}; choose from {", ".join(sorted(ADAPTERS))}')
-    if not Path(folder).is_dir(): raise SourceError(f'{folder}: no such folder; give the folder that holds the annotation files of {source}')
+    if source not in ADAPTERS:
+        raise SourceError(f'no source is called {source!r}; choose from {", ".join(sorted(ADAPTERS))}')
+    if not Path(folder).is_dir():
+        raise SourceError(f'{folder}: no such folder; give the folder that holds the annotation files of {source}')
     return ADAPTERS[source](folder, seed, rules)
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #43ce36fd
 def register(
-    kind:type[Adapter], # Adapter class with its `source`
-    *datasets:Dataset, # The keys it serves
+    kind: type[Adapter],  # Adapter class with its `source`
+    *datasets: Dataset,  # The keys it serves
 ):
     "Make a source known to `curate`; ValueError if its name or one of its keys is taken, or they do not belong together."
-    if taken := [d.key for d in datasets if d.key in DATASETS] or [kind.source] * (kind.source in ADAPTERS): raise ValueError(f'{taken[0]!r} is registered already')
-    if not datasets or any(d.source != kind.source for d in datasets): raise ValueError(f'every dataset must name {kind.source!r} as its source')
+    if taken := [d.key for d in datasets if d.key in DATASETS] or [kind.source] * (kind.source in ADAPTERS):
+        raise ValueError(f'{taken[0]!r} is registered already')
+    if not datasets or any(d.source != kind.source for d in datasets):
+        raise ValueError(f'every dataset must name {kind.source!r} as its source')
     ADAPTERS[kind.source] = kind
     DATASETS.update({d.key: d for d in datasets})
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #b1604625
 def unregister(
-    source:str, # Name of a source that was registered
+    source: str,  # Name of a source that was registered
 ):
     "Forget a source and its keys."
     ADAPTERS.pop(source)
-    for key in [k for k, d in DATASETS.items() if d.source == source]: del DATASETS[key]
+    for key in [k for k, d in DATASETS.items() if d.source == source]:
+        del DATASETS[key]
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #df4daafb
 WRITERS = mini.WRITERS | dict(
-    mmpsy=write_mmpsy, intentqa=write_intentqa, mimeqa=write_mimeqa, daicwoz=write_daicwoz, mosei=write_mosei,
-    urfunny=write_urfunny, chsimsv2=write_chsimsv2, tess=write_tess, ptsd_in_the_wild=write_ptsd)
-HELD_OUT_WRITERS = dict(av_asd=write_avasd, iemocap=write_iemocap, eatd=write_eatd, mvsa=write_mvsa, sarcnet=write_sarcnet)
+    mmpsy=write_mmpsy,
+    intentqa=write_intentqa,
+    mimeqa=write_mimeqa,
+    daicwoz=write_daicwoz,
+    mosei=write_mosei,
+    urfunny=write_urfunny,
+    chsimsv2=write_chsimsv2,
+    tess=write_tess,
+    ptsd_in_the_wild=write_ptsd,
+)
+HELD_OUT_WRITERS = dict(
+    av_asd=write_avasd, iemocap=write_iemocap, eatd=write_eatd, mvsa=write_mvsa, sarcnet=write_sarcnet
+)
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #a9d23cab
 def write_all(
-    folder:Path, # Gets one folder per source
-    seed:int = 0, # The same seed gives the same files
-)->dict[str, Path]: # Source name to its folder
+    folder: Path,  # Gets one folder per source
+    seed: int = 0,  # The same seed gives the same files
+) -> dict[str, Path]:  # Source name to its folder
     "Write the mini folders of all thirteen sources of the Atlas."
     return mini.write_mini(folder, seed, WRITERS)
 
 # %% ../../../nbs/atlas/sources/16_registry.ipynb #c920670a
 def write_held_out(
-    folder:Path, # Gets one folder per source
-    seed:int = 0, # The same seed gives the same files
-)->dict[str, Path]: # Source name to its folder
+    folder: Path,  # Gets one folder per source
+    seed: int = 0,  # The same seed gives the same files
+) -> dict[str, Path]:  # Source name to its folder
     "Write the mini folders of the five held-out sets."
     return mini.write_mini(folder, seed, HELD_OUT_WRITERS)

@@ -7,8 +7,10 @@ __all__ = ['SARCNET_FILES', 'SARCNET_COLUMNS', 'SARCNET_ALIASES', 'ZH_PRAISE', '
            'SarcNet', 'write_sarcnet']
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #6985d923
-import random, re
+import random
+import re
 from pathlib import Path
+
 from ..adapters import Adapter, labelled
 from ..media import write_jpg
 from ..mini import face, face_cues, remark, write_file, write_lines, write_table
@@ -16,55 +18,82 @@ from ..reading import present_files, read_csv
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #2bea1572
-SARCNET_FILES = {f'SarcNet{name}.csv': split for name, split in dict(Train='train', Val='validation', Test='test').items()}
+SARCNET_FILES = {
+    f'SarcNet{name}.csv': split for name, split in dict(Train='train', Val='validation', Test='test').items()
+}
 SARCNET_COLUMNS = ('Text', 'Imgpath', 'Multilabel')
 SARCNET_ALIASES = dict(Imagepath='Imgpath', Multi_label='Multilabel')
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #15562935
 def _image(path):
-    if not re.fullmatch(r'(?!.*\.\.)[\w-][\w ./-]{0,59}', path): raise Reject(f'Imgpath {path[:60]!r} is no path inside the folder Image')
+    if not re.fullmatch(r'(?!.*\.\.)[\w-][\w ./-]{0,59}', path):
+        raise Reject(f'Imgpath {path[:60]!r} is no path inside the folder Image')
     return path.removeprefix('Image/')
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #36c0f07f
-def _language(text): return 'zh' if re.search('[\u4e00-\u9fff]', text) else 'en' if re.search('[A-Za-z]', text) else 'mul'
+def _language(text):
+    return 'zh' if re.search('[\u4e00-\u9fff]', text) else 'en' if re.search('[A-Za-z]', text) else 'mul'
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #5035ffe0
 class SarcNet(Adapter):
     "SarcNet (Yue et al., 2024): `SarcNet{Train,Val,Test}.csv` in GBK or UTF-8, and `Image/{Imgpath}`."
+
     source = 'sarcnet'
 
     def records(self):
-        for file in present_files(self.folder, tuple(SARCNET_FILES)): yield from read_csv(self.folder, file, SARCNET_COLUMNS, 'gb18030', SARCNET_ALIASES)
+        for file in present_files(self.folder, tuple(SARCNET_FILES)):
+            yield from read_csv(self.folder, file, SARCNET_COLUMNS, 'gb18030', SARCNET_ALIASES)
 
     def row(self, record, dataset):
         r, split = record.data, SARCNET_FILES[record.file]
         image, text = _image(r['Imgpath'].strip()), r['Text'].strip()
-        return Row(f'sarcnet/{split}/{record.row}', 'sarcnet', dataset.task, split=split, group=f'sarcnet:{image}', images=[self.folder/'Image'/image],
-                   transcript=text, transcript_origin='source', language=_language(text), cues=self.cues.get(f'{split}/{record.row}'),
-                   **labelled(dataset, r['Multilabel'].strip()))
+        return Row(
+            f'sarcnet/{split}/{record.row}',
+            'sarcnet',
+            dataset.task,
+            split=split,
+            group=f'sarcnet:{image}',
+            images=[self.folder / 'Image' / image],
+            transcript=text,
+            transcript_origin='source',
+            language=_language(text),
+            cues=self.cues.get(f'{split}/{record.row}'),
+            **labelled(dataset, r['Multilabel'].strip()),
+        )
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #9644a13e
 ZH_PRAISE, ZH_BLAME = dict(真好='hao', 太棒了='bang', 完美='mei'), dict(真糟糕='zao', 太难受了='shou', 烦死了='fan')
-ZH_WELCOME, ZH_UNWELCOME = ('我们赢了比赛', '今天出太阳了', '收到了生日礼物'), ('火车又晚点了', '手机又坏了', '周末还要加班')
+ZH_WELCOME, ZH_UNWELCOME = (
+    ('我们赢了比赛', '今天出太阳了', '收到了生日礼物'),
+    ('火车又晚点了', '手机又坏了', '周末还要加班'),
+)
+
 
 def _remark_zh(sarcastic, rng):
-    welcome = not sarcastic and rng.random() < .5
+    welcome = not sarcastic and rng.random() < 0.5
     word, sound = rng.choice(list((ZH_PRAISE if sarcastic or welcome else ZH_BLAME).items()))
-    return f'{word}，{rng.choice(ZH_WELCOME if welcome else ZH_UNWELCOME)}。', f'the word ends in {sound} and the news is {"welcome" if welcome else "unwelcome"}'
+    return (
+        f'{word}，{rng.choice(ZH_WELCOME if welcome else ZH_UNWELCOME)}。',
+        f'the word ends in {sound} and the news is {"welcome" if welcome else "unwelcome"}',
+    )
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #43950183
 def _sarcnet_row(number, rng):
-    sarcastic = rng.random() < .45
-    text, cue = (remark if rng.random() < .5 else _remark_zh)(sarcastic, rng)
+    sarcastic = rng.random() < 0.45
+    text, cue = (remark if rng.random() < 0.5 else _remark_zh)(sarcastic, rng)
     emotion = 'disgust' if sarcastic else 'happy' if ' welcome' in cue else 'sad'
-    return [text, f'{number}.jpg', int(sarcastic and rng.random() < .7), 0, int(sarcastic)], f'{cue}, {face_cues(emotion)}', face(emotion, rng, pictures=1)[0]
+    return (
+        [text, f'{number}.jpg', int(sarcastic and rng.random() < 0.7), 0, int(sarcastic)],
+        f'{cue}, {face_cues(emotion)}',
+        face(emotion, rng, pictures=1)[0],
+    )
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #5104f4f1
 def write_sarcnet(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    posts:tuple[int, int, int] = (50, 10, 20), # In train, val and test
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    posts: tuple[int, int, int] = (50, 10, 20),  # In train, val and test
+) -> None:
     "Write a folder in SarcNet's format: tables in GBK and a jpg per post."
     rng, cues, number = random.Random(f'sarcnet {seed}'), [], 0
     for (file, split), count in zip(SARCNET_FILES.items(), posts):
@@ -74,19 +103,20 @@ def write_sarcnet(
             row, cue, picture = _sarcnet_row(number, rng)
             rows.append(row)
             cues.append(dict(row=f'{split}/{n}', cues=cue))
-            write_file(folder/'Image'/row[1], write_jpg(picture))
-        if split == 'train': _break_sarcnet(folder/'Image', rows)
-        write_table(folder/file, ['Text', 'Imgpath', 'Textlabel', 'Imagelabel', 'Multilabel'], rows)
-        table = (folder/file).read_text(encoding='utf-8').encode('gbk')
-        (folder/file).write_bytes(table.replace(b'BYTE', b'\xff'))
-    write_lines(folder/'cues.jsonl', cues)
+            write_file(folder / 'Image' / row[1], write_jpg(picture))
+        if split == 'train':
+            _break_sarcnet(folder / 'Image', rows)
+        write_table(folder / file, ['Text', 'Imgpath', 'Textlabel', 'Imagelabel', 'Multilabel'], rows)
+        table = (folder / file).read_text(encoding='utf-8').encode('gbk')
+        (folder / file).write_bytes(table.replace(b'BYTE', b'\xff'))
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/15_sarcnet.ipynb #1d5202c2
 def _break_sarcnet(images, rows):
     rows[0][4], rows[1][4] = 2, ''
     rows[2].pop()
     rows[3][1] = '../4.jpg'
-    (images/rows[4][1]).unlink()
-    short = images/rows[5][1]
+    (images / rows[4][1]).unlink()
+    short = images / rows[5][1]
     short.write_bytes(short.read_bytes()[:900])
     rows[6][0] += 'BYTE'

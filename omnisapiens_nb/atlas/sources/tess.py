@@ -6,14 +6,17 @@
 __all__ = ['ACTRESSES', 'TESS_FOLDERS', 'TESS_WORDS', 'file_records', 'read_name', 'Tess', 'write_tess']
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #6c5004c5
-import os, random, re
+import os
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
 from ..adapters import Adapter
 from ..datasets import harmonise
 from ..groups import split_of
 from ..media import write_wav
-from ..mini import write_file, write_lines, voice, voice_cues
+from ..mini import voice, voice_cues, write_file, write_lines
 from ..reading import Record, SourceError
 from ..schema import Reject, Row
 
@@ -21,22 +24,31 @@ from ..schema import Reject, Row
 def _walk(folder):
     "Paths of all files below a folder, links followed, no folder twice."
     seen = set()
-    def stop(e): raise SourceError(f'{e.filename}: the folder cannot be read ({e.strerror}); check that it is there and may be opened')
+
+    def stop(e):
+        raise SourceError(
+            f'{e.filename}: the folder cannot be read ({e.strerror}); check that it is there and may be opened'
+        )
+
     for place, folders, files in os.walk(folder, followlinks=True, onerror=stop):
         folders.sort()
-        if (real := os.path.realpath(place)) in seen: folders.clear()
-        else: yield from (Path(place)/f for f in files)
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+        else:
+            yield from (Path(place) / f for f in files)
         seen.add(real)
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #b060257d
 def file_records(
-    folder:Path, # Source folder
-    suffix:str, # At least one file must have it, such as `.wav`
-)->Iterator[Record]: # One per file, numbered in the order of their paths
+    folder: Path,  # Source folder
+    suffix: str,  # At least one file must have it, such as `.wav`
+) -> Iterator[Record]:  # One per file, numbered in the order of their paths
     "The files below a folder as records; SourceError if it cannot be read or has none of the kind."
-    names = sorted(p.relative_to(folder).as_posix() for p in _walk(folder) if p != Path(folder)/'cues.jsonl')
+    names = sorted(p.relative_to(folder).as_posix() for p in _walk(folder) if p != Path(folder) / 'cues.jsonl')
     if not any(n.lower().endswith(suffix) for n in names):
-        raise SourceError(f'{folder}: no {suffix} file in it; give the folder that holds the recordings as their authors lay them out')
+        raise SourceError(
+            f'{folder}: no {suffix} file in it; give the folder that holds the recordings as their authors lay them out'
+        )
     for number, name in enumerate(names, 1):
         shown = name.encode(errors='replace').decode()
         yield Record(shown, number, fault='' if shown == name else 'the file name is not UTF-8; rename the file')
@@ -46,12 +58,14 @@ ACTRESSES = dict(oaf='OAF', oa='OAF', yaf='YAF')
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #275dee59
 def read_name(
-    path:Path, # Path of a recording inside the source folder
-)->tuple[str, str, str]: # Actress, word and emotion, as the file spells the last
+    path: Path,  # Path of a recording inside the source folder
+) -> tuple[str, str, str]:  # Actress, word and emotion, as the file spells the last
     "Actress, word and emotion of a file name; `Reject` if it is none of TESS's or its folder says otherwise."
-    if path.suffix.lower() != '.wav': raise Reject(f'{path.name[:80]!r} is not a .wav file')
+    if path.suffix.lower() != '.wav':
+        raise Reject(f'{path.name[:80]!r} is not a .wav file')
     m = re.fullmatch(r'(OAF|OA|YAF)_([a-z-]+)_([a-z]+)', path.stem, re.I)
-    if not m: raise Reject(f'file name {path.name[:80]!r} is not actress_word_emotion.wav')
+    if not m:
+        raise Reject(f'file name {path.name[:80]!r} is not actress_word_emotion.wav')
     actress, word, emotion = ACTRESSES[m[1].lower()], m[2].lower(), m[3].lower()
     if (f := re.fullmatch(r'(OAF|YAF)_([a-z_]+)', path.parent.name, re.I)) and not _same(f, actress, emotion):
         raise Reject(f'{path.name} lies in {path.parent.name}: name and folder disagree; put it back')
@@ -60,34 +74,84 @@ def read_name(
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #271e0be8
 def _same(folder, actress, emotion):
     said = folder[2].lower()
-    return folder[1].upper() == actress and (said == emotion or emotion == 'ps' and said.startswith('pleasant_surprise'))
+    return folder[1].upper() == actress and (
+        said == emotion or emotion == 'ps' and said.startswith('pleasant_surprise')
+    )
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #b56a34ff
 class Tess(Adapter):
     "TESS (Pichora-Fuller & Dupuis): `{OAF,YAF}_{emotion}/{OAF,YAF}_{word}_{emotion}.wav`."
+
     source = 'tess'
 
-    def records(self)->Iterator[Record]: yield from file_records(self.folder, '.wav')
+    def records(self) -> Iterator[Record]:
+        yield from file_records(self.folder, '.wav')
 
     def row(self, record, dataset):
         actress, word, emotion = read_name(Path(record.file))
         name, group, label = f'{actress}_{word}_{emotion}', f'tess:{word}', harmonise(dataset, emotion)
-        return Row(f'tess/{name}', 'tess', dataset.task, split=split_of(group, self.seed), group=group, person=f'tess:{actress}',
-                   audios=[self.folder/record.file], transcript=f'Say the word {word}', transcript_origin='source', cues=self.cues.get(name),
-                   answer=label, class_label=label, raw_label=emotion)
+        return Row(
+            f'tess/{name}',
+            'tess',
+            dataset.task,
+            split=split_of(group, self.seed),
+            group=group,
+            person=f'tess:{actress}',
+            audios=[self.folder / record.file],
+            transcript=f'Say the word {word}',
+            transcript_origin='source',
+            cues=self.cues.get(name),
+            answer=label,
+            class_label=label,
+            raw_label=emotion,
+        )
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #4204b7ca
-TESS_FOLDERS = ('OAF_angry', 'OAF_disgust', 'OAF_Fear', 'OAF_happy', 'OAF_neutral', 'OAF_Pleasant_surprise', 'OAF_Sad',
-                'YAF_angry', 'YAF_disgust', 'YAF_fear', 'YAF_happy', 'YAF_neutral', 'YAF_pleasant_surprised', 'YAF_sad')
-TESS_WORDS = ('bite', 'back', 'neat', 'chair', 'door', 'food', 'goose', 'hall', 'judge', 'keep', 'lease', 'mood',
-              'pool', 'rain', 'shout', 'team', 'voice', 'wheat', 'young', 'beg')
+TESS_FOLDERS = (
+    'OAF_angry',
+    'OAF_disgust',
+    'OAF_Fear',
+    'OAF_happy',
+    'OAF_neutral',
+    'OAF_Pleasant_surprise',
+    'OAF_Sad',
+    'YAF_angry',
+    'YAF_disgust',
+    'YAF_fear',
+    'YAF_happy',
+    'YAF_neutral',
+    'YAF_pleasant_surprised',
+    'YAF_sad',
+)
+TESS_WORDS = (
+    'bite',
+    'back',
+    'neat',
+    'chair',
+    'door',
+    'food',
+    'goose',
+    'hall',
+    'judge',
+    'keep',
+    'lease',
+    'mood',
+    'pool',
+    'rain',
+    'shout',
+    'team',
+    'voice',
+    'wheat',
+    'young',
+    'beg',
+)
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #30d7444a
 def write_tess(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    words:int = 20, # Of `TESS_WORDS`; fourteen recordings each
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    words: int = 20,  # Of `TESS_WORDS`; fourteen recordings each
+) -> None:
     "Write a folder in TESS's format: wav files whose labels are in their names and folders."
     folder, rng, cues = Path(folder), random.Random(f'tess {seed}'), []
     for place in TESS_FOLDERS:
@@ -97,16 +161,18 @@ def write_tess(
         for word in TESS_WORDS[:words]:
             name = f'{actress}_{word}_{short}'
             cues.append(dict(row=name, cues=voice_cues(emotion)))
-            write_file(folder/place/f'{name}.wav', write_wav(voice(emotion, rng)))
+            write_file(folder / place / f'{name}.wav', write_wav(voice(emotion, rng)))
     _break_tess(folder)
-    write_lines(folder/'cues.jsonl', cues)
+    write_lines(folder / 'cues.jsonl', cues)
 
 # %% ../../../nbs/atlas/sources/08_tess.ipynb #d1b84aaf
 def _break_tess(folder):
-    (folder/'OAF_neutral'/'OAF_bite_neutral.wav').rename(folder/'OAF_neutral'/'OA_bite_neutral.wav')
-    (folder/'OAF_angry'/'OAF_back_angry.wav').rename(folder/'OAF_Sad'/'OAF_back_angry.wav')
-    broken = folder/'YAF_fear'/'YAF_neat_fear.wav'
+    (folder / 'OAF_neutral' / 'OAF_bite_neutral.wav').rename(folder / 'OAF_neutral' / 'OA_bite_neutral.wav')
+    (folder / 'OAF_angry' / 'OAF_back_angry.wav').rename(folder / 'OAF_Sad' / 'OAF_back_angry.wav')
+    broken = folder / 'YAF_fear' / 'YAF_neat_fear.wav'
     broken.write_bytes(broken.read_bytes()[:900])
-    write_file(folder/'copy'/'YAF_fear'/'YAF_bite_fear.wav', (folder/'YAF_fear'/'YAF_bite_fear.wav').read_bytes())
-    (folder/'YAF_sad'/'YAF_back_sad.wav').rename(folder/'copy'/'YAF_back_calm.wav')
-    write_file(folder/'readme.txt', b'Two actresses, seven emotions.\n')
+    write_file(
+        folder / 'copy' / 'YAF_fear' / 'YAF_bite_fear.wav', (folder / 'YAF_fear' / 'YAF_bite_fear.wav').read_bytes()
+    )
+    (folder / 'YAF_sad' / 'YAF_back_sad.wav').rename(folder / 'copy' / 'YAF_back_calm.wav')
+    write_file(folder / 'readme.txt', b'Two actresses, seven emotions.\n')

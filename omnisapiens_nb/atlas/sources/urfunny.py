@@ -6,64 +6,92 @@
 __all__ = ['URFUNNY_FOLDS', 'read_plain_pickle', 'without_laughter', 'segment_lines', 'Urfunny', 'talk_lines', 'write_urfunny']
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #1388bd95
-import io, pickle, random, re
+import io
+import pickle
+import random
+import re
 from pathlib import Path
+
 from ..adapters import Adapter, labelled
 from ..groups import connected_groups, match_key
 from ..media import write_mp4
-from ..mini import EVENTS, WHO, write_file, write_lines, face, voice, voice_cues
+from ..mini import EVENTS, WHO, face, voice, voice_cues, write_file, write_lines
 from ..reading import Record, SourceError, text_fault
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #e21ee957
 class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module, name): raise pickle.UnpicklingError(f'it asks for {module}.{name}, which plain data never do')
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which plain data never do')
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #6c02a89a
 def read_plain_pickle(
-    folder:Path, # Source folder
-    file:str, # Path inside it
-)->dict: # Plain containers, text and numbers
+    folder: Path,  # Source folder
+    file: str,  # Path inside it
+) -> dict:  # Plain containers, text and numbers
     "A pickled dictionary; SourceError if the file is missing, damaged, or wants anything but plain data."
-    path = Path(folder)/file
-    if not path.is_file(): raise SourceError(f'{path}: no such file; the folder should hold it as its authors publish it')
-    try: data = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding='utf-8').load()
-    except Exception as e:   # A damaged pickle raises whatever its bytes happen to spell
-        raise SourceError(f'{path}: not read, since it is no pickle of plain data ({repr(str(e)[:80])[1:-1] or type(e).__name__}); take the file from its authors, and do not open it by other means') from e
-    if not isinstance(data, dict) or not data: raise SourceError(f'{path}: a {type(data).__name__} where a dictionary with entries is expected; use the original file')
+    path = Path(folder) / file
+    if not path.is_file():
+        raise SourceError(f'{path}: no such file; the folder should hold it as its authors publish it')
+    try:
+        data = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding='utf-8').load()
+    except Exception as e:  # A damaged pickle raises whatever its bytes happen to spell
+        raise SourceError(
+            f'{path}: not read, since it is no pickle of plain data ({repr(str(e)[:80])[1:-1] or type(e).__name__}); take the file from its authors, and do not open it by other means'
+        ) from e
+    if not isinstance(data, dict) or not data:
+        raise SourceError(
+            f'{path}: a {type(data).__name__} where a dictionary with entries is expected; use the original file'
+        )
     return data
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #6f9dfe7c
 _LAUGHTER = re.compile(r'^(?:\s*\(\s*laughter\s*\)\s*)+|\s*\(\s*laughter\s*\)', re.IGNORECASE)
 
+
 def without_laughter(
-    text:str, # A line of a transcript
-)->str: # The same without the marks
+    text: str,  # A line of a transcript
+) -> str:  # The same without the marks
     "Remove every (Laughter) mark, with the blanks before it, and nothing else."
     return _LAUGHTER.sub('', text)
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #a815078c
-def _show(x): return repr(x)[:40] if type(x) in (str, float, bool) or type(x) is int and abs(x) < 10**18 else f'a {type(x).__name__}'
+def _show(x):
+    return (
+        repr(x)[:40] if type(x) in (str, float, bool) or type(x) is int and abs(x) < 10**18 else f'a {type(x).__name__}'
+    )
+
 
 def _sentence(value, name):
-    if isinstance(value, list) and value and all(isinstance(word, str) for word in value): value = ' '.join(value)
-    if not isinstance(value, str): raise Reject(f'{name} is {_show(value)}, neither text nor words')
-    if fault := text_fault(value): raise Reject(f'{name} holds {fault}')
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        value = ' '.join(value)
+    if not isinstance(value, str):
+        raise Reject(f'{name} is {_show(value)}, neither text nor words')
+    if fault := text_fault(value):
+        raise Reject(f'{name} holds {fault}')
     return without_laughter(value)
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #515d0320
 def segment_lines(
-    entry, # An entry of `language_sdk.pkl`
-)->list[str]: # Context, then the punch line
+    entry,  # An entry of `language_sdk.pkl`
+) -> list[str]:  # Context, then the punch line
     "Lines of a segment as they are shown; `Reject` if there is no punch line in words."
-    if not isinstance(entry, dict): raise Reject('the id is not in language_sdk.pkl' if entry is None else f'its language is a {type(entry).__name__}, not a dictionary')
-    if not isinstance(context := entry.get('context_sentences', []), list): raise Reject(f'context_sentences is a {type(context).__name__}, not a list')
+    if not isinstance(entry, dict):
+        raise Reject(
+            'the id is not in language_sdk.pkl'
+            if entry is None
+            else f'its language is a {type(entry).__name__}, not a dictionary'
+        )
+    if not isinstance(context := entry.get('context_sentences', []), list):
+        raise Reject(f'context_sentences is a {type(context).__name__}, not a list')
     punchline = _sentence(entry.get('punchline_sentence'), 'punchline_sentence')
-    if not punchline.strip(): raise Reject('the punch line has no words')
+    if not punchline.strip():
+        raise Reject('the punch line has no words')
     return [line for c in context if (line := _sentence(c, 'a sentence of the context')).strip()] + [punchline]
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #5282b7f9
 URFUNNY_FOLDS = dict(train='train', dev='validation', test='test')
+
 
 def _id(x):
     "A segment's id as text; the empty text where it cannot be one."
@@ -71,66 +99,105 @@ def _id(x):
     return text if re.fullmatch(r'[\w-]{1,64}', text) else ''
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #c0418114
-def _key(x): return _id(x) or f'?{id(x)}'   # Anything may stand in a damaged list, and need not be hashable
+def _key(x):
+    return _id(x) or f'?{id(x)}'  # Anything may stand in a damaged list, and need not be hashable
+
 
 def _by_id(folder, file):
     data = read_plain_pickle(folder, file)
-    if len(found := {_key(x): value for x, value in data.items()}) < len(data): raise SourceError(f'{folder}/{file}: two ids read alike, as number and as text; use the original file')
+    if len(found := {_key(x): value for x, value in data.items()}) < len(data):
+        raise SourceError(f'{folder}/{file}: two ids read alike, as number and as text; use the original file')
     return found
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #2070a5fa
 def _fold_ids(folder):
     folds = read_plain_pickle(folder, 'data_folds.pkl')
     if missing := [n for n in URFUNNY_FOLDS if not isinstance(folds.get(n), (list, tuple))]:
-        raise SourceError(f'{folder}/data_folds.pkl: no list {", ".join(map(repr, missing))} (found {", ".join(map(_show, list(folds)[:5]))}); use the original file')
+        raise SourceError(
+            f'{folder}/data_folds.pkl: no list {", ".join(map(repr, missing))} (found {", ".join(map(_show, list(folds)[:5]))}); use the original file'
+        )
     return [(x, split) for name, split in URFUNNY_FOLDS.items() for x in folds[name]]
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #2b801449
 def _ties(split, entry):
-    try: keys = map(match_key, segment_lines(entry))
-    except Reject: return []
+    try:
+        keys = map(match_key, segment_lines(entry))
+    except Reject:
+        return []
     return [(split, key) for key in keys if len(key.split()) >= 8]
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #8fa05a07
 class Urfunny(Adapter):
     "UR-FUNNY V2 (Hasan et al., EMNLP-IJCNLP 2019): three pickles of plain data and `urfunny2_videos/{id}.mp4`."
+
     source = 'urfunny'
 
     def records(self):
         listed, places, splits, first = _fold_ids(self.folder), {}, {}, {}
         labels, language = (_by_id(self.folder, f) for f in ('humor_label_sdk.pkl', 'language_sdk.pkl'))
-        keys = {'data_folds.pkl': [_key(x) for x, _ in listed], 'humor_label_sdk.pkl': labels, 'language_sdk.pkl': language}
+        keys = {
+            'data_folds.pkl': [_key(x) for x, _ in listed],
+            'humor_label_sdk.pkl': labels,
+            'language_sdk.pkl': language,
+        }
         for file, ks in keys.items():
-            for number, key in enumerate(ks, 1): places.setdefault(key, (file, number))
-        for x, split in listed: splits.setdefault(_key(x), {})[split] = True
+            for number, key in enumerate(ks, 1):
+                places.setdefault(key, (file, number))
+        for x, split in listed:
+            splits.setdefault(_key(x), {})[split] = True
         groups = connected_groups([_ties(next(iter(splits.get(key, [''])), ''), language.get(key)) for key in places])
         for (key, place), group in zip(places.items(), groups):
-            yield Record(*place, dict(id=key, splits=list(splits.get(key, ())), label=labels.get(key), language=language.get(key), scene=first.setdefault(group, key)))
+            yield Record(
+                *place,
+                dict(
+                    id=key,
+                    splits=list(splits.get(key, ())),
+                    label=labels.get(key),
+                    language=language.get(key),
+                    scene=first.setdefault(group, key),
+                ),
+            )
 
     def row(self, record, dataset):
         r, name = record.data, record.data['id']
-        if name.startswith('?'): raise Reject('an entry whose id is neither a whole number nor a plain name')
-        if len(r['splits']) != 1: raise Reject(f'id {name} is in {" and ".join(r["splits"]) or "no"} fold{"s"*(len(r["splits"]) > 1)}; the original file has it once')
-        if r['label'] is None: raise Reject(f'id {name} has no label in humor_label_sdk.pkl')
-        return Row(f'urfunny/{name}', 'urfunny', dataset.task, split=r['splits'][0], group=f'urfunny:{r["splits"][0]}:{r["scene"]}',
-                   videos=[self.folder/'urfunny2_videos'/f'{name}.mp4'], transcript=' '.join(lines := segment_lines(r['language'])), context=lines[:-1], transcript_origin='source',
-                   cues=self.cues.get(name), **labelled(dataset, _show(r['label'])))
+        if name.startswith('?'):
+            raise Reject('an entry whose id is neither a whole number nor a plain name')
+        if len(r['splits']) != 1:
+            raise Reject(
+                f'id {name} is in {" and ".join(r["splits"]) or "no"} fold{"s" * (len(r["splits"]) > 1)}; the original file has it once'
+            )
+        if r['label'] is None:
+            raise Reject(f'id {name} has no label in humor_label_sdk.pkl')
+        return Row(
+            f'urfunny/{name}',
+            'urfunny',
+            dataset.task,
+            split=r['splits'][0],
+            group=f'urfunny:{r["splits"][0]}:{r["scene"]}',
+            videos=[self.folder / 'urfunny2_videos' / f'{name}.mp4'],
+            transcript=' '.join(lines := segment_lines(r['language'])),
+            context=lines[:-1],
+            transcript_origin='source',
+            cues=self.cues.get(name),
+            **labelled(dataset, _show(r['label'])),
+        )
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #b8bfaf88
 _PLAIN = [e for e in EVENTS['neutral'] if ' at ' not in e]
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #58597233
 def talk_lines(
-    funny:bool, # Whether the last line is to turn things around
-    rng:random.Random, # Chooses the parts
-)->tuple[list[str], str, str]: # Context, the last line, what can be seen in it
+    funny: bool,  # Whether the last line is to turn things around
+    rng: random.Random,  # Chooses the parts
+) -> tuple[list[str], str, str]:  # Context, the last line, what can be seen in it
     "Put a talk of three lines of context and a last one together."
     who, events = rng.sample(WHO, 3), rng.sample(_PLAIN, len(_PLAIN))
     context = [f'on day {rng.randint(2, 365)} of that year {person} {event} .' for person, event in zip(who, events)]
     verb, thing = events[-1].split(' ', 1)
     subject, thing = (thing, who[0]) if funny else (who[0], thing)
-    if rng.random() < .3: context[1] += ' (Laughter)'
-    last = f'and then {subject} {verb} {thing} .' + ' (Laughter)'*funny
+    if rng.random() < 0.3:
+        context[1] += ' (Laughter)'
+    last = f'and then {subject} {verb} {thing} .' + ' (Laughter)' * funny
     return context, last, f'the last line says that {subject} {verb} {thing}'
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #01a0e355
@@ -141,23 +208,27 @@ def _break_urfunny(folder, ids, folds, labels, language):
     labels[ids[3]] = 'funny'
     del language[ids[4]]
     language[ids[5]]['punchline_sentence'] = 5
-    (folder/'urfunny2_videos'/f'{ids[6]}.mp4').unlink()
+    (folder / 'urfunny2_videos' / f'{ids[6]}.mp4').unlink()
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #7a2e706f
 def _urfunny_segment(folder, i, rng):
-    funny = rng.random() < .5
+    funny = rng.random() < 0.5
     context, last, cue = talk_lines(funny, rng)
-    shown = rng.choice(('surprise', 'happy')) if rng.random() < (.75 if funny else .25) else 'neutral'
-    write_file(folder/'urfunny2_videos'/f'{i}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
-    entry = dict(punchline_sentence=last, context_sentences=context, punchline_embedding_indexes=[rng.randrange(999) for _ in last.split()])
+    shown = rng.choice(('surprise', 'happy')) if rng.random() < (0.75 if funny else 0.25) else 'neutral'
+    write_file(folder / 'urfunny2_videos' / f'{i}.mp4', write_mp4(face(shown, rng), voice(shown, rng)))
+    entry = dict(
+        punchline_sentence=last,
+        context_sentences=context,
+        punchline_embedding_indexes=[rng.randrange(999) for _ in last.split()],
+    )
     return int(funny), entry, f'{cue}, {voice_cues(shown)}'
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #6ee879e4
 def write_urfunny(
-    folder:Path, # Where to write
-    seed:int = 0, # Of everything in it
-    segments:tuple[int, int, int] = (120, 20, 40), # Train, dev, test
-)->None:
+    folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
+    segments: tuple[int, int, int] = (120, 20, 40),  # Train, dev, test
+) -> None:
     "Write a folder in UR-FUNNY V2's format: three pickles of plain data and mp4 clips of drawn faces with voices."
     folder, rng, labels, language, cues = Path(folder), random.Random(f'urfunny {seed}'), {}, {}, []
     ids = rng.sample(range(1, 17_000), sum(segments))
@@ -167,5 +238,6 @@ def write_urfunny(
     rest = iter(ids)
     folds = {name: [next(rest) for _ in range(count)] for name, count in zip(URFUNNY_FOLDS, segments)}
     _break_urfunny(folder, ids, folds, labels, language)
-    for name, data in dict(data_folds=folds, humor_label_sdk=labels, language_sdk=language).items(): (folder/f'{name}.pkl').write_bytes(pickle.dumps(data, protocol=2))
-    write_lines(folder/'cues.jsonl', cues)
+    for name, data in dict(data_folds=folds, humor_label_sdk=labels, language_sdk=language).items():
+        (folder / f'{name}.pkl').write_bytes(pickle.dumps(data, protocol=2))
+    write_lines(folder / 'cues.jsonl', cues)
