@@ -1,4 +1,6 @@
-"Where files outside the project are, what it means that they are not (OMNISAPIENS_REQUIRE_ALL=1: a failure), and the command line as users call it."
+"""What tests share: files outside the project, folders made once, and the command line as users call it.
+
+With OMNISAPIENS_REQUIRE_ALL=1 a file that is missing is a failure."""
 
 import fcntl
 import json
@@ -49,20 +51,32 @@ def cli():
     )
 
 
+def shared_once(tmp_path_factory, name, make):
+    "A folder that `make(folder)` fills once for all tests, also where several processes share them."
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        base = base.parent
+    folder = base / name
+    with open(base / f'{name}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / '.done').exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            (folder / '.done').touch()
+    return folder
+
+
 @pytest.fixture(scope='session')
 def site(tmp_path_factory):
-    "The docs, built once for all tests, also where several processes share them."
+    "The docs, built once for all tests."
     if not shutil.which('npm'):
         required('no npm: install Node.js to build the docs')
     if not find_spec('sphinx'):
         required('no sphinx: `make docs` installs it')
-    shared_by_all = tmp_path_factory.getbasetemp()
-    if 'PYTEST_XDIST_WORKER' in os.environ:
-        shared_by_all = shared_by_all.parent
-    with open(shared_by_all / 'docs.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (done := shared_by_all / 'docs.built').exists():
-            result = subprocess.run([sys.executable, 'tools/build.py'], cwd=ROOT, capture_output=True, text=True)
-            assert result.returncode == 0, result.stderr[-3000:]
-            done.touch()
+
+    def build(_):
+        result = subprocess.run([sys.executable, 'tools/build.py'], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    shared_once(tmp_path_factory, 'docs', build)
     return ROOT / '_site'

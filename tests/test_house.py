@@ -1,4 +1,4 @@
-"The house is in order: exports, README and notebooks in step, cells as long as agreed, pins in one place."
+"The house is in order: notebooks, modules and texts have the form that was agreed, and what is made from them is in step."
 
 import re
 import subprocess
@@ -6,70 +6,127 @@ import sys
 from configparser import ConfigParser
 
 import pytest
+import yaml
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
+import described
 import house
+import measures
 
 SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT / 'settings.ini', encoding='utf-8')
 SETTINGS = SETTINGS['DEFAULT']
+ORDER = ['atlas', 'evaluation', 'sft', 'rl', 'runs', 'studies']  # A room imports from those before it
+TRAINERS = {'rl.trl_trainer', 'sft.trl_trainer'}  # The modules that need TRL at their head
 
 
-@pytest.mark.parametrize('path', house.notebooks(), ids=lambda p: p.stem)
+def read(name):
+    "A file of the repository."
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+def tracked():
+    "Names of the files that git tracks."
+    found = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return found.splitlines()
+
+
 @pytest.mark.parametrize('name', house.CHECKS)
-def test_notebooks(name, path):
-    assert not list(house.CHECKS[name](path))
+def test_notebooks(name):
+    found = house.CHECKS[name]
+    assert not [f'{path.relative_to(ROOT)}: {fault}' for path in house.notebooks() for fault in found(path)]
 
 
 def test_lengths_all_together():
-    assert not house.too_long()
+    assert not measures.too_long()
+
+
+def test_code_can_be_read_aloud():
+    "Nodes per line and width, each module by itself."
+    assert not list(measures.too_dense())
+
+
+def test_a_dense_module_is_told(tmp_path):
+    path = tmp_path / 'dense.py'
+    path.write_text('def f(x): return {k: [g(v) for v in vs if v] for k, vs in h(x).items() if k in x and vs}\n')
+    assert measures.nodes_per_line(path)['f:1'] > measures.BOUNDS['nodes']['p90']
+    path.write_text('def f(x):\n    "Doc."\n    y = x\n    # Why\n    return y\n')
+    assert measures.nodes_per_line(path) == {'f:1': 2.5}
+
+
+def test_lint():
+    result = subprocess.run([sys.executable, '-m', 'ruff', 'check', '.'], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:]
+    result = subprocess.run(
+        [sys.executable, '-m', 'ruff', 'format', '--check', '.'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
 
 
 def test_exported_names_are_described():
-    assert not list(house.undescribed())
+    assert not list(described.undescribed())
 
 
 def test_exported_names_are_demonstrated():
-    assert not list(house.undemonstrated())
+    assert not list(described.undemonstrated())
+
+
+def test_every_module_has_its_notebook_where_it_lies():
+    for path in measures.modules():
+        notebook = re.search(r'nbs/(\S+)\.ipynb', path.read_text(encoding='utf-8'))[1]
+        room = measures.room_of(path, measures.PACKAGE)
+        assert notebook.split('/')[0] == (room if room != 'top' else path.stem), path
 
 
 def test_readme_is_in_step(tmp_path):
     subprocess.run([sys.executable, ROOT / 'tools' / 'readme.py', tmp_path / 'README.md'], check=True)
-    assert (ROOT / 'README.md').read_text(encoding='utf-8') == (tmp_path / 'README.md').read_text(encoding='utf-8')
+    assert read('README.md') == (tmp_path / 'README.md').read_text(encoding='utf-8')
 
 
 def test_one_owner():
     address = SETTINGS['git_url']
     assert address == f'https://github.com/{SETTINGS["user"]}/{SETTINGS["repo"]}'
     for name in ('README.md', 'CITATION.cff', '.github/ISSUE_TEMPLATE/config.yml'):
-        found = set(re.findall(r'https://github\.com/[\w-]+/omnisapiens_nb', (ROOT / name).read_text(encoding='utf-8')))
-        assert found == {address}
-    assert f'version: {SETTINGS["version"]}' in (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
+        assert set(re.findall(r'https://github\.com/[\w-]+/omnisapiens_nb', read(name))) == {address}
+    for name in ('CITATION.cff', 'README.md'):
+        assert SETTINGS['version'] in re.findall(r'version(?:: | = \{)([\w.]+)', read(name)), name
 
 
 def test_every_requirement_is_pinned():
     def name(line):
         return re.split(r'[<>=!~\[ ]', line.strip())[0].lower().replace('_', '-')
 
-    pinned = {name(l) for l in (ROOT / 'constraints.txt').read_text().splitlines() if '==' in l}
+    pinned = {name(line) for line in read('constraints.txt').splitlines() if '==' in line}
     wanted = {name(r) for key in SETTINGS if key.endswith('requirements') for r in SETTINGS[key].split()}
+    wanted.discard(name(SETTINGS['lib_name']))  # An extra that names others
     assert wanted <= pinned, wanted - pinned
 
 
 def test_imports_go_one_way():
-    order = ['atlas', 'evaluation', 'sft', 'rl']
-    for i, room in enumerate(order):
-        for path in (ROOT / 'omnisapiens_nb' / room).glob('*.py'):
-            reached = set(re.findall(r'^\s*from \.\.(\w+)', path.read_text(encoding='utf-8'), re.M))
-            assert not reached & set(order[i + 1 :]), path
+    for place, room in enumerate(ORDER):
+        later = {*ORDER[place + 1 :], 'cli', 'colab'}
+        for path in (ROOT / 'omnisapiens_nb' / room).rglob('*.py'):
+            text = path.read_text(encoding='utf-8')
+            up = '.' * len(path.relative_to(ROOT / 'omnisapiens_nb').parts)
+            reached = set(re.findall(rf'^\s*from {re.escape(up)}(\w+)', text, re.M))
+            reached |= set(re.findall(r'^\s*from omnisapiens_nb\.(\w+)', text, re.M))
+            assert not reached & later, path
+
+
+def test_what_nobody_imports_at_its_head():
+    "TRL but in the trainers, and what only the notebooks need."
+    for path in measures.modules():
+        text = path.read_text(encoding='utf-8')
+        found = set(re.findall(r'^(?:import|from) (\w+)', text, re.M))
+        allowed = {'trl'} if measures.module_name(path) in TRAINERS else set()
+        assert not found & {'trl', 'nbdev', 'fastcore', 'execnb'} - allowed, path
 
 
 def test_light_import():
     code = "import sys, omnisapiens_nb; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
-    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == '[]'
 
 
 def test_cards_are_in_step():
@@ -80,42 +137,32 @@ def test_cards_are_in_step():
 
 
 def test_recipes_of_the_readme_are_valid():
-    import yaml
-
     from omnisapiens_nb.runs.recipes import RLRecipe, SFTRecipe
 
-    found = re.findall(r'```yaml\n(.*?)```', (ROOT / 'README.md').read_text(encoding='utf-8'), re.S)
+    found = re.findall(r'```yaml\n(.*?)```', read('README.md'), re.S)
     for kind, text in zip((SFTRecipe, RLRecipe), found, strict=True):
         kind.model_validate(yaml.safe_load(text))
 
 
 def test_contributing_names_what_is_there():
-    text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
-    tracked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        '\n'
-    )
-    named = set(re.findall(r'`?\b((?:nbs|tests|benchmarks|docs|\.github)/[\w./]+\.\w+)', text))
-    assert named and named <= set(tracked), named - set(tracked)
-    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.M))
-    assert (
-        set(re.findall(r'\bmake ([a-z-]+)`?(?= |\n|,|;|`)', '\n'.join(re.findall(r'`[^`\n]+`|^make .*', text, re.M))))
-        <= targets
-    )
+    text = read('CONTRIBUTING.md')
+    files = tracked()
+    named = set(re.findall(r'`?\b((?:nbs|tests|benchmarks|tools|\.github)/[\w./]+\.\w+)', text))
+    assert named and named <= set(files), named - set(files)
+    targets = set(re.findall(r'^([a-z-]+):', read('Makefile'), re.M))
+    commands = '\n'.join(re.findall(r'`[^`\n]+`|^make .*', text, re.M))
+    assert set(re.findall(r'\bmake ([a-z-]+)`?(?= |\n|,|;|`)', commands)) <= targets
     mapped = set(re.findall(r'^\| `([^`]+)` \|', text, re.M))
-    folders = {p.split('/')[0] for p in tracked if '/' in p} | {
-        '/'.join(p.split('/')[:2]) for p in tracked if p.startswith('nbs/') and p.count('/') > 1
-    }
-    assert mapped == folders
+    folders = {f.split('/')[0] for f in files if '/' in f}
+    rooms = {'/'.join(f.split('/')[:2]) for f in files if f.startswith('nbs/') and f.count('/') > 1}
+    assert mapped == folders | rooms
 
 
-@pytest.mark.parametrize(
-    'path',
-    sorted(p for p in (ROOT / '.github' / 'ISSUE_TEMPLATE').glob('*.yml') if p.stem != 'config'),
-    ids=lambda p: p.stem,
-)
+FORMS = sorted(p for p in (ROOT / '.github' / 'ISSUE_TEMPLATE').glob('*.yml') if p.stem != 'config')
+
+
+@pytest.mark.parametrize('path', FORMS, ids=lambda p: p.stem)
 def test_issue_forms_are_what_github_reads(path):
-    import yaml
-
     form = yaml.safe_load(path.read_text(encoding='utf-8'))
     assert set(form) == {'name', 'description', 'labels', 'body'}
     fields = [b for b in form['body'] if b['type'] != 'markdown']
@@ -126,11 +173,9 @@ def test_issue_forms_are_what_github_reads(path):
 
 
 def test_hooks_are_local_and_have_every_check():
-    import yaml
-
-    repos = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8'))['repos']
+    repos = yaml.safe_load(read('.pre-commit-config.yaml'))['repos']
     assert [r['repo'] for r in repos] == ['local']
     entries = {h['id']: h['entry'] for h in repos[0]['hooks']}
-    assert {k: v for k, v in entries.items() if 'tools/house.py' in v} == {
-        k: f'.venv/bin/python tools/house.py {k}' for k in house.CHECKS
-    }
+    checks = {k: v for k, v in entries.items() if 'tools/house.py' in v}
+    assert checks == {k: f'.venv/bin/python tools/house.py {k}' for k in house.CHECKS}
+    assert entries['lint'] == '.venv/bin/ruff check'
