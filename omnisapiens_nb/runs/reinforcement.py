@@ -16,6 +16,7 @@ from peft import PeftModel
 from pydantic import Field
 from transformers import TrainerCallback
 from ..atlas.reading import SourceError
+from ..rl.advantages import DEFAULT_ESTIMATOR
 from ..rl.loop import EstimatorName
 from ..rl.memory import Plan, memory, plan_recipe
 from ..sft.model import load_model, save_model
@@ -30,7 +31,7 @@ class TRLRecipe(Recipe):
     "Recipe of reinforcement learning by TRL."
 
     trainer: Literal['trl']
-    estimator: EstimatorName = 'harpo'  # A key of `ESTIMATORS`
+    estimator: EstimatorName = DEFAULT_ESTIMATOR  # A key of `ESTIMATORS`
     reward: Literal['harpo', 'grpo'] = 'harpo'  # Recipe of the rewards, see `rl.rewards.score`
     sampled_rows: int | None = Field(
         None, gt=0

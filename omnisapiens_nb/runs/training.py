@@ -69,7 +69,7 @@ def _train(recipe, resume, train, ranks=Ranks()):
     examples, partial = training_rows(recipe, processor), Path(f'{recipe.out}.partial')
     if ranks.rank == 0:
         begin_step(recipe, resume)
-    ranks.gather([None])  # The others wait until it is there
+    ranks.barrier()  # The others wait until it is there
     log = train(model, processor, examples, recipe.train, partial / 'state.pt')
     if ranks.rank:
         return recipe.out
