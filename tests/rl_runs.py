@@ -98,7 +98,7 @@ def shared(folder, name):
         out = score(inputs)
         step = dict(
             tasks=[row['task'] for row in inputs],
-            rewards=run._rewards[:, 0].tolist(),
+            rewards=run.generation.rewards[:, 0].tolist(),
             advantages=out['advantages'].tolist(),
         )
         seen.append(step)
