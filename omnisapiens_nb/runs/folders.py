@@ -12,36 +12,40 @@ from ..atlas.reading import SourceError
 
 # %% ../../nbs/runs/00_folders.ipynb #f66fa6a1
 def begin(
-    out:Path, # Folder the step will make
-    resume:bool, # Go on with an interrupted run
-    settings:dict, # What the step is asked to do, JSON-able
-)->Path: # Its partial folder
+    out: Path,  # Folder the step will make
+    resume: bool,  # Go on with an interrupted run
+    settings: dict,  # What the step is asked to do, JSON-able
+) -> Path:  # Its partial folder
     "Open the partial folder of a step; SourceError if it is done, or was begun and is not to be resumed, or with other settings."
-    partial, file = Path(f'{out}.partial'), Path(f'{out}.partial')/'settings.json'
-    if Path(out).exists(): raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
+    partial, file = Path(f'{out}.partial'), Path(f'{out}.partial') / 'settings.json'
+    if Path(out).exists():
+        raise SourceError(f'{out}: exists already; choose another folder, or remove it first')
     if file.is_file():
-        if not resume: raise SourceError(f'{partial}: an interrupted run; add --resume to go on with it, or remove it')
+        if not resume:
+            raise SourceError(f'{partial}: an interrupted run; add --resume to go on with it, or remove it')
         before = json.loads(file.read_text())
         if changed := sorted(k for k in before | settings if before.get(k) != settings.get(k)):
-            raise SourceError(f'{partial}: begun with another {", ".join(changed)}; go on with the same settings, or remove it')
+            raise SourceError(
+                f'{partial}: begun with another {", ".join(changed)}; go on with the same settings, or remove it'
+            )
     partial.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings, indent=1))
     return partial
 
 # %% ../../nbs/runs/00_folders.ipynb #279e8fd9
 def finish(
-    partial:Path, # From `begin`
-    out:Path, # Folder of the step
-    log:list[dict], # One entry per training step
-)->Path: # `out`
+    partial: Path,  # From `begin`
+    out: Path,  # Folder of the step
+    log: list[dict],  # One entry per training step
+) -> Path:  # `out`
     "Write the log, drop the checkpoint, give the folder its name."
-    (partial/'log.jsonl').write_text(''.join(json.dumps(entry) + '\n' for entry in log), encoding='utf-8')
-    (partial/'state.pt').unlink(missing_ok=True)
+    (partial / 'log.jsonl').write_text(''.join(json.dumps(entry) + '\n' for entry in log), encoding='utf-8')
+    (partial / 'state.pt').unlink(missing_ok=True)
     return partial.rename(out)
 
 # %% ../../nbs/runs/00_folders.ipynb #98b47bfd
 def read_log(
-    folder:Path, # Folder of a training step
-)->list[dict]: # One entry per training step
+    folder: Path,  # Folder of a training step
+) -> list[dict]:  # One entry per training step
     "The log of a finished training step."
-    return [json.loads(line) for line in (Path(folder)/'log.jsonl').read_text(encoding='utf-8').splitlines()]
+    return [json.loads(line) for line in (Path(folder) / 'log.jsonl').read_text(encoding='utf-8').splitlines()]

@@ -13,15 +13,30 @@ from pathlib import Path
 
 # %% ../../nbs/runs/01_machine.ipynb #7098f0c6
 def _commit():
-    found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=Path(find_spec('omnisapiens_nb').origin).parent, capture_output=True, text=True)
+    found = subprocess.run(
+        ['git', 'rev-parse', 'HEAD'],
+        cwd=Path(find_spec('omnisapiens_nb').origin).parent,
+        capture_output=True,
+        text=True,
+    )
     return found.stdout.strip() if found.returncode == 0 else None
 
 # %% ../../nbs/runs/01_machine.ipynb #7a1deda8
 def facts(
-    command:str, # That made the run
-    seconds:float, # It took
-    **more, # Plain values
-)->dict: # For JSON
+    command: str,  # That made the run
+    seconds: float,  # It took
+    **more,  # Plain values
+) -> dict:  # For JSON
     "Where and with what a run was made."
-    return dict(command=command, seconds=round(seconds), **more, commit=_commit(), cores=os.cpu_count(), machine=platform.machine(), python=platform.python_version(),
-                torch=version('torch'), transformers=version('transformers'), package=version('omnisapiens_nb'))
+    return dict(
+        command=command,
+        seconds=round(seconds),
+        **more,
+        commit=_commit(),
+        cores=os.cpu_count(),
+        machine=platform.machine(),
+        python=platform.python_version(),
+        torch=version('torch'),
+        transformers=version('transformers'),
+        package=version('omnisapiens_nb'),
+    )

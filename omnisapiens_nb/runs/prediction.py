@@ -20,9 +20,9 @@ from ..sft.stages import is_staged, load_stages, staged
 
 # %% ../../nbs/runs/04_prediction.ipynb #b32f06cf
 def open_responder(
-    model:str|Path, # Folder or hub name: a checkpoint, the folder of a stage, or one of adapters
-    max_new_tokens:int, # Longest written answer
-)->tuple[Responder, OmniProcessor]:
+    model: str | Path,  # Folder or hub name: a checkpoint, the folder of a stage, or one of adapters
+    max_new_tokens: int,  # Longest written answer
+) -> tuple[Responder, OmniProcessor]:
     "Load a model as what answers batches."
     if is_bam(model):
         net, heads, processor, adapters = load_bam(model, dtype='auto')
@@ -35,23 +35,27 @@ def open_responder(
 
 # %% ../../nbs/runs/04_prediction.ipynb #5780e077
 def run_predict(
-    model:str, # Folder or hub name
-    atlas:Path, # Atlas folder
-    split:str, # Which split to answer
-    out:Path, # JSON Lines file
-    rows:int = 1_000_000, # At most so many rows per dataset key
-    blank:str = '', # Take away `text`, `audio` or `video`
-    max_new_tokens:int = 64, # Longest answer
-)->Path: # `out`
+    model: str,  # Folder or hub name
+    atlas: Path,  # Atlas folder
+    split: str,  # Which split to answer
+    out: Path,  # JSON Lines file
+    rows: int = 1_000_000,  # At most so many rows per dataset key
+    blank: str = '',  # Take away `text`, `audio` or `video`
+    max_new_tokens: int = 64,  # Longest answer
+) -> Path:  # `out`
     "Let a model answer a split, greedily."
     out, store = Path(out), open_atlas(atlas, split)
-    if out.exists(): raise SourceError(f'{out}: exists already; choose another file, or remove it first')
+    if out.exists():
+        raise SourceError(f'{out}: exists already; choose another file, or remove it first')
     respond, processor = open_responder(model, max_new_tokens)
     examples = Examples(store, processor, choose_rows(store, limit=rows), blank)
-    if is_bam(model): check_described(model, examples)
-    settings = dict(model=str(model), atlas=atlas_id(atlas), split=split, rows=rows, blank=blank, max_new_tokens=max_new_tokens)
+    if is_bam(model):
+        check_described(model, examples)
+    settings = dict(
+        model=str(model), atlas=atlas_id(atlas), split=split, rows=rows, blank=blank, max_new_tokens=max_new_tokens
+    )
     partial = begin(Path(f'{out}.run'), True, settings)
-    predict(respond, examples, partial/'predictions.jsonl')
-    os.replace(partial/'predictions.jsonl', out)
+    predict(respond, examples, partial / 'predictions.jsonl')
+    os.replace(partial / 'predictions.jsonl', out)
     shutil.rmtree(partial)
     return out

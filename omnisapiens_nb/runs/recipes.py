@@ -17,46 +17,56 @@ from ..sft.warmstart import SFTConfig
 # %% ../../nbs/runs/02_recipes.ipynb #f9884ef6
 class Recipe(BaseModel):
     "What every training step needs."
+
     model_config = ConfigDict(extra='forbid')
-    atlas:Path # Atlas folder; its train split is used
-    out:Path # Folder of the trained model
-    model:str # Folder or hub name to start from
-    share:tuple[float, float] = (0., 1.) # Window of each dataset's shuffled rows
-    rows:int = Field(1000, gt=0) # At most so many rows per dataset key
-    device:str|None = None # Such as `cpu`; the first GPU, if there is one, where absent
-    dtype:str = 'auto' # Of the weights; as the checkpoint has them
+    atlas: Path  # Atlas folder; its train split is used
+    out: Path  # Folder of the trained model
+    model: str  # Folder or hub name to start from
+    share: tuple[float, float] = (0.0, 1.0)  # Window of each dataset's shuffled rows
+    rows: int = Field(1000, gt=0)  # At most so many rows per dataset key
+    device: str | None = None  # Such as `cpu`; the first GPU, if there is one, where absent
+    dtype: str = 'auto'  # Of the weights; as the checkpoint has them
 
     @field_validator('share')
     @classmethod
     def _window(cls, share):
-        if not 0 <= share[0] < share[1] <= 1: raise ValueError('give two numbers with 0 ≤ first < second ≤ 1')
+        if not 0 <= share[0] < share[1] <= 1:
+            raise ValueError('give two numbers with 0 ≤ first < second ≤ 1')
         return share
 
 # %% ../../nbs/runs/02_recipes.ipynb #e0c771e6
 class SFTRecipe(Recipe):
     "Recipe of the warm start."
-    stage:Literal['warm_start'] = 'warm_start' # Other stages have recipes of their own
-    train:SFTConfig = SFTConfig()
+
+    stage: Literal['warm_start'] = 'warm_start'  # Other stages have recipes of their own
+    train: SFTConfig = SFTConfig()
+
 
 class RLRecipe(Recipe):
     "Recipe of reinforcement learning."
-    train:RLConfig = RLConfig()
+
+    train: RLConfig = RLConfig()
 
 # %% ../../nbs/runs/02_recipes.ipynb #c8caf6e3
 def read_yaml(
-    path:Path, # YAML file
-): # What is in it
+    path: Path,  # YAML file
+):  # What is in it
     "Read a recipe without checking it; SourceError if it is not there or not YAML."
-    if not Path(path).is_file(): raise SourceError(f'{path}: no such file; give a YAML recipe')
-    try: return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise SourceError(f'{path}: not YAML in UTF-8 ({str(e).splitlines()[0]})') from e
+    if not Path(path).is_file():
+        raise SourceError(f'{path}: no such file; give a YAML recipe')
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise SourceError(f'{path}: not YAML in UTF-8 ({str(e).splitlines()[0]})') from e
+
 
 def read_recipe(
-    path:Path, # YAML file
-    kind:type[Recipe], # Such as `SFTRecipe` or `RLRecipe`
-)->Recipe:
+    path: Path,  # YAML file
+    kind: type[Recipe],  # Such as `SFTRecipe` or `RLRecipe`
+) -> Recipe:
     "Read and check a recipe; SourceError names the file and each wrong field."
-    try: return kind.model_validate(read_yaml(path))
+    try:
+        return kind.model_validate(read_yaml(path))
     except ValidationError as e:
         faults = '; '.join(f'{".".join(map(str, f["loc"])) or "the file"}: {f["msg"]}' for f in e.errors())
         raise SourceError(f'{path}: {faults}') from e

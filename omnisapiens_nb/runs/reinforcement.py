@@ -16,6 +16,7 @@ from peft import PeftModel
 from pydantic import Field
 from transformers import TrainerCallback
 from ..atlas.reading import SourceError
+from ..rl.advantages import DEFAULT_ESTIMATOR
 from ..rl.loop import EstimatorName
 from ..rl.memory import Plan, memory, plan_recipe
 from ..sft.model import load_model, save_model
@@ -28,103 +29,143 @@ from .supervised import trl_settings
 # %% ../../nbs/runs/08_reinforcement.ipynb #e53c5c72
 class TRLRecipe(Recipe):
     "Recipe of reinforcement learning by TRL."
-    trainer:Literal['trl']
-    estimator:EstimatorName = 'harpo' # A key of `ESTIMATORS`
-    reward:Literal['harpo', 'grpo'] = 'harpo' # Recipe of the rewards, see `rl.rewards.score`
-    sampled_rows:int|None = Field(None, gt=0) # Rollouts sampled at a time, to save memory; all of a generation where absent
-    four_bit:bool = False # Base in four bits, by bitsandbytes; with `lora` only
-    lora:dict|None = None # PEFT's names, such as `r`, `lora_alpha`, `lora_dropout`; all weights are trained where absent
-    train:dict = {} # TRL's names (`GRPOConfig`)
+
+    trainer: Literal['trl']
+    estimator: EstimatorName = DEFAULT_ESTIMATOR  # A key of `ESTIMATORS`
+    reward: Literal['harpo', 'grpo'] = 'harpo'  # Recipe of the rewards, see `rl.rewards.score`
+    sampled_rows: int | None = Field(
+        None, gt=0
+    )  # Rollouts sampled at a time, to save memory; all of a generation where absent
+    four_bit: bool = False  # Base in four bits, by bitsandbytes; with `lora` only
+    lora: dict | None = (
+        None  # PEFT's names, such as `r`, `lora_alpha`, `lora_dropout`; all weights are trained where absent
+    )
+    train: dict = {}  # TRL's names (`GRPOConfig`)
 
 # %% ../../nbs/runs/08_reinforcement.ipynb #06778a5d
 def read_rl(
-    path:Path, # YAML recipe
-)->RLRecipe|TRLRecipe: # By its trainer
+    path: Path,  # YAML recipe
+) -> RLRecipe | TRLRecipe:  # By its trainer
     "Read the recipe of either trainer; SourceError names each wrong field."
     found = read_yaml(path)
     return read_recipe(path, TRLRecipe if isinstance(found, dict) and 'trainer' in found else RLRecipe)
 
 # %% ../../nbs/runs/08_reinforcement.ipynb #48051b3a
 def plan_rl(
-    recipe:TRLRecipe, # What to train on what
-    prompt:int = 656, # Tokens of the longest prompt, media included: a film, ten seconds of sound, 150 tokens of words
-    sound:int = 250, # How many of them are sound
-    film:int = 256, # How many are film or pictures
-    processes:int = 1, # Cards, each with a copy of the model
-)->tuple[Plan, pd.DataFrame]: # The plan of one card, and GiB by phase and part
+    recipe: TRLRecipe,  # What to train on what
+    prompt: int = 656,  # Tokens of the longest prompt, media included: a film, ten seconds of sound, 150 tokens of words
+    sound: int = 250,  # How many of them are sound
+    film: int = 256,  # How many are film or pictures
+    processes: int = 1,  # Cards, each with a copy of the model
+) -> tuple[Plan, pd.DataFrame]:  # The plan of one card, and GiB by phase and part
     "Memory of a run, by arithmetic; SourceError for a recipe of the loop, or a model whose configuration is not to be had."
-    if not isinstance(recipe, TRLRecipe): raise SourceError('a plan is made for recipes with `trainer: trl`; the loop is for models that fit anywhere')
+    if not isinstance(recipe, TRLRecipe):
+        raise SourceError('a plan is made for recipes with `trainer: trl`; the loop is for models that fit anywhere')
     plan = plan_recipe(recipe.model_dump(), prompt, sound, film, processes)
     return plan, memory(plan)
 
 # %% ../../nbs/runs/08_reinforcement.ipynb #15839ce0
-LEAST_GIB = {'7b/rl': 72., '3b_16gb/rl': 14.} # Memory of a card as CUDA counts it: 80 GB are 74.5 to 79 GiB, a T4's 16 GB are 14.6 to 15
+LEAST_GIB = {
+    '7b/rl': 72.0,
+    '3b_16gb/rl': 14.0,
+}  # Memory of a card as CUDA counts it: 80 GB are 74.5 to 79 GiB, a T4's 16 GB are 14.6 to 15
+
 
 def recipe_for(
-    gib:float|None, # Memory of the card, None where there is none
-)->str: # Name of a recipe, without `.yaml`
+    gib: float | None,  # Memory of the card, None where there is none
+) -> str:  # Name of a recipe, without `.yaml`
     "The largest recipe that a card is enough for; SourceError where it is enough for none."
-    if gib is None: return 'tiny/rl_trl'
-    if found := [name for name, least in LEAST_GIB.items() if gib >= least]: return found[0]
-    raise SourceError(f'a card of {gib:.1f} GiB is too small for the recipes here, the least wants {min(LEAST_GIB.values()):.0f}; take a larger card, or run tiny/rl_trl on the CPU')
+    if gib is None:
+        return 'tiny/rl_trl'
+    if found := [name for name, least in LEAST_GIB.items() if gib >= least]:
+        return found[0]
+    raise SourceError(
+        f'a card of {gib:.1f} GiB is too small for the recipes here, the least wants {min(LEAST_GIB.values()):.0f}; take a larger card, or run tiny/rl_trl on the CPU'
+    )
 
 # %% ../../nbs/runs/08_reinforcement.ipynb #1ce360a7
 def _four_bits(recipe):
     "What `from_pretrained` is told for a base in four bits."
-    if not recipe.four_bit: return {}
-    if recipe.lora is None: raise SourceError('four_bit: a base in four bits cannot be trained itself; give `lora`, or leave four_bit out')
+    if not recipe.four_bit:
+        return {}
+    if recipe.lora is None:
+        raise SourceError('four_bit: a base in four bits cannot be trained itself; give `lora`, or leave four_bit out')
     from transformers import BitsAndBytesConfig
+
     kind = dict(bfloat16=torch.bfloat16, float16=torch.float16).get(recipe.dtype, torch.float32)
-    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind)
+    bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind
+    )
     return dict(quantization_config=bits, device_map={'': int(os.environ.get('LOCAL_RANK', 0))})
+
 
 def _merge(recipe, processor, partial):
     "Fold the adapter into the base as it was."
     base, _ = load_model(recipe.model, 'cpu', dtype=recipe.dtype)
-    save_model(PeftModel.from_pretrained(base, partial/'adapter').merge_and_unload(), processor, partial)
+    save_model(PeftModel.from_pretrained(base, partial / 'adapter').merge_and_unload(), processor, partial)
 
 # %% ../../nbs/runs/08_reinforcement.ipynb #2a42be87
 def make_trainer(
-    recipe:TRLRecipe, # What to train on what
-    callbacks:Sequence[TrainerCallback] = (), # As for any trainer of transformers
-): # An `OmniHarpoTrainer`, its checkpoints in `OUT.partial/trl`
+    recipe: TRLRecipe,  # What to train on what
+    callbacks: Sequence[TrainerCallback] = (),  # As for any trainer of transformers
+):  # An `OmniHarpoTrainer`, its checkpoints in `OUT.partial/trl`
     "The trainer of a recipe; SourceError for settings that PEFT, TRL or it does not take."
     from trl import GRPOConfig
     from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts, atlas_reward
+
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype, **_four_bits(recipe))
-    lora, args = trl_settings(recipe, Path(f'{recipe.out}.partial')/'trl', model.device, GRPOConfig)
+    lora, args = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model.device, GRPOConfig)
     rows = atlas_prompts(training_rows(recipe, processor))
-    try: trainer = OmniHarpoTrainer(model, atlas_reward(recipe.reward), args, rows, processor, recipe.sampled_rows, estimator=recipe.estimator, peft_config=lora, callbacks=list(callbacks))
-    except ValueError as e: raise SourceError(f'the recipe cannot be run: {e}') from e
+    try:
+        trainer = OmniHarpoTrainer(
+            model,
+            atlas_reward(recipe.reward),
+            args,
+            rows,
+            processor,
+            recipe.sampled_rows,
+            estimator=recipe.estimator,
+            peft_config=lora,
+            callbacks=list(callbacks),
+        )
+    except ValueError as e:
+        raise SourceError(f'the recipe cannot be run: {e}') from e
     if lora and not trainer.is_fsdp_enabled:
-        for p in (p for p in trainer.model.parameters() if p.requires_grad): p.data = p.data.float()
+        for p in (p for p in trainer.model.parameters() if p.requires_grad):
+            p.data = p.data.float()
     return trainer
 
 # %% ../../nbs/runs/08_reinforcement.ipynb #c028b6ad
 def run_trl(
-    recipe:TRLRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-    callbacks:Sequence[TrainerCallback] = (), # As for any trainer of transformers
-)->Path: # A plain checkpoint, `adapter` in it where LoRA was asked for
+    recipe: TRLRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+    callbacks: Sequence[TrainerCallback] = (),  # As for any trainer of transformers
+) -> Path:  # A plain checkpoint, `adapter` in it where LoRA was asked for
     "Reinforcement learning by TRL; under `torchrun` or `accelerate launch`, on all its processes."
     from omnisapiens_nb.sft.trl_trainer import last_checkpoint
+
     trainer, partial = make_trainer(recipe, callbacks), Path(f'{recipe.out}.partial')
     first = trainer.accelerator.is_main_process
-    if first: begin_step(recipe, resume)
+    if first:
+        begin_step(recipe, resume)
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
-    trainer.save_model(str(partial/'adapter' if recipe.lora is not None else partial))
+    trainer.save_model(str(partial / 'adapter' if recipe.lora is not None else partial))
     trainer.accelerator.wait_for_everyone()
-    if not first: return recipe.out
-    if recipe.lora is not None: _merge(recipe, trainer.processor, partial)
-    for file in partial.rglob('training_args.bin'): file.unlink()   # A pickle with this machine's paths
+    if not first:
+        return recipe.out
+    if recipe.lora is not None:
+        _merge(recipe, trainer.processor, partial)
+    for file in partial.rglob('training_args.bin'):
+        file.unlink()  # A pickle with this machine's paths
     done = finish(partial, recipe.out, [e for e in trainer.state.log_history if 'reward' in e])
-    shutil.rmtree(done/'trl')   # Last: a run stopped before this has all it needs
+    shutil.rmtree(done / 'trl')  # Last: a run stopped before this has all it needs
     return done
 
+
 def run_recipe(
-    recipe:RLRecipe|TRLRecipe, # From `read_rl`
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # The trained model's folder
+    recipe: RLRecipe | TRLRecipe,  # From `read_rl`
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # The trained model's folder
     "Run a recipe by its trainer."
     return (run_trl if isinstance(recipe, TRLRecipe) else run_rl)(recipe, resume)

@@ -21,7 +21,15 @@ from ..sft.batches import Examples
 from ..sft.heads import Heads
 from ..sft.model import load_model, save_model
 from ..sft.sizes import GIB, meta_model, parameters
-from ..sft.stages import PROJECTIONS, ClassifyConfig, has_head, load_stages, save_stages, train_classifier, train_lm_head
+from omnisapiens_nb.sft.stages import (
+    PROJECTIONS,
+    ClassifyConfig,
+    has_head,
+    load_stages,
+    save_stages,
+    train_classifier,
+    train_lm_head,
+)
 from ..sft.warmstart import FitConfig
 from .recipes import Recipe, SFTRecipe, read_recipe, read_yaml
 from .training import begin_step, run_sft, training_rows
@@ -30,83 +38,101 @@ from .folders import finish, read_log
 # %% ../../nbs/runs/07_supervised.ipynb #4de872cd
 class ClassifyRecipe(Recipe):
     "Recipe of stage 1: LoRA and heads."
-    stage:Literal['classify']
-    train:ClassifyConfig = ClassifyConfig()
+
+    stage: Literal['classify']
+    train: ClassifyConfig = ClassifyConfig()
+
 
 class LMHeadRecipe(Recipe):
     "Recipe of stage 2: `lm_head`; `model` is the folder of stage 1."
-    stage:Literal['lm_head']
-    train:FitConfig = FitConfig()
+
+    stage: Literal['lm_head']
+    train: FitConfig = FitConfig()
+
 
 class AnswersRecipe(Recipe):
     "Recipe of the one-stage start of reinforcement learning, by TRL."
-    stage:Literal['answers']
-    lora:dict|None = None # PEFT's names, such as `r`, `lora_alpha`, `lora_dropout`; all weights are trained where absent
-    train:dict = {} # TRL's names (`SFTConfig`)
+
+    stage: Literal['answers']
+    lora: dict | None = (
+        None  # PEFT's names, such as `r`, `lora_alpha`, `lora_dropout`; all weights are trained where absent
+    )
+    train: dict = {}  # TRL's names (`SFTConfig`)
+
 
 class BAMRecipe(Recipe):
     "Recipe of stage 3: adapters on descriptors; `model` is the folder of stage 1 or 2."
-    stage:Literal['bam'] = 'bam'
-    extractors:dict[Literal['video', 'audio'], Literal[tuple(EXTRACTORS)]] = Field(dict(video='motion', audio='prosody'), min_length=1) # What the Atlas was described with, in the order of the adapters
-    datasets:list[Literal[tuple(DATASETS)]] = [] # Keys to train for; all that have descriptors where empty
-    train:BAMConfig = BAMConfig()
+
+    stage: Literal['bam'] = 'bam'
+    extractors: dict[Literal['video', 'audio'], Literal[tuple(EXTRACTORS)]] = Field(
+        dict(video='motion', audio='prosody'), min_length=1
+    )  # What the Atlas was described with, in the order of the adapters
+    datasets: list[Literal[tuple(DATASETS)]] = []  # Keys to train for; all that have descriptors where empty
+    train: BAMConfig = BAMConfig()
 
 # %% ../../nbs/runs/07_supervised.ipynb #213e71c8
 def run_classify(
-    recipe:ClassifyRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # Folder with adapter and heads
+    recipe: ClassifyRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # Folder with adapter and heads
     "Stage 1 of OmniSapiens SFT on the labelled rows of an Atlas."
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
     examples, partial = training_rows(recipe, processor, has_head), begin_step(recipe, resume)
-    wrapped, heads, log = train_classifier(model, processor, examples, recipe.train, partial/'state.pt')
+    wrapped, heads, log = train_classifier(model, processor, examples, recipe.train, partial / 'state.pt')
     save_stages(wrapped, heads, processor, partial)
     return finish(partial, recipe.out, log)
 
+
 def run_lm_head(
-    recipe:LMHeadRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # Folder with adapter, heads and `lm_head`
+    recipe: LMHeadRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # Folder with adapter, heads and `lm_head`
     "Stage 2 of OmniSapiens SFT on the open questions of an Atlas."
     model, heads, processor = load_stages(recipe.model, recipe.device, dtype=recipe.dtype)
     examples = training_rows(recipe, processor, lambda row: row['task'].endswith('_qa'))
     partial = begin_step(recipe, resume)
-    log = train_lm_head(model, processor, examples, recipe.train, partial/'state.pt')
+    log = train_lm_head(model, processor, examples, recipe.train, partial / 'state.pt')
     save_stages(model, heads, processor, partial, lm_head=True)
     return finish(partial, recipe.out, log)
 
 # %% ../../nbs/runs/07_supervised.ipynb #9c1f89dd
 def trl_settings(
-    recipe:Recipe, # With `lora` and `train`, by PEFT's and TRL's names
-    folder:Path, # For checkpoints
-    device:torch.device, # Of the model
-    kind:type, # TRL's class of settings
-)->tuple[LoraConfig|None, object]: # Of the adapter, and TRL's
+    recipe: Recipe,  # With `lora` and `train`, by PEFT's and TRL's names
+    folder: Path,  # For checkpoints
+    device: torch.device,  # Of the model
+    kind: type,  # TRL's class of settings
+) -> tuple[LoraConfig | None, object]:  # Of the adapter, and TRL's
     "What PEFT and TRL are told; SourceError for what they do not take."
-    if taken := {'output_dir', 'use_cpu'} & recipe.train.keys(): raise SourceError(f'train.{taken.pop()} follows from the recipe itself; leave it out')
+    if taken := {'output_dir', 'use_cpu'} & recipe.train.keys():
+        raise SourceError(f'train.{taken.pop()} follows from the recipe itself; leave it out')
     try:
         lora = LoraConfig(target_modules=PROJECTIONS, **recipe.lora) if recipe.lora is not None else None
         return lora, kind(output_dir=str(folder), use_cpu=device.type == 'cpu', **recipe.train)
-    except (TypeError, ValueError) as e: raise SourceError(f'the recipe has what PEFT or TRL does not take: {e}') from e
+    except (TypeError, ValueError) as e:
+        raise SourceError(f'the recipe has what PEFT or TRL does not take: {e}') from e
+
 
 def run_answers(
-    recipe:AnswersRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # A plain checkpoint, `adapter` in it where LoRA was asked for
+    recipe: AnswersRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # A plain checkpoint, `adapter` in it where LoRA was asked for
     "One-stage supervised fine-tuning by TRL; SourceError for settings it does not take."
     from trl import SFTConfig
     from omnisapiens_nb.sft.trl_trainer import trl_sft
+
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
-    lora, args = trl_settings(recipe, Path(f'{recipe.out}.partial')/'trl', model.device, SFTConfig)
+    lora, args = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model.device, SFTConfig)
     examples, partial = training_rows(recipe, processor), begin_step(recipe, resume)
-    try: trainer = trl_sft(model, processor, examples, args, lora, resume)
-    except ValueError as e: raise SourceError(f'the recipe cannot be run: {e}') from e
+    try:
+        trainer = trl_sft(model, processor, examples, args, lora, resume)
+    except ValueError as e:
+        raise SourceError(f'the recipe cannot be run: {e}') from e
     log, net = [e for e in trainer.state.log_history if 'loss' in e], trainer.model
     if lora:
-        net.save_pretrained(partial/'adapter')
+        net.save_pretrained(partial / 'adapter')
         net = net.merge_and_unload()
     save_model(net, processor, partial)
-    shutil.rmtree(partial/'trl')
+    shutil.rmtree(partial / 'trl')
     return finish(partial, recipe.out, log)
 
 # %% ../../nbs/runs/07_supervised.ipynb #d0ee1e62
@@ -116,54 +142,80 @@ def _one_dataset(recipe, key, model, heads, examples, partial):
     kinds = {kind: name for kind, name in recipe.extractors.items() if any(kind in r.descriptors for r in rows)}
     log = [dict(dataset=key, skipped='no row has descriptors')]
     if kinds:
-        scaled, steps = train_bam(model, heads, examples.tasks[0], rows, kinds, recipe.train, partial/'state.pt')
-        save_adapters(scaled, kinds, rows, partial/f'{key}.safetensors')
+        scaled, steps = train_bam(model, heads, examples.tasks[0], rows, kinds, recipe.train, partial / 'state.pt')
+        save_adapters(scaled, kinds, rows, partial / f'{key}.safetensors')
         log = [dict(dataset=key) | entry for entry in steps]
-    file = partial/f'{key}.log.partial'
+    file = partial / f'{key}.log.partial'
     file.write_text('\n'.join(map(json.dumps, log)), encoding='utf-8')
-    file.rename(partial/f'{key}.log')
-    (partial/'state.pt').unlink(missing_ok=True)
+    file.rename(partial / f'{key}.log')
+    (partial / 'state.pt').unlink(missing_ok=True)
 
 # %% ../../nbs/runs/07_supervised.ipynb #ee14987d
 def _datasets(recipe, examples):
     "Dataset keys to positions, in the order of the rows."
     found = {key: [i for i, k in enumerate(examples.datasets) if k == key] for key in dict.fromkeys(examples.datasets)}
-    if missing := sorted(set(recipe.datasets) - set(found)): raise SourceError(f'{recipe.atlas}: no training row of {", ".join(missing)}; take another Atlas, or leave them out of the recipe')
+    if missing := sorted(set(recipe.datasets) - set(found)):
+        raise SourceError(
+            f'{recipe.atlas}: no training row of {", ".join(missing)}; take another Atlas, or leave them out of the recipe'
+        )
     return {key: rows for key, rows in found.items() if key in (recipe.datasets or found)}
 
+
 def run_bam(
-    recipe:BAMRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # Folder with one file of adapters per dataset
+    recipe: BAMRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # Folder with one file of adapters per dataset
     "Behavioural adapters for the datasets of a described Atlas; SourceError if none of them has descriptors."
     model, heads, processor = load_stages(recipe.model, recipe.device, dtype=recipe.dtype)
     examples = training_rows(recipe, processor, lambda row: has_head(row) or row['task'].endswith('_qa'))
     datasets, partial = _datasets(recipe, examples), begin_step(recipe, resume)
     for key, at in datasets.items():
-        if not (partial/f'{key}.log').is_file(): _one_dataset(recipe, key, model, heads, Examples(examples.atlas, processor, [examples.rows[i] for i in at]), partial)
-    if not list(partial.glob('*.safetensors')): raise SourceError(f'{recipe.atlas}: no row has descriptors; make an Atlas that has them with `omnisapiens-nb describe`, then remove {partial}')
+        if not (partial / f'{key}.log').is_file():
+            _one_dataset(
+                recipe, key, model, heads, Examples(examples.atlas, processor, [examples.rows[i] for i in at]), partial
+            )
+    if not list(partial.glob('*.safetensors')):
+        raise SourceError(
+            f'{recipe.atlas}: no row has descriptors; make an Atlas that has them with `omnisapiens-nb describe`, then remove {partial}'
+        )
     describe_bam(partial, recipe.model, recipe.extractors)
-    log = [json.loads(line) for key in datasets for line in (partial/f'{key}.log').read_text(encoding='utf-8').splitlines()]
+    log = [
+        json.loads(line)
+        for key in datasets
+        for line in (partial / f'{key}.log').read_text(encoding='utf-8').splitlines()
+    ]
     out = finish(partial, recipe.out, log)
-    for key in datasets: (out/f'{key}.log').unlink()
+    for key in datasets:
+        (out / f'{key}.log').unlink()
     return out
 
 # %% ../../nbs/runs/07_supervised.ipynb #ccf900d7
-STAGES = dict(warm_start=(SFTRecipe, run_sft), classify=(ClassifyRecipe, run_classify), lm_head=(LMHeadRecipe, run_lm_head), answers=(AnswersRecipe, run_answers))
+STAGES = dict(
+    warm_start=(SFTRecipe, run_sft),
+    classify=(ClassifyRecipe, run_classify),
+    lm_head=(LMHeadRecipe, run_lm_head),
+    answers=(AnswersRecipe, run_answers),
+)
+
 
 def read_stage(
-    path:Path, # YAML recipe
-)->Recipe: # Of the stage it names
+    path: Path,  # YAML recipe
+) -> Recipe:  # Of the stage it names
     "Read the recipe of a stage; SourceError if there is no such stage."
     found = read_yaml(path)
     stage = found.get('stage', 'warm_start') if isinstance(found, dict) else 'warm_start'
-    if str(stage) not in STAGES: raise SourceError(f'{path}: no stage is called {stage!r}; choose from {", ".join(STAGES)}' + '; adapters are trained by `omnisapiens-nb bam`' * (stage == 'bam'))
+    if str(stage) not in STAGES:
+        raise SourceError(
+            f'{path}: no stage is called {stage!r}; choose from {", ".join(STAGES)}'
+            + '; adapters are trained by `omnisapiens-nb bam`' * (stage == 'bam')
+        )
     return read_recipe(path, STAGES[stage][0])
 
+
 def run_stage(
-    recipe:Recipe, # From `read_stage`
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # What the stage made
+    recipe: Recipe,  # From `read_stage`
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # What the stage made
     "Run the stage a recipe describes."
     return STAGES[recipe.stage][1](recipe, resume)
 
@@ -171,21 +223,30 @@ def run_stage(
 def _planned(recipe):
     "Base, weights beside it, weights trained."
     if isinstance(recipe, LMHeadRecipe):
-        if not (Path(recipe.model)/'adapter_config.json').is_file(): raise SourceError(f'{recipe.model}: no adapter_config.json; the plan of this stage needs the folder that stage 1 made')
+        if not (Path(recipe.model) / 'adapter_config.json').is_file():
+            raise SourceError(
+                f'{recipe.model}: no adapter_config.json; the plan of this stage needs the folder that stage 1 made'
+            )
         base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
         return base, 0, parameters(meta_model(base).lm_head)
     net = meta_model(recipe.model)
     hidden = net.config.text_config.hidden_size
-    if isinstance(recipe, SFTRecipe): return recipe.model, 0, parameters(net)
-    lora, added = (recipe.lora, 0) if isinstance(recipe, AnswersRecipe) else (recipe.train.lora(), parameters(Heads(hidden)))
-    if lora is None: return recipe.model, 0, parameters(net)
-    with torch.device('meta'): trained = parameters(get_peft_model(net, LoraConfig(target_modules=PROJECTIONS, **lora)), trained=True)
+    if isinstance(recipe, SFTRecipe):
+        return recipe.model, 0, parameters(net)
+    lora, added = (
+        (recipe.lora, 0) if isinstance(recipe, AnswersRecipe) else (recipe.train.lora(), parameters(Heads(hidden)))
+    )
+    if lora is None:
+        return recipe.model, 0, parameters(net)
+    with torch.device('meta'):
+        trained = parameters(get_peft_model(net, LoraConfig(target_modules=PROJECTIONS, **lora)), trained=True)
     return recipe.model, trained + added, trained + added
 
+
 def plan_stage(
-    recipe:Recipe, # From `read_stage`
-)->str: # One sentence
+    recipe: Recipe,  # From `read_stage`
+) -> str:  # One sentence
     "How many weights a stage trains, and what that takes before activations; SourceError if the model's configuration is not to be had."
     base, added, trained = _planned(recipe)
     total = parameters(meta_model(base)) + added
-    return f'{recipe.stage} on {base}: {trained:,} of {total:,} weights are trained ({trained/total:.2%}); {(2*(total - added) + 16*trained)/GIB:.1f} GiB in bfloat16 before activations'
+    return f'{recipe.stage} on {base}: {trained:,} of {total:,} weights are trained ({trained / total:.2%}); {(2 * (total - added) + 16 * trained) / GIB:.1f} GiB in bfloat16 before activations'

@@ -21,11 +21,11 @@ from ..sft.warmstart import warm_start
 
 # %% ../../nbs/runs/03_training.ipynb #877cd3c6
 def start_model(
-    atlas:Path, # Atlas folder
-    out:Path, # Folder of the new model
-    rows:int = 2000, # Rows per dataset key the tokenizer sees
-    seed:int = 0, # Of the weights
-)->Path: # `out`
+    atlas: Path,  # Atlas folder
+    out: Path,  # Folder of the new model
+    rows: int = 2000,  # Rows per dataset key the tokenizer sees
+    seed: int = 0,  # Of the weights
+) -> Path:  # `out`
     "Make a random tiny model with a tokenizer for this Atlas."
     store = open_atlas(atlas, 'train')
     columns = store.columns('problem', 'answer', 'cues', 'modality_signature')
@@ -37,46 +37,57 @@ def start_model(
 
 # %% ../../nbs/runs/03_training.ipynb #93d13720
 def begin_step(
-    recipe:Recipe, # What to train on what
-    resume:bool, # Go on with an interrupted run
-)->Path: # Its partial folder
+    recipe: Recipe,  # What to train on what
+    resume: bool,  # Go on with an interrupted run
+) -> Path:  # Its partial folder
     "Open the partial folder of a training step, under the recipe's settings."
-    return begin(recipe.out, resume, recipe.model_dump(mode='json', exclude={'out', 'device'}) | dict(atlas=atlas_id(recipe.atlas)))
+    return begin(
+        recipe.out,
+        resume,
+        recipe.model_dump(mode='json', exclude={'out', 'device'}) | dict(atlas=atlas_id(recipe.atlas)),
+    )
+
 
 def training_rows(
-    recipe:Recipe, # Has Atlas, share and rows
-    processor:OmniProcessor, # Encodes rows
-    keep:Callable[[dict], bool] = lambda row: True, # Which rows the step can use, by `dataset`, `task` and `options`
-)->Examples:
+    recipe: Recipe,  # Has Atlas, share and rows
+    processor: OmniProcessor,  # Encodes rows
+    keep: Callable[[dict], bool] = lambda row: True,  # Which rows the step can use, by `dataset`, `task` and `options`
+) -> Examples:
     "Rows a step trains on; SourceError if there are none."
     store = open_atlas(recipe.atlas, 'train')
     columns = store.columns('dataset', 'task', 'options')
     rows = [i for i in choose_rows(store, recipe.share, recipe.rows) if keep({k: v[i] for k, v in columns.items()})]
-    if not rows: raise SourceError(f'{recipe.atlas}: no training row in share {recipe.share} is of use to this step; widen the share, or take another Atlas')
+    if not rows:
+        raise SourceError(
+            f'{recipe.atlas}: no training row in share {recipe.share} is of use to this step; widen the share, or take another Atlas'
+        )
     return Examples(store, processor, rows)
 
 # %% ../../nbs/runs/03_training.ipynb #050d5944
 def _train(recipe, resume, train, ranks=Ranks()):
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
     examples, partial = training_rows(recipe, processor), Path(f'{recipe.out}.partial')
-    if ranks.rank == 0: begin_step(recipe, resume)
-    ranks.gather([None])   # The others wait until it is there
-    log = train(model, processor, examples, recipe.train, partial/'state.pt')
-    if ranks.rank: return recipe.out
+    if ranks.rank == 0:
+        begin_step(recipe, resume)
+    ranks.barrier()  # The others wait until it is there
+    log = train(model, processor, examples, recipe.train, partial / 'state.pt')
+    if ranks.rank:
+        return recipe.out
     save_model(model, processor, partial)
     return finish(partial, recipe.out, log)
 
+
 def run_sft(
-    recipe:SFTRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # The trained model's folder
+    recipe: SFTRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # The trained model's folder
     "Supervised warm start of a model on an Atlas."
     return _train(recipe, resume, warm_start)
 
 # %% ../../nbs/runs/03_training.ipynb #693fab4e
 def run_rl(
-    recipe:RLRecipe, # What to train on what
-    resume:bool = False, # Go on with an interrupted run
-)->Path: # The trained model's folder
+    recipe: RLRecipe,  # What to train on what
+    resume: bool = False,  # Go on with an interrupted run
+) -> Path:  # The trained model's folder
     "Reinforcement learning of a model on an Atlas; under `torchrun`, on all its processes."
     return _train(recipe, resume, train_rl, join_ranks())

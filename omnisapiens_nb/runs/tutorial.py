@@ -20,8 +20,24 @@ from ..atlas.mini import write_mini
 from ..atlas.reading import SourceError
 from ..atlas.sources.registry import adapter
 from ..atlas.store import open_atlas, open_splits
-from ..evaluation.evaluate import MAJORITY, Evaluation, gain_table, score_models, score_sections, write_scores
-from ..evaluation.report import Section, render, reward_figure, reward_rise, share_figure, to_svg, to_table, with_interval
+from omnisapiens_nb.evaluation.evaluate import (
+    MAJORITY,
+    Evaluation,
+    gain_table,
+    score_models,
+    score_sections,
+    write_scores,
+)
+from omnisapiens_nb.evaluation.report import (
+    Section,
+    render,
+    reward_figure,
+    reward_rise,
+    share_figure,
+    to_svg,
+    to_table,
+    with_interval,
+)
 from ..evaluation.similarity import minilm
 from ..rl.loop import RLConfig
 from ..sft.batches import choose_rows
@@ -37,33 +53,50 @@ from .training import run_rl, run_sft, start_model
 # %% ../../nbs/runs/09_tutorial.ipynb #8f5bece6
 class TutorialConfig(BaseModel):
     "Bounds of a run; the defaults are the tutorial's."
+
     model_config = ConfigDict(extra='forbid', frozen=True)
-    seed:int = 0 # Of everything
-    sft_share:float = Field(.5, gt=0, lt=1) # Share of each dataset's training rows for the warm start; RL gets the rest
-    rows:int = Field(400, gt=0) # At most so many training rows per dataset key in either phase
-    test_rows:int = Field(400, gt=0) # At most so many test rows per dataset key
-    sft_steps:int = Field(400, gt=0) # Of the warm start
-    rl_steps:int = Field(80, gt=0) # Of each RL run
-    rl_lr:float = Field(1e-4, gt=0) # Learning rate of RL
+    seed: int = 0  # Of everything
+    sft_share: float = Field(
+        0.5, gt=0, lt=1
+    )  # Share of each dataset's training rows for the warm start; RL gets the rest
+    rows: int = Field(400, gt=0)  # At most so many training rows per dataset key in either phase
+    test_rows: int = Field(400, gt=0)  # At most so many test rows per dataset key
+    sft_steps: int = Field(400, gt=0)  # Of the warm start
+    rl_steps: int = Field(80, gt=0)  # Of each RL run
+    rl_lr: float = Field(1e-4, gt=0)  # Learning rate of RL
 
 # %% ../../nbs/runs/09_tutorial.ipynb #3a570cbf
-METHODS = {'GRPO': dict(estimator='grpo'), 'HARPO': dict(estimator='harpo_released'), 'control': dict(estimator='grpo', shuffle_rewards=True)}
+METHODS = {
+    'GRPO': dict(estimator='grpo'),
+    'HARPO': dict(estimator='harpo_released'),
+    'control': dict(estimator='grpo', shuffle_rewards=True),
+}
 MODELS = {'start': 'before SFT', 'sft': 'after SFT', 'GRPO': 'after GRPO', 'HARPO': 'after HARPO', 'control': 'control'}
 
 # %% ../../nbs/runs/09_tutorial.ipynb #b8541aba
 def open_run(
-    out:Path, # Folder of the run
-    sources:dict[str, Path], # Source name to folder; empty for the mini-Atlas
-    config:TutorialConfig, # Bounds
-)->bool: # Whether the folder is new
+    out: Path,  # Folder of the run
+    sources: dict[str, Path],  # Source name to folder; empty for the mini-Atlas
+    config: TutorialConfig,  # Bounds
+) -> bool:  # Whether the folder is new
     "Create or recognise a run's folder; SourceError if it belongs to other settings."
-    for name, folder in sources.items(): adapter(name, folder)
-    settings = dict(version=version('omnisapiens_nb'), sources={k: str(Path(v).resolve()) for k, v in sources.items()}, inputs=input_hashes(sources), **config.model_dump())
-    file = Path(out)/'run.json'
+    for name, folder in sources.items():
+        adapter(name, folder)
+    settings = dict(
+        version=version('omnisapiens_nb'),
+        sources={k: str(Path(v).resolve()) for k, v in sources.items()},
+        inputs=input_hashes(sources),
+        **config.model_dump(),
+    )
+    file = Path(out) / 'run.json'
     if file.is_file():
-        if json.loads(file.read_text()) != settings: raise SourceError(f'{out}: holds a run with other sources, settings or another version; choose another --out, or remove it')
+        if json.loads(file.read_text()) != settings:
+            raise SourceError(
+                f'{out}: holds a run with other sources, settings or another version; choose another --out, or remove it'
+            )
         return False
-    if Path(out).exists() and any(p.name != 'run.json.partial' for p in Path(out).iterdir()): raise SourceError(f'{out}: is not empty and holds no run; choose another --out')
+    if Path(out).exists() and any(p.name != 'run.json.partial' for p in Path(out).iterdir()):
+        raise SourceError(f'{out}: is not empty and holds no run; choose another --out')
     Path(out).mkdir(parents=True, exist_ok=True)
     Path(f'{file}.partial').write_text(json.dumps(settings, indent=1))
     os.replace(f'{file}.partial', file)
@@ -71,152 +104,253 @@ def open_run(
 
 # %% ../../nbs/runs/09_tutorial.ipynb #19f41868
 def make_atlas(
-    out:Path, # Folder of the run
-    sources:dict[str, Path], # Source name to folder; empty for the mini-Atlas
-    config:TutorialConfig, # Bounds
-)->Path: # Atlas folder
+    out: Path,  # Folder of the run
+    sources: dict[str, Path],  # Source name to folder; empty for the mini-Atlas
+    config: TutorialConfig,  # Bounds
+) -> Path:  # Atlas folder
     "Curate the given sources, or the mini-Atlas if there are none."
     new = open_run(out, sources, config)
-    if (out/'atlas').exists(): return out/'atlas'
+    if (out / 'atlas').exists():
+        return out / 'atlas'
     try:
         if not sources:
-            partial = out/'sources.partial'
+            partial = out / 'sources.partial'
             shutil.rmtree(partial, ignore_errors=True)
-            if not (out/'sources').exists(): write_mini(partial, config.seed) and partial.rename(out/'sources')
-            sources = {p.name: p for p in sorted((out/'sources').iterdir())}
-        return curate(sources, out/'atlas', Choices(seed=config.seed)).folder
+            if not (out / 'sources').exists():
+                write_mini(partial, config.seed) and partial.rename(out / 'sources')
+            sources = {p.name: p for p in sorted((out / 'sources').iterdir())}
+        return curate(sources, out / 'atlas', Choices(seed=config.seed)).folder
     except SourceError:
-        if new: shutil.rmtree(out)
+        if new:
+            shutil.rmtree(out)
         raise
 
 # %% ../../nbs/runs/09_tutorial.ipynb #bf2fac4e
 def longest_target(
-    model:Path, # Has the tokenizer
-    atlas:Path, # Atlas folder
-    config:TutorialConfig, # Bounds
-)->int: # Tokens
+    model: Path,  # Has the tokenizer
+    atlas: Path,  # Atlas folder
+    config: TutorialConfig,  # Bounds
+) -> int:  # Tokens
     "Bound on a completion, from the targets of the warm start."
     store, (_, processor) = open_atlas(atlas, 'train'), load_model(model)
     columns = store.columns('answer', 'cues', 'modality_signature')
     rows = choose_rows(store, (0, config.sft_share), config.rows)
     lengths = (len(processor.tokenizer(target_text({k: v[i] for k, v in columns.items()})).input_ids) for i in rows)
-    return min(64, max(lengths)*5//4 + 1)
+    return min(64, max(lengths) * 5 // 4 + 1)
 
 # %% ../../nbs/runs/09_tutorial.ipynb #080a4298
 def train_models(
-    out:Path, # Folder of the run
-    atlas:Path, # Atlas folder
-    config:TutorialConfig, # Bounds
-)->int: # Longest completion
+    out: Path,  # Folder of the run
+    atlas: Path,  # Atlas folder
+    config: TutorialConfig,  # Bounds
+) -> int:  # Longest completion
     "Start, warm up, and train one model per method from the same start."
-    if not (out/'start').exists(): start_model(atlas, out/'start', config.rows, config.seed)
-    if not (out/'sft').exists():
-        run_sft(SFTRecipe(atlas=atlas, out=out/'sft', model=str(out/'start'), share=(0, config.sft_share), rows=config.rows,
-                          train=SFTConfig(steps=config.sft_steps, seed=config.seed)), resume=True)
-    longest = longest_target(out/'sft', atlas, config)
+    if not (out / 'start').exists():
+        start_model(atlas, out / 'start', config.rows, config.seed)
+    if not (out / 'sft').exists():
+        run_sft(
+            SFTRecipe(
+                atlas=atlas,
+                out=out / 'sft',
+                model=str(out / 'start'),
+                share=(0, config.sft_share),
+                rows=config.rows,
+                train=SFTConfig(steps=config.sft_steps, seed=config.seed),
+            ),
+            resume=True,
+        )
+    longest = longest_target(out / 'sft', atlas, config)
     for name, method in METHODS.items():
-        if (out/name).exists(): continue
+        if (out / name).exists():
+            continue
         train = RLConfig(steps=config.rl_steps, lr=config.rl_lr, seed=config.seed, max_new_tokens=longest, **method)
-        run_rl(RLRecipe(atlas=atlas, out=out/name, model=str(out/'sft'), share=(config.sft_share, 1), rows=config.rows, train=train), resume=True)
+        run_rl(
+            RLRecipe(
+                atlas=atlas,
+                out=out / name,
+                model=str(out / 'sft'),
+                share=(config.sft_share, 1),
+                rows=config.rows,
+                train=train,
+            ),
+            resume=True,
+        )
     return longest
 
 # %% ../../nbs/runs/09_tutorial.ipynb #943cc888
 def answer_all(
-    out:Path, # Folder of the run
-    atlas:Path, # Atlas folder
-    config:TutorialConfig, # Bounds
-    longest:int, # Longest completion
-)->dict[str, Path]: # Name to predictions: the models, and `sft without …`
+    out: Path,  # Folder of the run
+    atlas: Path,  # Atlas folder
+    config: TutorialConfig,  # Bounds
+    longest: int,  # Longest completion
+) -> dict[str, Path]:  # Name to predictions: the models, and `sft without …`
     "Predictions of every model, and of the warm-started one without each modality."
     wanted = {model: (model, '') for model in MODELS} | {f'sft without {blank}': ('sft', blank) for blank in BLANKS}
-    files = {name: out/'predictions'/f'{name.replace(" ", "_")}.jsonl' for name in wanted}
+    files = {name: out / 'predictions' / f'{name.replace(" ", "_")}.jsonl' for name in wanted}
     for name, (model, blank) in wanted.items():
-        if not files[name].exists(): run_predict(str(out/model), atlas, 'test', files[name], config.test_rows, blank, longest)
+        if not files[name].exists():
+            run_predict(str(out / model), atlas, 'test', files[name], config.test_rows, blank, longest)
     return files
 
 # %% ../../nbs/runs/09_tutorial.ipynb #cdd6cc78
 def data_section(
-    atlas:Path, # Atlas folder
-)->Section:
+    atlas: Path,  # Atlas folder
+) -> Section:
     "Rows per dataset and task, and why rows were left out."
-    counts = json.loads((atlas/'manifest.json').read_text())['counts']
+    counts = json.loads((atlas / 'manifest.json').read_text())['counts']
     splits = {split: Counter(store.columns('dataset')['dataset']) for split, store in open_splits(atlas).items()}
-    table = pd.DataFrame([dict(dataset=k, task=DATASETS[k].task, **c, **{s: n[k] for s, n in splits.items()}) for k, c in sorted(counts.items())]).rename(columns=dict(text_only='kept as text'))
-    rejected = pd.read_json(atlas/'rejected.jsonl', lines=True) if (atlas/'rejected.jsonl').stat().st_size else pd.DataFrame(columns=['dataset', 'reason'])
+    table = pd.DataFrame(
+        [
+            dict(dataset=k, task=DATASETS[k].task, **c, **{s: n[k] for s, n in splits.items()})
+            for k, c in sorted(counts.items())
+        ]
+    ).rename(columns=dict(text_only='kept as text'))
+    rejected = (
+        pd.read_json(atlas / 'rejected.jsonl', lines=True)
+        if (atlas / 'rejected.jsonl').stat().st_size
+        else pd.DataFrame(columns=['dataset', 'reason'])
+    )
     rejected['reason'] = rejected.reason.str.replace(r'^\S+\.(?:wav|mp4|mp3):? ', '', regex=True)
-    why = rejected.groupby(['dataset', 'reason']).size().reset_index(name='rows').sort_values('rows', ascending=False).head(12)
+    why = (
+        rejected.groupby(['dataset', 'reason'])
+        .size()
+        .reset_index(name='rows')
+        .sort_values('rows', ascending=False)
+        .head(12)
+    )
     absent = {DATASETS[k].name: c['text_only'] for k, c in counts.items() if c['text_only']}
-    said = 'Clips not in the folder, so kept as text rows: ' + ', '.join(f'{n} of {name}' for name, n in absent.items()) + '.' if absent else ''
-    return Section('Data', 'Rows read are kept or rejected, none is lost. ' + said, to_table(table, 'Rows per dataset') + (to_table(why, 'The most frequent reasons for rejection') if len(why) else ''))
+    said = (
+        'Clips not in the folder, so kept as text rows: '
+        + ', '.join(f'{n} of {name}' for name, n in absent.items())
+        + '.'
+        if absent
+        else ''
+    )
+    return Section(
+        'Data',
+        'Rows read are kept or rejected, none is lost. ' + said,
+        to_table(table, 'Rows per dataset')
+        + (to_table(why, 'The most frequent reasons for rejection') if len(why) else ''),
+    )
 
 # %% ../../nbs/runs/09_tutorial.ipynb #a214be99
 def training_sections(
-    out:Path, # Folder of the run
-)->list[Section]:
+    out: Path,  # Folder of the run
+) -> list[Section]:
     "Reward and each task's share of the update over steps."
-    logs = {name: read_log(out/name) for name in METHODS}
+    logs = {name: read_log(out / name) for name in METHODS}
     mean = lambda log: round(float(np.mean([e['reward'] for e in log])), 3)
-    table = pd.DataFrame([{'method': n, 'first half': mean(log[:len(log)//2]), 'second half': mean(log[len(log)//2:]), 'rise within signatures': round(reward_rise(log), 3)} for n, log in logs.items()])
+    table = pd.DataFrame(
+        [
+            {
+                'method': n,
+                'first half': mean(log[: len(log) // 2]),
+                'second half': mean(log[len(log) // 2 :]),
+                'rise within signatures': round(reward_rise(log), 3),
+            }
+            for n, log in logs.items()
+        ]
+    )
     balance = {n: log for n, log in logs.items() if n != 'control'}
     return [
-        Section('Reward over steps', 'Reward of the sampled answers, running mean. The control is GRPO with the rewards of a step in random order. Neighbouring steps differ in signature and difficulty, for all methods alike; over the run and within a signature the control must not rise.', to_svg(reward_figure(logs), 'Reward over steps for each method') + to_table(table, 'Mean reward of a step; a step holds one modality signature, so the rise is taken within each')),
-        Section('Each task’s share of the update', 'Share of the summed absolute advantages. A step holds one modality signature, so only the tasks of that signature share it.', to_svg(share_figure(balance), 'Share of the update by task over steps, for GRPO and HARPO'))]
+        Section(
+            'Reward over steps',
+            'Reward of the sampled answers, running mean. The control is GRPO with the rewards of a step in random order. Neighbouring steps differ in signature and difficulty, for all methods alike; over the run and within a signature the control must not rise.',
+            to_svg(reward_figure(logs), 'Reward over steps for each method')
+            + to_table(
+                table, 'Mean reward of a step; a step holds one modality signature, so the rise is taken within each'
+            ),
+        ),
+        Section(
+            'Each task’s share of the update',
+            'Share of the summed absolute advantages. A step holds one modality signature, so only the tasks of that signature share it.',
+            to_svg(share_figure(balance), 'Share of the update by task over steps, for GRPO and HARPO'),
+        ),
+    ]
 
 # %% ../../nbs/runs/09_tutorial.ipynb #e27d86c0
 def blank_section(
-    e:Evaluation, # Of the blanked predictions and the model itself
-)->Section:
+    e: Evaluation,  # Of the blanked predictions and the model itself
+) -> Section:
     "What the warm-started model scores when a modality is taken away."
     keys = sorted(e.scores['sft'])
     names = ['sft', *(n for n in e.scores if n.startswith('sft without')), MAJORITY]
     has = e.rows.groupby('dataset').modality_signature.agg('_'.join)
-    cell = lambda n, k: with_interval(e.scores[n][k]) if not n.startswith('sft without') or n.split()[-1] in has[k] else '–'
+    cell = lambda n, k: (
+        with_interval(e.scores[n][k]) if not n.startswith('sft without') or n.split()[-1] in has[k] else '–'
+    )
     table = pd.DataFrame([dict(dataset=k) | {n.replace('sft', 'after SFT'): cell(n, k) for n in names} for k in keys])
-    return Section('Does it look and listen?', 'The same model and rows with one modality taken away: the transcript left out, the features of sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s. The reverse does not hold: such features never came in training, and can throw a model off that had no need of the medium.', to_table(table, 'Score with 95 % interval'))
+    return Section(
+        'Does it look and listen?',
+        'The same model and rows with one modality taken away: the transcript left out, the features of sound and pictures set to zero. Where an answer rests on a modality, the score falls to the majority answer’s. The reverse does not hold: such features never came in training, and can throw a model off that had no need of the medium.',
+        to_table(table, 'Score with 95 % interval'),
+    )
 
 # %% ../../nbs/runs/09_tutorial.ipynb #b52ef4da
 def change_section(
-    e:Evaluation, # Of all models
-)->Section:
+    e: Evaluation,  # Of all models
+) -> Section:
     "What RL changed, paired."
-    frame = gain_table(e, MODELS['sft'], [MODELS[m] for m in METHODS]).merge(gain_table(e, MODELS['GRPO'], [MODELS['HARPO']]).rename(columns={MODELS['HARPO']: 'HARPO less GRPO'}), on='dataset')
-    return Section('What RL changed', 'Paired differences to the warm-started model on the same rows, and HARPO less GRPO. One seed: an interval here is about test rows, not about training runs.', to_table(frame, 'Difference with 95 % interval; a star where it excludes zero'))
+    frame = gain_table(e, MODELS['sft'], [MODELS[m] for m in METHODS]).merge(
+        gain_table(e, MODELS['GRPO'], [MODELS['HARPO']]).rename(columns={MODELS['HARPO']: 'HARPO less GRPO'}),
+        on='dataset',
+    )
+    return Section(
+        'What RL changed',
+        'Paired differences to the warm-started model on the same rows, and HARPO less GRPO. One seed: an interval here is about test rows, not about training runs.',
+        to_table(frame, 'Difference with 95 % interval; a star where it excludes zero'),
+    )
 
 # %% ../../nbs/runs/09_tutorial.ipynb #a68d2152
 def write_report(
-    out:Path, # Folder of the run
-    atlas:Path, # Atlas folder
-    files:dict[str, Path], # From `answer_all`
-    config:TutorialConfig, # Bounds
-)->Path: # report.html
+    out: Path,  # Folder of the run
+    atlas: Path,  # Atlas folder
+    files: dict[str, Path],  # From `answer_all`
+    config: TutorialConfig,  # Bounds
+) -> Path:  # report.html
     "Score everything and write the report."
     models = score_models(atlas, {MODELS[m]: files[m] for m in MODELS})
     blanked = score_models(atlas, {n: p for n, p in files.items() if n.startswith('sft')})
-    write_scores(models, out/'scores.csv')
-    write_scores(blanked, out/'scores_blanked.csv')
+    write_scores(models, out / 'scores.csv')
+    write_scores(blanked, out / 'scores_blanked.csv')
     scores, *rest = score_sections(models, atlas, 'test')
-    sections = [data_section(atlas), scores, change_section(models), blank_section(blanked), *training_sections(out), *rest]
-    real = json.loads((out/'run.json').read_text())['sources']
-    what = f'real annotation files of {", ".join(sorted(real))}' if real else 'the mini-Atlas: synthetic sources in the original formats'
-    parameters = load_model(out/'sft')[0].num_parameters()
-    lead = (f'A model of {parameters:,} parameters, trained on {what}. It shows the path, not what OmniSapiens-7B can do. At most {config.rows} training rows per dataset and phase, '
-            f'{config.sft_steps} warm-start steps, {config.rl_steps} RL steps per method, at most {config.test_rows} test rows per dataset, seed {config.seed}.')
+    sections = [
+        data_section(atlas),
+        scores,
+        change_section(models),
+        blank_section(blanked),
+        *training_sections(out),
+        *rest,
+    ]
+    real = json.loads((out / 'run.json').read_text())['sources']
+    what = (
+        f'real annotation files of {", ".join(sorted(real))}'
+        if real
+        else 'the mini-Atlas: synthetic sources in the original formats'
+    )
+    parameters = load_model(out / 'sft')[0].num_parameters()
+    lead = (
+        f'A model of {parameters:,} parameters, trained on {what}. It shows the path, not what OmniSapiens-7B can do. At most {config.rows} training rows per dataset and phase, '
+        f'{config.sft_steps} warm-start steps, {config.rl_steps} RL steps per method, at most {config.test_rows} test rows per dataset, seed {config.seed}.'
+    )
     footer = f'omnisapiens_nb {version("omnisapiens_nb")}, torch {version("torch")}, transformers {version("transformers")}, Python {platform.python_version()}.'
-    partial = out/'report.html.partial'
+    partial = out / 'report.html.partial'
     partial.write_text(render('From source files to a report', lead, sections, footer), encoding='utf-8')
-    os.replace(partial, out/'report.html')
-    return out/'report.html'
+    os.replace(partial, out / 'report.html')
+    return out / 'report.html'
 
 # %% ../../nbs/runs/09_tutorial.ipynb #35ba725c
 def tutorial(
-    out:Path, # Folder of the run; made, or gone on with
-    sources:dict[str, Path]|None = None, # Source name to folder; none for the mini-Atlas
-    config:TutorialConfig = TutorialConfig(), # Bounds
-)->Path: # report.html
+    out: Path,  # Folder of the run; made, or gone on with
+    sources: dict[str, Path] | None = None,  # Source name to folder; none for the mini-Atlas
+    config: TutorialConfig = TutorialConfig(),  # Bounds
+) -> Path:  # report.html
     "Run the whole path, or what is left of it."
     out = Path(out)
     atlas = make_atlas(out, sources or {}, config)
-    if (out/'report.html').exists(): return out/'report.html'
-    if any(t.endswith('_qa') for t in open_atlas(atlas, 'train').columns('task')['task']): minilm()   # missing weights are told before training, not after
+    if (out / 'report.html').exists():
+        return out / 'report.html'
+    if any(t.endswith('_qa') for t in open_atlas(atlas, 'train').columns('task')['task']):
+        minilm()  # missing weights are told before training, not after
     longest = train_models(out, atlas, config)
     return write_report(out, atlas, answer_all(out, atlas, config, longest), config)
