@@ -106,7 +106,8 @@ def weights_of(
     module: nn.Module,  # To save
 ) -> dict[str, Tensor]:
     "Weights as safetensors stores them: on the CPU, each in one piece."
-    return {name: weight.detach().cpu().contiguous() for name, weight in module.state_dict().items()}
+    state = module.state_dict()
+    return {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
 
 
 def save_heads(
@@ -114,7 +115,8 @@ def save_heads(
     path: Path,  # `.safetensors` file
 ):
     "Write heads with their label map."
-    save_file(weights_of(heads), path, metadata=dict(classes=json.dumps(CLASSES)))
+    label_map = json.dumps(CLASSES)
+    save_file(weights_of(heads), path, metadata=dict(classes=label_map))
 
 # %% ../../nbs/sft/06_heads.ipynb #fa9c14c3
 def _label_map(path):
