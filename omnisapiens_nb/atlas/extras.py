@@ -24,7 +24,9 @@ def require(
     *modules: str,  # Only these of its modules; all where none is named
 ):
     "ImportError that names the extra, unless its modules are installed."
-    missing = [module for module in modules or EXTRAS[extra] if find_spec(module) is None]
-    if missing:
-        verb = 'is' if len(missing) == 1 else 'are'
-        raise ImportError(f'{", ".join(missing)} {verb} not installed; pip install "omnisapiens_nb[{extra}]"')
+    wanted = modules or EXTRAS[extra]
+    missing = [module for module in wanted if find_spec(module) is None]
+    if not missing:
+        return
+    verb = 'is' if len(missing) == 1 else 'are'
+    raise ImportError(f'{", ".join(missing)} {verb} not installed; pip install "omnisapiens_nb[{extra}]"')

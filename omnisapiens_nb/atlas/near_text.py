@@ -27,7 +27,9 @@ def jaccard(
     b: set,  # Shingles
 ) -> float:  # From 0 to 1
     "Size of the intersection over size of the union."
-    return len(a & b) / len(a | b)
+    shared = a & b
+    either = a | b
+    return len(shared) / len(either)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #1f2a2108
 # Odd 64-bit factors with well-mixed bits, one for each character of a shingle
@@ -35,7 +37,8 @@ _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
 
 
 def _code_points(text):
-    return np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), np.uint32).astype(np.uint64)
+    encoded = text.encode('utf-32-le', 'surrogatepass')
+    return np.frombuffer(encoded, np.uint32).astype(np.uint64)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #6ab2f10c
 def count_up(
