@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/tutorial
+# Processes of the tests; each takes about a gigabyte
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env verl-env tutorial test testbed docs lab export house clean
+.PHONY: help install landmarks-env verl-env tutorial test test-all lint testbed docs lab export house clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -46,8 +48,15 @@ tutorial: .venv/installed ## From source files to a report, in OUT (default runs
 	$(BIN)/omnisapiens-nb tutorial --out $(OUT)
 
 test: .venv/installed ## Every notebook as a test, then tests/
-	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/nbdev_test --n_workers $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
+test-all: .venv/installed ## The same, and every page of the site in every window and theme
+	OMNISAPIENS_ALL=1 $(MAKE) test
+
+lint: .venv/installed ## What ruff finds, and what it would format otherwise
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 testbed: .venv/installed ## Every estimator in the testbed again, into nbs/results (a quarter of an hour on two cores)
 	$(BIN)/python benchmarks/testbed.py
