@@ -36,16 +36,35 @@ def _installed(name):
 def _plain(text):
     return text.split('+')[0]  # without the build, as in 2.13.0+cpu
 
+# %% ../nbs/colab.ipynb #7c1e5a02
+def _extra_of(requirement):
+    "The extra that a requirement belongs to; empty where it is always needed."
+    found = re.search(r'extra == .(\w+)', requirement)
+    return found[1] if found else ''
+
+
+def _required(extra):
+    "Packages that an extra asks for, by itself and through the extras that it names."
+    found = set()
+    for line in requires('omnisapiens_nb'):
+        if _extra_of(line) != extra:
+            continue
+        name, others = re.match(r'([\w.-]+)(?:\[([\w,]+)\])?', line).groups()
+        name = name.lower().replace('_', '-')
+        if name == 'omnisapiens-nb':
+            for other in others.split(','):
+                found |= _required(other)
+        else:
+            found.add(name)
+    return found
+
 # %% ../nbs/colab.ipynb #350bbeba
 def versions(
     constraints: str | Path,  # File of the tested versions
 ) -> pd.DataFrame:  # Indexed by package: version, tested version where it differs, loaded version where that differs
     "What is installed, beside what the notebooks were tested with."
     tested, rows = tested_versions(constraints), []
-    for name in sorted(
-        {re.split(r'[<>=!~\[; ]', r)[0].lower() for r in requires('omnisapiens_nb') if 'extra ==' not in r},
-        key=lambda n: (n not in DECIDING, n),
-    ):
+    for name in sorted(_required('') | _required('all'), key=lambda n: (n not in DECIDING, n)):
         here, loaded = _installed(name), getattr(sys.modules.get(MODULES.get(name, name)), '__version__', None)
         stale = loaded is not None and _plain(loaded) != _plain(here)
         rows.append(

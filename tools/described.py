@@ -50,15 +50,23 @@ def parameters(
 @cache
 def helpful() -> set[str]:
     "Types that carry the help of a command's option in themselves."
-    assigned = [n for path in modules() for n in parsed(path).body if isinstance(n, ast.Assign)]
-    return {n.targets[0].id for n in assigned if 'help=' in ast.unparse(n.value)}
+    found = set()
+    for path in modules():
+        for node in parsed(path).body:
+            if isinstance(node, ast.Assign) and 'help=' in ast.unparse(node.value):
+                found.add(node.targets[0].id)
+    return found
 
 
 @cache
 def classes() -> dict[str, ast.ClassDef]:
     "Exported classes by name."
-    every = [node for names in exported().values() for node, _ in names.values()]
-    return {node.name: node for node in every if isinstance(node, ast.ClassDef)}
+    found = {}
+    for definitions in exported().values():
+        for name, (node, _) in definitions.items():
+            if isinstance(node, ast.ClassDef):
+                found[name] = node
+    return found
 
 
 def bases_of(
@@ -153,10 +161,14 @@ def plain(
 @cache
 def taught() -> set[str]:
     "Names that a lesson cell of a notebook or a test uses."
-    lessons = [c for path in notebooks() for c in cells(path, 'code') if is_lesson(c)]
-    texts = ['\n'.join(map(plain, code_lines(c))) for c in lessons]
-    texts += [path.read_text(encoding='utf-8') for path in (ROOT / 'tests').rglob('*.py')]
-    return set().union(*(names_in(ast.parse(text)) for text in texts))
+    found = set()
+    for path in notebooks():
+        for cell in filter(is_lesson, cells(path, 'code')):
+            lesson = '\n'.join(map(plain, code_lines(cell)))
+            found |= names_in(ast.parse(lesson))
+    for path in (ROOT / 'tests').rglob('*.py'):
+        found |= names_in(parsed(path))
+    return found
 
 
 def defined(

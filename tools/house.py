@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import measures
 from described import undemonstrated, undescribed
-from measures import BOUNDS, PROSE, ROOT, WIDTH, beside, cell_lengths, cells, code_lines, functions, length
-from measures import module_name, module_table, modules, notebooks, room_table, spread, too_dense, too_long, widest
+from measures import BOUNDS, PROSE, ROOT, WIDTH, cell_lengths, cells, code_lines, modules, notebooks
 
 SIZE = 300_000  # Bytes of a notebook
 BARE = 4  # Cells that stand without prose: title, imports and the closing export
@@ -62,8 +62,8 @@ def shape(path: Path) -> Iterator[str]:  # Notebook; its faults
 
 def width(path: Path) -> Iterator[str]:  # Notebook; its faults
     "No line of code is too wide to read beside another."
-    if widest(path) > WIDTH:
-        yield f'a line of {widest(path)} columns, and {WIDTH} are allowed'
+    if measures.widest(path) > WIDTH:
+        yield f'a line of {measures.widest(path)} columns, and {WIDTH} are allowed'
 
 
 def imports(path: Path) -> Iterator[str]:  # Notebook; its faults
@@ -129,16 +129,21 @@ def over() -> Iterator[str]:  # One line each
     for path in notebooks():
         lengths = list(cell_lengths(path).values())
         prose = len(cells(path, 'markdown'))
-        faults = [*size(path), *title(path), *width(path), *beside(spread(lengths), BOUNDS['code cell'])]
+        faults = [
+            *size(path),
+            *title(path),
+            *width(path),
+            *measures.beside(measures.spread(lengths), BOUNDS['code cell']),
+        ]
         if prose < PROSE * len(lengths):
             faults.append(f'prose {prose} for {len(lengths)}')
         if faults:
             yield f'{path.relative_to(ROOT)}: {", ".join(faults)}'
     most = BOUNDS['function']['longest']
     for path in modules():
-        for name, function in functions(path):
-            if length(function) > most:
-                yield f'{module_name(path)}: {name} has {length(function)} lines'
+        for name, function in measures.functions(path):
+            if measures.length(function) > most:
+                yield f'{measures.module_name(path)}: {name} has {measures.length(function)} lines'
 
 
 def aligned(
@@ -155,12 +160,12 @@ def aligned(
 
 def report() -> Iterator[str]:  # Lines to print
     "Tables of rooms and modules, then what is over: first all together, then one by one."
-    yield from aligned(room_table())
+    yield from aligned(measures.room_table())
     yield ''
-    yield from aligned(module_table())
+    yield from aligned(measures.module_table())
     yield ''
-    yield 'all together: ' + ('; '.join(too_long()) or 'within the bounds')
-    yield from (*too_dense(), *over(), *undescribed(), *undemonstrated())
+    yield 'all together: ' + ('; '.join(measures.too_long()) or 'within the bounds')
+    yield from (*measures.too_dense(), *over(), *undescribed(), *undemonstrated())
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"""Pictures of the README: one row from its clip to the balance of tasks, drawn from a mini source and a committed log; and the tutorial's report as a browser shows it.
+"""Pictures of the README.
+
+One row from its clip to the balance of tasks, drawn from a mini source and a committed log; and the tutorial's
+report as a browser shows it.
 
 python tools/pictures.py [REPORT]     REPORT is the tutorial's report.html; without it the first picture alone"""
 
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.media import read_audio, read_video
@@ -22,89 +27,109 @@ from omnisapiens_nb.sft.targets import target_text
 from omnisapiens_nb.studies.tables import read_study
 
 ROOT = Path(__file__).parents[1]
-IMAGES, BLUE, RED, GREY = ROOT / 'nbs' / 'images', '#0072B2', '#D55E00', '#666666'
+IMAGES = ROOT / 'nbs' / 'images'
+STUDY = ROOT / 'nbs' / 'results' / 'study_B'
+BLUE = '#0072B2'
+RED = '#D55E00'
+GREY = '#666666'
+LETTERS = 38  # Of a line of text in the picture
+BAR = 0.4  # Width of one of two bars side by side
+WINDOW = '1100,1500'  # Pixels of the browser that shows the report
 
 
-def clip():
+def clip() -> tuple[dict, np.ndarray, np.ndarray]:  # Row, frames, samples
     "One row of the mini MELD, with its film and sound."
     with tempfile.TemporaryDirectory() as folder:
-        write_meld(Path(folder) / 'meld', 0)
-        curate(dict(meld=Path(folder) / 'meld'), Path(folder) / 'atlas')
-        row = next(
-            r
-            for r in open_atlas(Path(folder) / 'atlas', 'train')
-            if r['dataset'] == 'meld_emotion' and r['answer'] == 'happy' and r['videos']
-        )
-        return row, read_video(row['videos'][0]), read_audio(row['audios'][0])
+        source = Path(folder) / 'meld'
+        write_meld(source, 0)
+        curate(dict(meld=source), Path(folder) / 'atlas')
+        for row in open_atlas(Path(folder) / 'atlas', 'train'):
+            if row['dataset'] == 'meld_emotion' and row['answer'] == 'happy' and row['videos']:
+                return row, read_video(row['videos'][0]), read_audio(row['audios'][0])
+    raise LookupError('no happy face with a film in the mini MELD')
 
 
-def group():
+def group() -> tuple[list[float], list[float]]:  # Rewards and advantages
     "Rewards of one prompt's rollouts in study B, with right and wrong ones, and GRPO's advantages of them."
-    _, logs = read_study(ROOT / 'nbs' / 'results' / 'study_B')
-    of = (
-        logs['rewards']
-        .query("method == 'GRPO' and task == 'emotion_cls'")
-        .rewards.map(lambda r: [float(x) for x in r.split()])
-    )
-    rewards = next(r for r in of if len(set(r)) == 3)
-    return rewards, GRPO()(rewards, ['p'] * len(rewards), ['t'] * len(rewards)).advantages.tolist()
+    _, logs = read_study(STUDY)
+    logged = logs['rewards'].query("method == 'GRPO' and task == 'emotion_cls'").rewards
+    for text in logged:
+        rewards = [float(word) for word in text.split()]
+        if len(set(rewards)) == 3:
+            step = GRPO()(rewards, ['p'] * len(rewards), ['t'] * len(rewards))
+            return rewards, step.advantages.tolist()
+    raise LookupError(f'no prompt of GRPO with three different rewards in {STUDY}')
 
 
-def balance():
+def balance() -> pd.DataFrame:  # Method by task
     "Relative advantage of each task, mean over seeds and steps of study B."
-    _, logs = read_study(ROOT / 'nbs' / 'results' / 'study_B')
-    found = (
-        relative_advantages(logs['steps'])
-        .groupby(['method', 'task'])
-        .relative.mean()
-        .unstack()
-        .rename(columns=COLUMNS_OF_PAPER)
-    )
-    return found.loc[['GRPO', 'HARPO released']]
+    _, logs = read_study(STUDY)
+    advantages = relative_advantages(logs['steps'])
+    means = advantages.groupby(['method', 'task']).relative.mean()
+    return means.unstack().rename(columns=COLUMNS_OF_PAPER).loc[['GRPO', 'HARPO released']]
 
 
-def way(path):
-    "Draw the first picture."
+def draw_clip(
+    picture: Axes,  # For a frame
+    wave: Axes,  # For the sound
+    text: Axes,  # For the words
+):
+    "A frame, its sound, the prompt and what is learnt."
     row, film, sound = clip()
-    fig = plt.figure(figsize=(12, 3.4), dpi=110, layout='constrained')
-    grid = fig.add_gridspec(2, 4, height_ratios=(3, 1), width_ratios=(1, 1.5, 1, 1.5))
-    picture, wave, text, rollouts, tasks = (
-        fig.add_subplot(grid[i]) for i in ((0, 0), (1, 0), (slice(None), 1), (slice(None), 2), (slice(None), 3))
-    )
     picture.imshow(film[len(film) // 2])
     wave.plot(sound, lw=0.4, color=BLUE)
     for ax in (picture, wave, text):
         ax.axis('off')
-    lines = [
-        '\n'.join(textwrap.wrap(part, 38))
-        for part in (row['problem'].replace('<video>', '').replace('<audio>', '').strip(), target_text(row))
-    ]
-    text.text(
-        0,
-        0.98,
-        '<video> <audio>\n' + lines[0],
-        va='top',
-        fontsize=8,
-        color=GREY,
-        family='monospace',
-        transform=text.transAxes,
-    )
-    text.text(0, 0.02, lines[1], va='bottom', fontsize=8.5, color=BLUE, family='monospace', transform=text.transAxes)
+    problem = row['problem'].replace('<video>', '').replace('<audio>', '').strip()
+    prompt = '<video> <audio>\n' + textwrap.fill(problem, LETTERS)
+    target = textwrap.fill(target_text(row), LETTERS)
+    style = dict(family='monospace', transform=text.transAxes)
+    text.text(0, 0.98, prompt, va='top', fontsize=8, color=GREY, **style)
+    text.text(0, 0.02, target, va='bottom', fontsize=8.5, color=BLUE, **style)
+
+
+def draw_rollouts(
+    ax: Axes,  # Drawn on
+):
+    "Reward and advantage of a prompt's rollouts."
     rewards, advantages = group()
-    for values, shift, label, colour in ((rewards, -0.2, 'reward', BLUE), (advantages, 0.2, 'advantage', RED)):
-        rollouts.bar(np.arange(len(values)) + shift, values, 0.4, label=label, color=colour)
+    places = np.arange(len(rewards))
+    ax.bar(places - BAR / 2, rewards, BAR, label='reward', color=BLUE)
+    ax.bar(places + BAR / 2, advantages, BAR, label='advantage', color=RED)
+    ax.set(xticks=places, xticklabels=[f'{place + 1}' for place in places], xlabel='rollout')
+
+
+def draw_tasks(
+    ax: Axes,  # Drawn on
+):
+    "How much each task moves the model, under two methods."
     found = balance()
-    for k, (name, colour) in enumerate(zip(found.index, (BLUE, RED))):
-        tasks.bar(np.arange(found.shape[1]) + 0.4 * k - 0.2, found.loc[name], 0.4, label=name, color=colour)
-    tasks.axhline(1, color=GREY, lw=0.8)
-    rollouts.set(xticks=range(len(rewards)), xticklabels=[f'{n + 1}' for n in range(len(rewards))], xlabel='rollout')
-    tasks.set(xticks=range(found.shape[1]), xticklabels=found.columns, ylabel='relative advantage')
-    for ax, title in (
-        (picture, 'a clip'),
-        (text, 'its row, and what is learnt'),
-        (rollouts, 'five rollouts'),
-        (tasks, 'who moves the model'),
-    ):
+    places = np.arange(found.shape[1])
+    for side, (name, colour) in enumerate(zip(found.index, (BLUE, RED))):
+        ax.bar(places + BAR * side - BAR / 2, found.loc[name], BAR, label=name, color=colour)
+    ax.axhline(1, color=GREY, lw=0.8)
+    ax.set(xticks=places, xticklabels=found.columns, ylabel='relative advantage')
+
+
+def way(
+    path: Path,  # Of the picture
+):
+    "Draw the first picture."
+    fig = plt.figure(figsize=(12, 3.4), dpi=110, layout='constrained')
+    grid = fig.add_gridspec(2, 4, height_ratios=(3, 1), width_ratios=(1, 1.5, 1, 1.5))
+    picture = fig.add_subplot(grid[0, 0])
+    wave = fig.add_subplot(grid[1, 0])
+    text, rollouts, tasks = [fig.add_subplot(grid[:, column]) for column in (1, 2, 3)]
+    draw_clip(picture, wave, text)
+    draw_rollouts(rollouts)
+    draw_tasks(tasks)
+    titles = {
+        picture: 'a clip',
+        text: 'its row, and what is learnt',
+        rollouts: 'five rollouts',
+        tasks: 'who moves the model',
+    }
+    for ax, title in titles.items():
         ax.set_title(title, loc='left', fontsize=11, weight='bold')
     for ax in (rollouts, tasks):
         ax.legend(frameon=False, fontsize=8)
@@ -112,22 +137,14 @@ def way(path):
     fig.savefig(path)
 
 
-def report(page, path):
+def report(
+    page: Path,  # The tutorial's report.html
+    path: Path,  # Of the picture
+):
     "The top of a report in headless Chromium."
-    subprocess.run(
-        [
-            'chromium',
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--hide-scrollbars',
-            '--window-size=1100,1500',
-            f'--screenshot={path}',
-            page.resolve().as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    options = ['--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', f'--window-size={WINDOW}']
+    command = ['chromium', *options, f'--screenshot={path}', page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 if __name__ == '__main__':

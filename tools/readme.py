@@ -1,4 +1,6 @@
-"README.md from nbs/index.ipynb: the same text, links and stored outputs, as Markdown."
+"""README.md from nbs/index.ipynb: the same text, links and stored outputs, as Markdown.
+
+python tools/readme.py [FILE]     FILE is written in place of README.md"""
 
 import sys
 from pathlib import Path
@@ -7,15 +9,29 @@ import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
+HEAD = '<!-- Made from nbs/index.ipynb by `make export`; edit the notebook. -->\n\n'
 
-notebook = nbformat.read(ROOT / 'nbs' / 'index.ipynb', as_version=4)
-notebook.cells = [c for c in notebook.cells if '#| hide' not in c.source]
-for cell in notebook.cells:
-    if cell.cell_type == 'code' and '#| echo: false' in cell.source:  # shown as its output alone
-        cell.source = ''.join(o.data['text/markdown'] for o in cell.outputs)
+
+def shown(
+    cell: nbformat.NotebookNode,  # Changed in place
+) -> nbformat.NotebookNode:
+    "A cell as the README has it: one that hides its code is its output alone."
+    if cell.cell_type == 'code' and '#| echo: false' in cell.source:
+        cell.source = ''.join(output.data['text/markdown'] for output in cell.outputs)
         cell.cell_type = 'markdown'
-body, _ = MarkdownExporter().from_notebook_node(notebook)
-body = body.replace('](images/', '](nbs/images/')
-lines = (line.rstrip() for line in body.strip().splitlines())
-text = '<!-- Made from nbs/index.ipynb by `make export`; edit the notebook. -->\n\n' + '\n'.join(lines) + '\n'
-Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / 'README.md').write_text(text, encoding='utf-8')
+    return cell
+
+
+def text() -> str:
+    "The README."
+    notebook = nbformat.read(ROOT / 'nbs' / 'index.ipynb', as_version=4)
+    notebook.cells = [shown(cell) for cell in notebook.cells if '#| hide' not in cell.source]
+    body, _ = MarkdownExporter().from_notebook_node(notebook)
+    body = body.replace('](images/', '](nbs/images/').strip()
+    lines = [line.rstrip() for line in body.splitlines()]
+    return HEAD + '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    file = Path(sys.argv[1]) if sys.argv[1:] else ROOT / 'README.md'
+    file.write_text(text(), encoding='utf-8')

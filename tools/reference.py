@@ -5,218 +5,405 @@ import html
 import io
 import re
 import tokenize
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from measures import is_module, module_name
+
+TOP = ('commands', 'Commands')  # Index of the modules that are in no room, and its title
+ONE_LINE = 80  # Columns of a call that is not broken into lines
+LONGEST = 300  # Characters of a value that is shown whole
+COLUMNS = ('name', 'type', 'default', 'what it is')
 
 
-def comments(text):
+class Argument(NamedTuple):
+    "What a function or a class takes."
+
+    name: str  # With its stars
+    node: ast.AST  # Where it stands
+    annotation: ast.expr | None
+    default: ast.expr | None
+
+
+@dataclass(frozen=True)
+class Symbol:
+    "A public name of a module."
+
+    name: str  # Behind its class, where it is a method
+    node: ast.AST  # Its definition
+    page: str  # Of the notebook that explains it
+    own: bool  # Whether it is written outside of any class
+
+    @property
+    def is_variable(self):
+        return isinstance(self.node, (ast.Assign, ast.AnnAssign))
+
+    @property
+    def written(self):
+        "The name that a cell defines, which for a method in a class is that of the class."
+        owner, _, method = self.name.partition('.')
+        return method if self.own and method else owner
+
+
+def source_of(
+    node: ast.AST | None,  # Of any kind
+) -> str:  # Empty where there is none
+    "A node as Python."
+    return ast.unparse(node) if node else ''
+
+
+def is_public(
+    name: str,  # Of a function, a class or a variable
+) -> bool:
+    "Whether a name is for users."
+    return not name.startswith('_') or name == '__call__'
+
+
+def comments(
+    text: str,  # Of a module
+) -> dict[int, str]:  # Line to text
     "Comments of a module by their lines."
-    return {
-        t.start[0]: t.string.lstrip('# ').strip()
-        for t in tokenize.generate_tokens(io.StringIO(text).readline)
-        if t.type == tokenize.COMMENT
-    }
+    found = {}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            found[token.start[0]] = token.string.lstrip('# ').strip()
+    return found
 
 
-def patched(node):
-    "The class that a function with `@patch` is a method of, or an empty text."
-    if not any(ast.unparse(d) == 'patch' for d in getattr(node, 'decorator_list', [])):
+def patched(
+    node: ast.AST,  # Of any kind
+) -> str:  # Empty where it is no method
+    "The class that a function with `@patch` is a method of."
+    decorators = map(ast.unparse, getattr(node, 'decorator_list', []))
+    if 'patch' not in decorators:
         return ''
     return ast.unparse(node.args.args[0].annotation).strip('\'"')
 
 
-def is_public(name):
-    return not name.startswith('_') or name == '__call__'
+def targets(
+    node: ast.Assign | ast.AnnAssign,  # At the top of a module
+) -> list[str]:
+    "Names that an assignment defines."
+    left = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    several = getattr(left, 'elts', [left])
+    return [name.id for name in several if isinstance(name, ast.Name)]
 
 
-def symbols(tree):
-    "Public names of a module in its order: name with the class, and node."
+def methods(
+    node: ast.AST,  # At the top of a module
+) -> list[ast.FunctionDef]:  # None of what is no class
+    "Public methods of a class."
+    if not isinstance(node, ast.ClassDef):
+        return []
+    return [f for f in node.body if isinstance(f, ast.FunctionDef) and is_public(f.name)]
+
+
+def definitions(
+    tree: ast.Module,  # A module
+) -> Iterator[tuple[str, ast.AST]]:  # Name, behind its class, and node
+    "Public names of a module in its order."
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and is_public(node.name):
-            yield f'{owner}.{node.name}' if (owner := patched(node)) else node.name, node
-            for f in node.body if isinstance(node, ast.ClassDef) else ():
-                if isinstance(f, ast.FunctionDef) and is_public(f.name):
-                    yield f'{node.name}.{f.name}', f
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            left = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            yield from (
-                (n.id, node) for n in getattr(left, 'elts', [left]) if isinstance(n, ast.Name) and is_public(n.id)
-            )
+            owner = patched(node)
+            yield (f'{owner}.{node.name}' if owner else node.name), node
+            for method in methods(node):
+                yield f'{node.name}.{method.name}', method
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            yield from ((name, node) for name in targets(node) if is_public(name))
 
 
-def arguments(node):
-    "Arguments of a function as (name, node, annotation, default)."
+def arguments(
+    node: ast.FunctionDef,  # Function or method
+) -> list[Argument]:
+    "What a function takes, without its own object."
     a = node.args
     plain = a.posonlyargs + a.args
     defaults = [None] * (len(plain) - len(a.defaults)) + a.defaults
-    rows = [(p.arg, p, p.annotation, d) for p, d in zip(plain, defaults)]
+    found = [Argument(p.arg, p, p.annotation, default) for p, default in zip(plain, defaults)]
     if a.vararg:
-        rows.append(('*' + a.vararg.arg, a.vararg, a.vararg.annotation, None))
-    rows += [(p.arg, p, p.annotation, d) for p, d in zip(a.kwonlyargs, a.kw_defaults)]
+        found.append(Argument('*' + a.vararg.arg, a.vararg, a.vararg.annotation, None))
+    found += [Argument(p.arg, p, p.annotation, default) for p, default in zip(a.kwonlyargs, a.kw_defaults)]
     if a.kwarg:
-        rows.append(('**' + a.kwarg.arg, a.kwarg, a.kwarg.annotation, None))
-    return rows[1:] if rows and (rows[0][0] in ('self', 'cls') or patched(node)) else rows
+        found.append(Argument('**' + a.kwarg.arg, a.kwarg, a.kwarg.annotation, None))
+    is_method = bool(found) and (found[0].name in ('self', 'cls') or bool(patched(node)))
+    return found[1:] if is_method else found
 
 
-def fields(node):
+def fields(
+    node: ast.ClassDef,  # A class
+) -> list[Argument]:
     "What a class is made with: the arguments of its `__init__`, or its annotated fields."
-    for f in node.body:
-        if isinstance(f, ast.FunctionDef) and f.name == '__init__':
-            return arguments(f)
-    return [
-        (f.target.id, f, f.annotation, f.value)
-        for f in node.body
-        if isinstance(f, ast.AnnAssign) and is_public(f.target.id)
-    ]
+    for inside in node.body:
+        if isinstance(inside, ast.FunctionDef) and inside.name == '__init__':
+            return arguments(inside)
+    annotated = [f for f in node.body if isinstance(f, ast.AnnAssign) and is_public(f.target.id)]
+    return [Argument(f.target.id, f, f.annotation, f.value) for f in annotated]
 
 
-def source_of(node):
-    return ast.unparse(node) if node else ''
+def declared(
+    argument: Argument,  # Of a function or a class
+) -> str:
+    "An argument as a signature has it."
+    text = argument.name
+    if argument.annotation:
+        text += f':{source_of(argument.annotation)}'
+    if argument.default:
+        text += f'={source_of(argument.default)}'
+    return text
 
 
-def signature(name, node, rows):
+def first_by_name_only(
+    node: ast.AST,  # Function or class
+) -> str:  # Empty where a signature needs no star
+    "The argument that stands behind a bare star."
+    if not isinstance(node, ast.FunctionDef) or node.args.vararg or not node.args.kwonlyargs:
+        return ''
+    return node.args.kwonlyargs[0].arg
+
+
+def signature(
+    name: str,  # Of the function or class
+    node: ast.AST,  # Its definition
+    given: list[Argument],  # What it takes
+) -> str:
     "How a function or a class is called, with types and defaults, one argument a line where it is long."
-    star = ['*'] if isinstance(node, ast.FunctionDef) and node.args.kwonlyargs and not node.args.vararg else []
-    first_only = node.args.kwonlyargs[0].arg if star else None
-    said = [
-        t
-        for n, _, a, d in rows
-        for t in (star if n == first_only else [])
-        + [n + (f':{source_of(a)}' if a else '') + (f'={source_of(d)}' if d else '')]
-    ]
-    end = f'->{source_of(node.returns)}' if getattr(node, 'returns', None) else ''
+    behind_star = first_by_name_only(node)
+    said = []
+    for argument in given:
+        if argument.name == behind_star:
+            said.append('*')
+        said.append(declared(argument))
+    returned = getattr(node, 'returns', None)
+    end = f'->{source_of(returned)}' if returned else ''
     short = f'{name}({", ".join(said)}){end}'
-    return short if len(short) <= 80 else f'{name}(\n' + ''.join(f'    {s},\n' for s in said) + f'){end}'
+    if len(short) <= ONE_LINE:
+        return short
+    lines = ''.join(f'    {text},\n' for text in said)
+    return f'{name}(\n{lines}){end}'
 
 
-def remark(text):
+def as_code(
+    text: str,  # Python
+) -> str:  # HTML; empty where there is none
+    "Python in a line of text."
+    return f'<code>{html.escape(text)}</code>' if text else ''
+
+
+def remark(
+    text: str,  # A comment
+) -> str:
     "A comment as HTML."
     return re.sub(r'`([^`]+)`', r'<code>\1</code>', html.escape(text))
 
 
-def table(rows, notes, returned):
+def table_row(
+    head: str,  # HTML
+    *fields: str,  # HTML
+) -> str:
+    "A row of the table of parameters."
+    rest = ''.join(f'<td>{field}</td>' for field in fields)
+    return f'<tr><th scope="row">{head}</th>{rest}</tr>'
+
+
+def table(
+    given: list[Argument],  # What is taken
+    notes: Mapping[int, str],  # Comments by their lines
+    returned: ast.expr | None,  # What comes back
+) -> str:  # HTML; empty where there is nothing to say
     "Parameters, their types, defaults and remarks, and what comes back."
-    lines = [node.end_lineno for _, node, *_ in rows]
-    told = [
-        (n, source_of(a), source_of(d), notes.get(node.end_lineno, '') if lines.count(node.end_lineno) == 1 else '')
-        for n, node, a, d in rows
-    ]
+    lines = [argument.node.end_lineno for argument in given]
+    rows = []
+    for argument, line in zip(given, lines):
+        note = notes.get(line, '') if lines.count(line) == 1 else ''
+        kind = as_code(source_of(argument.annotation))
+        default = as_code(source_of(argument.default))
+        rows.append(table_row(as_code(argument.name), kind, default, remark(note)))
     if returned:
-        told.append(
-            (
-                'returns',
-                source_of(returned),
-                '',
-                notes.get(returned.end_lineno, '') if returned.end_lineno not in lines else '',
-            )
-        )
-    if not told:
+        line = returned.end_lineno
+        note = notes.get(line, '') if line not in lines else ''
+        rows.append(table_row('returns', as_code(source_of(returned)), '', remark(note)))
+    if not rows:
         return ''
-
-    def code(t):
-        return f'<code>{html.escape(t)}</code>' if t else ''
-
-    body = ''.join(
-        f'<tr><th scope="row">{code(n) if n != "returns" else "returns"}</th><td>{code(t)}</td><td>{code(d)}</td><td>{remark(r)}</td></tr>'
-        for n, t, d, r in told
-    )
-    return f'<div class="table-wrapper parameters"><table class="docutils"><thead><tr><th>name</th><th>type</th><th>default</th><th>what it is</th></tr></thead><tbody>{body}</tbody></table></div>'
+    head = ''.join(f'<th>{column}</th>' for column in COLUMNS)
+    inside = f'<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+    return f'<div class="table-wrapper parameters"><table class="docutils">{inside}</table></div>'
 
 
-def prose(text):
+def prose(
+    text: str | None,  # A docstring
+) -> str:
     "A docstring as Markdown that says no more than it said."
-    return ''.join(
-        p if p.startswith('`') else re.sub(r'([*_$\[\]\\])', r'\\\1', p.replace('<', '&lt;'))
-        for p in re.split(r'(`[^`]*`)', text or '')
-    )
+
+    def plain(part):
+        if part.startswith('`'):
+            return part
+        return re.sub(r'([*_$\[\]\\])', r'\\\1', part.replace('<', '&lt;'))
+
+    return ''.join(map(plain, re.split(r'(`[^`]*`)', text or '')))
 
 
-def entry(name, node, notes, links):
-    "One symbol: heading, call, docstring, parameters, links."
-    head = f'<a id="{name}"></a>\n\n{"###" if "." in name else "##"} `{name}`'
-    if isinstance(node, (ast.Assign, ast.AnnAssign)):
-        said, kind = ast.unparse(node), 'python'
-        if len(said) > 300:
-            said, kind = said[:300] + ' …', 'text'  # Half a string is no Python
-        text, rows = notes.get(node.end_lineno, ''), ''
+def fenced(
+    text: str,  # Python
+    kind: str = 'python',  # How it is coloured
+) -> str:
+    "A block of code."
+    return f'```{kind}\n{text}\n```'
+
+
+def variable(
+    node: ast.Assign | ast.AnnAssign,  # Its definition
+    notes: Mapping[int, str],  # Comments by their lines
+) -> list[str]:  # Parts of a page
+    "A variable: its value and its comment."
+    value = ast.unparse(node)
+    if len(value) > LONGEST:
+        block = fenced(value[:LONGEST] + ' …', 'text')  # Half a string is no Python
     else:
-        kind, given = 'python', fields(node) if isinstance(node, ast.ClassDef) else arguments(node)
-        said, text = (
-            ('class ' if isinstance(node, ast.ClassDef) else '') + signature(name, node, given),
-            ast.get_docstring(node),
-        )
-        rows = table(given, notes, getattr(node, 'returns', None))
-    return '\n\n'.join(filter(None, (head, f'```{kind}\n{said}\n```', prose(text), rows, links)))
+        block = fenced(value)
+    return [block, prose(notes.get(node.end_lineno))]
+
+
+def called(
+    name: str,  # Behind its class
+    node: ast.AST,  # Function or class
+    notes: Mapping[int, str],  # Comments by their lines
+) -> list[str]:  # Parts of a page
+    "A function or a class: its call, docstring and parameters."
+    is_class = isinstance(node, ast.ClassDef)
+    given = fields(node) if is_class else arguments(node)
+    call = signature(name, node, given)
+    block = fenced(f'class {call}' if is_class else call)
+    parameters = table(given, notes, getattr(node, 'returns', None))
+    return [block, prose(ast.get_docstring(node)), parameters]
+
+
+def entry(
+    symbol: Symbol,  # Public
+    notes: Mapping[int, str],  # Comments of its module by their lines
+    links: str,  # Where it is written and explained
+) -> str:  # Markdown
+    "One symbol: heading, call, docstring, parameters, links."
+    level = '###' if '.' in symbol.name else '##'
+    head = f'<a id="{symbol.name}"></a>\n\n{level} `{symbol.name}`'
+    if symbol.is_variable:
+        parts = variable(symbol.node, notes)
+    else:
+        parts = called(symbol.name, symbol.node, notes)
+    return '\n\n'.join(part for part in (head, *parts, links) if part)
+
+
+class Module:
+    "A module of the package with its public names."
+
+    def __init__(
+        self,
+        path: Path,  # Its file
+        page_of: Callable[[str], str],  # Path of a notebook below nbs/ to its page
+    ):
+        text = path.read_text(encoding='utf-8')
+        self.path = path
+        self.name = module_name(path)
+        self.page = 'api/' + self.name.replace('.', '/')
+        self.up = '../' * self.page.count('/')
+        self.tree = ast.parse(text)
+        self.notes = comments(text)
+        self.symbols = list(self.read(text, page_of))
+
+    def read(self, text, page_of):
+        "Public names, each with the page of the notebook that it comes from."
+        cells = []
+        for number, line in enumerate(text.splitlines(), 1):
+            marker = re.match(r'# %% \S*?nbs/(\S+)\.ipynb', line)
+            if marker:
+                cells.append((number, page_of(marker[1])))
+        for name, node in definitions(self.tree):
+            above = [page for number, page in cells if number < node.lineno]
+            if above:
+                yield Symbol(name, node, above[-1], node in self.tree.body)
+
+    def pages(self):
+        "Pages of the notebooks that the module comes from."
+        return list(dict.fromkeys(symbol.page for symbol in self.symbols))
+
+
+def anchor_of(
+    symbol: Symbol,  # Public
+) -> str:  # Empty where its page has none
+    "The anchor of a symbol on the page that explains it."
+    if symbol.is_variable:
+        left = ast.unparse(symbol.node).split('=')[0]
+        if symbol.name[0].islower() or ',' in left:
+            return ''
+    return '#' + symbol.written.lower()
+
+
+def index_text(
+    title: str,  # Of the page
+    place: str,  # What the modules lie in
+    modules: list[Module],  # At least one
+) -> str:  # Markdown
+    "The page that lists the modules of a room."
+    entries = '\n'.join(f'{module.name} </{module.page}>' for module in modules)
+    return f'# {title}\n\nModules of `{place}`.\n\n```{{toctree}}\n:titlesonly:\n\n{entries}\n```\n'
 
 
 class Reference:
     "Pages of the reference, and where each symbol of a notebook is in them."
 
-    def __init__(self, package, address, page_of):
-        self.package, self.address, self.page_of = (
-            package,
-            address,
-            page_of,
-        )  # `page_of`: a notebook's path below nbs/ to its page
-        self.paths = sorted(p for p in package.rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
-        self.entries = {self.page(p): list(self.read(p)) for p in self.paths}
+    def __init__(
+        self,
+        package: Path,  # Its folder
+        address: str,  # Of the repository
+        page_of: Callable[[str], str],  # Path of a notebook below nbs/ to its page
+    ):
+        self.package = package
+        self.address = address
+        self.modules = [Module(path, page_of) for path in sorted(package.rglob('*.py')) if is_module(path)]
         self.places = {
-            (notebook, name.split('.')[-1] if own else name): f'{page}.html#{name}'
-            for page, found in self.entries.items()
-            for name, _, notebook, _, own in found
+            (module.name, symbol.written): f'{module.page}.html#{symbol.name}'
+            for module in self.modules
+            for symbol in module.symbols
+            if symbol.own
         }
 
-    def page(self, path):
-        return 'api/' + path.relative_to(self.package).with_suffix('').as_posix()
-
-    def read(self, path):
-        "Symbols of a module: name, node, page of the notebook, comments, and whether it stands by itself there."
-        text = path.read_text(encoding='utf-8')
-        cells = [
-            (i, m[1])
-            for i, line in enumerate(text.splitlines(), 1)
-            if (m := re.match(r'# %% \S*?nbs/(\S+)\.ipynb', line))
-        ]
-        tree, notes = ast.parse(text), comments(text)
-        for name, node in symbols(tree):
-            notebook = next((n for i, n in reversed(cells) if i < node.lineno), '')
-            if notebook:
-                yield name, node, self.page_of(notebook), notes, node in tree.body
-
-    def links(self, path, node, notebook, anchor):
+    def links(self, module, symbol):
         "Where a symbol is written and where it is explained."
-        up = '../' * self.page(path).count('/')
-        file = f'{self.address}/{self.package.name}/{path.relative_to(self.package).as_posix()}#L{node.lineno}-L{node.end_lineno}'
-        return f'<a class="more" href="{up}{notebook}.html{anchor}">Explained</a> · <a class="more" href="{file}">Source</a>'
+        explained = f'{module.up}{symbol.page}.html{anchor_of(symbol)}'
+        file = f'{self.package.name}/{module.path.relative_to(self.package).as_posix()}'
+        source = f'{self.address}/{file}#L{symbol.node.lineno}-L{symbol.node.end_lineno}'
+        return f'<a class="more" href="{explained}">Explained</a> · <a class="more" href="{source}">Source</a>'
 
-    def text(self, path):
+    def text(self, module):
         "The page of a module."
-        module = '.'.join([self.package.name, *path.relative_to(self.package).with_suffix('').parts])
-        parts = [f'# `{module}`', prose(ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))))]
-        for notebook in dict.fromkeys(n for _, _, n, _, _ in self.entries[self.page(path)]):
-            parts.append(
-                f'<a class="more" href="{"../" * self.page(path).count("/")}{notebook}.html">The page that explains it</a>'
-            )
-        for name, node, notebook, notes, own in self.entries[self.page(path)]:
-            anchor = '#' + (name.split('.')[-1] if own else name.split('.')[0]).lower()
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and (
-                name[0].islower() or ',' in ast.unparse(node).split('=')[0]
-            ):
-                anchor = ''  # Pages have none for a variable
-            parts.append(entry(name, node, notes, self.links(path, node, notebook, anchor)))
+        parts = [f'# `{self.package.name}.{module.name}`', prose(ast.get_docstring(module.tree))]
+        for page in module.pages():
+            parts.append(f'<a class="more" href="{module.up}{page}.html">The page that explains it</a>')
+        for symbol in module.symbols:
+            parts.append(entry(symbol, module.notes, self.links(module, symbol)))
         return '\n\n'.join(parts) + '\n'
 
-    def write(self, folder, rooms):
-        "Write all pages; returns the names of the rooms' indices."
-        for path in self.paths:
-            page = folder / f'{self.page(path)}.md'
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(self.text(path), encoding='utf-8')
-        for room, caption in rooms.items():
-            inside = [self.page(p) for p in self.paths if p.relative_to(self.package).parts[0] == room]
-            index = folder / 'api' / f'of_{room}.md'
-            index.write_text(
-                f'# {caption}\n\nModules of `{self.package.name}.{room}`.\n\n```{{toctree}}\n:titlesonly:\n\n'
-                + '\n'.join(f'{p.removeprefix("api/").replace("/", ".")} </{p}>' for p in inside)
-                + '\n```\n',
-                encoding='utf-8',
-            )
-            yield f'api/of_{room}'
+    def indices(self, rooms):
+        "Name, title, place and modules of each index: one per room, and one for what is in none."
+        for room, title in rooms.items():
+            inside = [module for module in self.modules if module.name.startswith(f'{room}.')]
+            yield room, title, f'{self.package.name}.{room}', inside
+        outside = [module for module in self.modules if '.' not in module.name]
+        yield *TOP, self.package.name, outside
+
+    def write(
+        self,
+        folder: Path,  # Where Sphinx reads
+        rooms: Mapping[str, str],  # Folder of the package to its title
+    ) -> Iterator[str]:  # Names of the indices, without those that would be empty
+        "Write all pages."
+        for module in self.modules:
+            file = folder / f'{module.page}.md'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(self.text(module), encoding='utf-8')
+        for name, title, place, modules in self.indices(rooms):
+            if modules:
+                index = f'api/of_{name}'
+                (folder / f'{index}.md').write_text(index_text(title, place, modules), encoding='utf-8')
+                yield index
