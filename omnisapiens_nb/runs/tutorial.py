@@ -47,8 +47,8 @@ from ..sft.targets import target_text
 from ..sft.warmstart import SFTConfig
 from .recipes import RLRecipe, SFTRecipe
 from .folders import read_log
-from .prediction import run_predict
-from .training import run_rl, run_sft, start_model
+from .predict import run_predict
+from .train import run_rl, run_sft, start_model
 
 # %% ../../nbs/runs/09_tutorial.ipynb #8f5bece6
 class TutorialConfig(BaseModel):

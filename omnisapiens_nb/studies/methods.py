@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..atlas.curate import curate
 from ..atlas.sources.registry import write_all
 from ..rl.loop import RLConfig
-from ..runs.prediction import run_predict
+from ..runs.predict import run_predict
 from ..runs.recipes import RLRecipe, SFTRecipe
-from ..runs.training import run_rl, run_sft, start_model
+from ..runs.train import run_rl, run_sft, start_model
 from ..runs.tutorial import open_run
 from ..sft.warmstart import SFTConfig
 from .jobs import run_jobs
