@@ -46,10 +46,10 @@ def _flat(settings, within=''):
     flat = {}
     for key, value in settings.items():
         name = f'{within}{key}'
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             flat |= _flat(value, f'{name}.')
         else:
-            flat[name] = value
+            flat[name] = 'unset' if value is None else value
     return flat
 
 
@@ -57,16 +57,12 @@ def differences(
     before: dict,  # Settings of a folder
     now: dict,  # Settings asked for
 ) -> list[str]:  # One text for each setting that is not the same
-    "What differs between two sets of settings, with both values; a setting that is absent is none."
+    "What differs between two sets of settings, with both values; what one of them does not have at all is none."
     before = _flat(before)
     now = _flat(now)
     names = dict.fromkeys([*now, *before])
-    changed = [name for name in names if before.get(name) != now.get(name)]
-    return [f'{name} {_shown(before.get(name))}, now {_shown(now.get(name))}' for name in changed]
-
-
-def _shown(value):
-    return 'none' if value is None else value
+    pairs = {name: (before.get(name, 'none'), now.get(name, 'none')) for name in names}
+    return [f'{name} {old}, now {new}' for name, (old, new) in pairs.items() if old != new]
 
 # %% ../../nbs/runs/00_folders.ipynb #c36b448a
 UNVERSIONED = '0.1.0'  # The first version wrote settings without its number
