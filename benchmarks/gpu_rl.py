@@ -23,7 +23,7 @@ from transformers import WhisperFeatureExtractor
 
 from omnisapiens_nb.rl.memory import sound_tokens
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
-from omnisapiens_nb.runs.reinforcement import plan_rl, read_rl
+from omnisapiens_nb.runs.reinforce import plan_rl, read_rl
 from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.processor import OmniProcessor
 from omnisapiens_nb.sft.sizes import GIB

@@ -160,7 +160,7 @@ def describe(
     workers: Annotated[int, typer.Option(min=1, help='Processes.')] = 1,
 ):
     "Write an Atlas with behavioural descriptors of its media."
-    from omnisapiens_nb.atlas.extract import describe_atlas
+    from omnisapiens_nb.runs.describe import describe_atlas
 
     typer.echo(f'Atlas: {describe_atlas(atlas, out, extractor, workers)}')
 
@@ -172,7 +172,7 @@ def transcribe(
     model: Annotated[str, typer.Option(help='Speech recogniser: folder, or hub name such as openai/whisper-large-v3.')],
 ):
     "Write an Atlas with transcripts for rows that have sound and no words."
-    from omnisapiens_nb.atlas.transcripts import transcribe_atlas
+    from omnisapiens_nb.runs.transcribe import transcribe_atlas
 
     _quiet()
     typer.echo(f'Atlas: {transcribe_atlas(atlas, out, model)}')
@@ -215,7 +215,7 @@ def start(
     seed: Annotated[int, typer.Option(help='Of the weights.')] = 0,
 ):
     "Make a random tiny model with a tokenizer for an Atlas."
-    from omnisapiens_nb.runs.training import start_model
+    from omnisapiens_nb.runs.train import start_model
 
     _quiet()
     typer.echo(f'Model: {start_model(atlas, out, seed=seed)}')
@@ -228,7 +228,7 @@ def sft(
     plan: Annotated[bool, typer.Option('--plan', help='Only say how many weights would be trained.')] = False,
 ):
     "Supervised fine-tuning; `stage` in the recipe is warm_start (if absent), classify, lm_head or answers (by TRL)."
-    from omnisapiens_nb.runs.supervised import plan_stage, read_stage, run_stage
+    from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage, run_stage
 
     _quiet()
     recipe = read_stage(config)
@@ -239,7 +239,7 @@ def sft(
 def bam(config: Config, resume: Resume = False):
     "Behavioural adapters on the descriptors of an Atlas, above a model with heads."
     from omnisapiens_nb.runs.recipes import read_recipe
-    from omnisapiens_nb.runs.supervised import BAMRecipe, run_bam
+    from omnisapiens_nb.runs.fine_tune import BAMRecipe, run_bam
 
     _quiet()
     typer.echo(f'Adapters: {run_bam(read_recipe(config, BAMRecipe), resume)}')
@@ -273,7 +273,7 @@ def rl(
     cards: Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')] = 1,
 ):
     "Reinforcement learning with GRPO, HARPO or another estimator; `trainer: trl` in the recipe for models of full size."
-    from omnisapiens_nb.runs.reinforcement import plan_rl, read_rl, run_recipe
+    from omnisapiens_nb.runs.reinforce import plan_rl, read_rl, run_recipe
 
     _quiet()
     recipe = read_rl(config)
@@ -294,7 +294,7 @@ def predict(
     max_new_tokens: Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')] = 64,
 ):
     "Let a model answer a split of an Atlas."
-    from omnisapiens_nb.runs.prediction import run_predict
+    from omnisapiens_nb.runs.predict import run_predict
 
     _quiet()
     typer.echo(f'Predictions: {run_predict(model, atlas, split, out, rows, max_new_tokens=max_new_tokens)}')

@@ -9,12 +9,12 @@ from conftest import ROOT
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.descriptors import read_descriptors
-from omnisapiens_nb.atlas.extract import describe_atlas
 from omnisapiens_nb.atlas.landmarks import PLACES, found_shares, landmarks, mediapipe_version, pool_landmarks
 from omnisapiens_nb.atlas.media import MediaError
 from omnisapiens_nb.atlas.mini import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas, rewrite_atlas
+from omnisapiens_nb.runs.describe import describe_atlas
 
 PYTHON = ROOT / '.venv-landmarks' / 'bin' / 'python'
 pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason='no MediaPipe (over a gigabyte): make landmarks-env')

@@ -12,11 +12,9 @@ import yaml
 from conftest import ROOT
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.extract import describe_atlas
 from omnisapiens_nb.atlas.mini import write_cremad, write_siq2
-from omnisapiens_nb.runs.folders import read_log
-from omnisapiens_nb.runs.recipes import SFTRecipe
-from omnisapiens_nb.runs.supervised import (
+from omnisapiens_nb.runs.describe import describe_atlas
+from omnisapiens_nb.runs.fine_tune import (
     STAGES,
     BAMRecipe,
     ClassifyRecipe,
@@ -28,7 +26,9 @@ from omnisapiens_nb.runs.supervised import (
     run_classify,
     run_lm_head,
 )
-from omnisapiens_nb.runs.training import run_sft, start_model
+from omnisapiens_nb.runs.folders import read_log
+from omnisapiens_nb.runs.recipes import SFTRecipe
+from omnisapiens_nb.runs.train import run_sft, start_model
 from omnisapiens_nb.sft import warmstart
 from omnisapiens_nb.sft.bam_training import BAMConfig
 from omnisapiens_nb.sft.stages import ClassifyConfig
