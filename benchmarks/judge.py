@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omnisapiens_nb.evaluation.judge import agreement
+from omnisapiens_nb.evaluation.judge_agreement import agreement
 from omnisapiens_nb.evaluation.similarity import cosines, minilm
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'

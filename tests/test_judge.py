@@ -23,18 +23,12 @@ from conftest import ROOT
 
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.evaluation import judge as module
-from omnisapiens_nb.evaluation.judge import (
-    Anthropic,
-    Local,
-    Offline,
-    OpenAICompatible,
-    Patience,
-    Question,
-    bill,
-    cache_key,
-    grade,
-    judge,
-)
+from omnisapiens_nb.evaluation.judge import grade, judge
+from omnisapiens_nb.evaluation.judge_cache import cache_key
+from omnisapiens_nb.evaluation.judge_endpoints import Anthropic, OpenAICompatible, Patience
+from omnisapiens_nb.evaluation.judge_local import Local, Offline
+from omnisapiens_nb.evaluation.judge_prompts import Question
+from omnisapiens_nb.evaluation.judge_verdicts import bill
 
 FAST = Patience(timeout=2.0, tries=2, wait=0.01, longest=2.0)
 ONCE = replace(FAST, timeout=1.5, tries=1)
