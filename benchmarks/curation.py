@@ -12,7 +12,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from omnisapiens_nb.atlas.mini import MELD_COLUMNS, MELD_FILES, write_table
+from omnisapiens_nb.atlas.mini.files import write_table
+from omnisapiens_nb.atlas.sources.meld import MELD_COLUMNS, MELD_FILES
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
 WORDS = [

@@ -13,7 +13,8 @@ from conftest import ROOT
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.extract import describe_atlas
-from omnisapiens_nb.atlas.mini import write_cremad, write_siq2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.runs.folders import read_log
 from omnisapiens_nb.runs.recipes import SFTRecipe
 from omnisapiens_nb.runs.supervised import (

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from ..atlas.curate import Choices, curate, input_hashes
 from ..atlas.datasets import DATASETS
-from ..atlas.mini import write_mini
+from ..atlas.mini.registry import write_mini
 from ..atlas.reading import SourceError
 from ..atlas.sources.registry import adapter
 from ..atlas.store import open_atlas, open_splits
