@@ -14,7 +14,8 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-from omnisapiens_nb.atlas.mini import MELD_COLUMNS, MELD_FILES, write_table
+from omnisapiens_nb.atlas.mini.files import write_table
+from omnisapiens_nb.atlas.sources.meld import MELD_COLUMNS, MELD_FILES
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
 SIZES = (25_000, 50_000, 100_000, 200_000)  # Rows

@@ -17,7 +17,8 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_meld
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.meld import write_meld
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.sft.batches import Examples, choose_rows, draw_batch
 from omnisapiens_nb.sft.model import TOKEN_FIELDS

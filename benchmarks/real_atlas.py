@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from omnisapiens_nb.atlas.adapters import MELD_FILES, Cremad, Meld, Mustard, read_votes
 from omnisapiens_nb.atlas.curate import Choices, curate
 from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.groups import match_key
 from omnisapiens_nb.atlas.near_text import near_pairs
 from omnisapiens_nb.atlas.reading import read_csv
 from omnisapiens_nb.atlas.schema import SPLITS, Row
+from omnisapiens_nb.atlas.sources.cremad import Cremad, read_votes
+from omnisapiens_nb.atlas.sources.meld import MELD_FILES, Meld
+from omnisapiens_nb.atlas.sources.mustard import Mustard
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
 VOTES = dict(voice='VoiceVote', face='FaceVote', both='MultiModalVote')

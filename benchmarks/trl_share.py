@@ -18,7 +18,9 @@ from pathlib import Path
 import trl
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_mustard, write_siq2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.rl.trl_trainer import HarpoTrainer, OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.sft.batches import Examples, choose_rows

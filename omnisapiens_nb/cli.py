@@ -195,8 +195,8 @@ def mini(
     ] = False,
 ):
     "Write small synthetic folders of all sources in their original formats."
+    from omnisapiens_nb.atlas.mini.registry import write_all, write_held_out
     from omnisapiens_nb.atlas.reading import SourceError
-    from omnisapiens_nb.atlas.sources.registry import write_all, write_held_out
 
     if out.exists() and any(out.iterdir()):
         raise SourceError(f'{out}: is not empty; choose another folder')

@@ -10,7 +10,9 @@ import time
 import pytest
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_mustard, write_siq2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas, open_splits, rewrite_atlas
 from omnisapiens_nb.runs.describe import BLOCK, describe_atlas

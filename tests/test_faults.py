@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from omnisapiens_nb.atlas.curate import ANNOTATIONS, finish_row
 from omnisapiens_nb.atlas.leakage import Leakage
+from omnisapiens_nb.atlas.mini.registry import write_all, write_held_out
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import SCHEMA, Reject, Rejected
-from omnisapiens_nb.atlas.sources.registry import adapter, write_all, write_held_out
+from omnisapiens_nb.atlas.sources.registry import adapter
 
 FILE_SYSTEM_ONLY = {'tess', 'ptsd_in_the_wild'}  # no annotation file; their faults are files
 LABELS = ('labelResultAll.txt', 'new_label.txt')

@@ -7,7 +7,8 @@ import pytest
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.media import write_mp4, write_wav
-from omnisapiens_nb.atlas.mini import MELD_COLUMNS, MELD_FILES, write_table
+from omnisapiens_nb.atlas.mini.files import write_table
+from omnisapiens_nb.atlas.sources.meld import MELD_COLUMNS, MELD_FILES
 from omnisapiens_nb.atlas.store import open_atlas
 
 HUGE = 2**53 + 1

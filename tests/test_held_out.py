@@ -12,10 +12,11 @@ import pytest
 from omnisapiens_nb.atlas.curate import curate, finish_row
 from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.leakage import Leakage
+from omnisapiens_nb.atlas.mini.registry import HELD_OUT_WRITERS, WRITERS
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import Reject, Rejected, row_faults
 from omnisapiens_nb.atlas.sources.avasd import AvAsd
-from omnisapiens_nb.atlas.sources.registry import HELD_OUT_WRITERS, WRITERS, adapter
+from omnisapiens_nb.atlas.sources.registry import adapter
 
 KEYS = {d.key for d in DATASETS.values() if d.held_out}
 

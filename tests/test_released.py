@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_mustard
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
 from omnisapiens_nb.atlas.store import open_atlas
 
 COLUMNS = [

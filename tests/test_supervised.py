@@ -12,7 +12,8 @@ import yaml
 from conftest import ROOT
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_siq2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.runs.describe import describe_atlas
 from omnisapiens_nb.runs.fine_tune import (
     STAGES,

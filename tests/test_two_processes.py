@@ -10,7 +10,8 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_mustard, write_siq2
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.sft.model import save_model, tiny_model
 from omnisapiens_nb.sft.processor import train_tokenizer

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..atlas.curate import Choices, curate, input_hashes
 from ..atlas.datasets import DATASETS
 from ..atlas.folders import write_whole
-from ..atlas.mini import write_mini
+from ..atlas.mini.registry import write_mini
 from ..atlas.reading import SourceError
 from ..atlas.sources.registry import adapter
 from ..atlas.store import open_atlas, open_splits
@@ -42,12 +42,12 @@ from omnisapiens_nb.evaluation.report import (
     Section,
     render,
     reward_figure,
-    reward_rise,
     share_figure,
     to_svg,
     to_table,
     with_interval,
 )
+from ..evaluation.seeds import reward_rise_of_log
 from ..evaluation.similarity import minilm
 from ..rl.loop import RLConfig
 from .folders import make_once, open_folder, read_log
@@ -263,7 +263,7 @@ def _reward_table(logs):
                 'method': name,
                 'first half': _mean_reward(log[:half]),
                 'second half': _mean_reward(log[half:]),
-                'rise within signatures': round(reward_rise(log), 3),
+                'rise within signatures': round(reward_rise_of_log(log), 3),
             }
         )
     return pd.DataFrame(rows)

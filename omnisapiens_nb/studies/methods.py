@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..atlas.curate import curate
-from ..atlas.sources.registry import write_all
+from ..atlas.mini.registry import write_all
 from ..rl.loop import RLConfig
 from ..runs.folders import make_once, open_folder
 from ..runs.predict import run_predict

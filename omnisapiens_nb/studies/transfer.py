@@ -17,8 +17,8 @@ import pandas as pd
 from ..atlas.curate import curate
 from ..atlas.datasets import DATASETS
 from ..atlas.leakage import KINDS, Leakage, rows_to_drop
+from ..atlas.mini.registry import write_held_out
 from ..atlas.schema import MEDIA, SCHEMA, Row
-from ..atlas.sources.registry import write_held_out
 from ..atlas.store import open_atlas, open_splits, subset_atlas
 from ..evaluation.scores import table_of
 from ..evaluation.similarity import minilm
