@@ -238,8 +238,8 @@ def sft(
 @app.command()
 def bam(config: Config, resume: Resume = False):
     "Behavioural adapters on the descriptors of an Atlas, above a model with heads."
-    from omnisapiens_nb.runs.recipes import read_recipe
     from omnisapiens_nb.runs.fine_tune import BAMRecipe, run_bam
+    from omnisapiens_nb.runs.recipes import read_recipe
 
     _quiet()
     typer.echo(f'Adapters: {run_bam(read_recipe(config, BAMRecipe), resume)}')

@@ -89,7 +89,7 @@ def _train(recipe, resume, train, ranks=Ranks()):
     partial = Path(f'{recipe.out}.partial')
     if ranks.rank == 0:
         begin_step(recipe, resume)
-    ranks.gather([None])
+    ranks.barrier()  # The others wait until it is there
     log = train(model, processor, examples, recipe.train, partial / 'state.pt')
     if ranks.rank > 0:
         return recipe.out

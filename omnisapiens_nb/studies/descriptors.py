@@ -16,13 +16,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..atlas.curate import curate
-from ..runs.describe import describe_atlas
 from ..atlas.store import open_atlas, open_splits, rewrite_atlas
 from ..evaluation.scores import table_of
 from ..evaluation.similarity import minilm
+from ..runs.describe import describe_atlas
+from ..runs.fine_tune import BAMRecipe, ClassifyRecipe, LMHeadRecipe, run_bam, run_classify, run_lm_head
 from ..runs.predict import run_predict
 from ..runs.recipes import SFTRecipe
-from ..runs.fine_tune import BAMRecipe, ClassifyRecipe, LMHeadRecipe, run_bam, run_classify, run_lm_head
 from ..runs.train import run_sft, start_model
 from ..runs.tutorial import open_run
 from ..sft.bam_training import BAMConfig

@@ -38,7 +38,7 @@ PIECES = {
     'no inertia': dict(beta_contribution=0.0, beta_factor=0.0),
     'arithmetic mean': dict(reference='arithmetic'),
     'no clamps': dict(task_clamp=(0.0, 1e9), sample_clamp=(0.0, 1e9)),
-    'dead groups left out': dict(live_only=True),
+    'dead groups left out': dict(deviation_floor=None, contribution_floor=None),
 }  # What is taken out of HARPO, to what differs in `HarpoConfig`
 STUDIES = dict(
     A={

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..media import write_wav
 from .behaviour import utterance, voice, voice_cues
 from .files import cut_short, write_file, write_lines, write_table
-from ..sources.daicwoz import CUT, DAIC_FILES
+from ..sources.daicwoz import DAIC_FILES
+from ..sources.mmpsy import CUT
 
 # %% ../../../nbs/atlas/mini/04_daicwoz.ipynb #0ac11449
 DAIC_ITEMS = tuple(
