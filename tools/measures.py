@@ -149,7 +149,8 @@ def widest(
         shown = [cell for cell in cells(path, 'code') if not cell['id'].startswith('colab_')]
         lines = [line for cell in shown for line in code_lines(cell)]
     else:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        # The first line is the promise of its page, prose that nbdev does not wrap
+        lines = path.read_text(encoding='utf-8').splitlines()[1:]
     return max(map(len, lines), default=0)
 
 
