@@ -1,8 +1,13 @@
-"""Some steps of reinforcement learning on a model of full shape and random weights, with sound, and of TRL's own trainer on words of the same length: peak memory, seconds of each phase, tokens per second.
+"""Some steps of reinforcement learning on a model of full shape and random weights, with sound, and of TRL's own
+trainer on words of the same length: peak memory, seconds of each phase, tokens per second.
 
 python benchmarks/gpu_rl.py RECIPE OUT.json [STEPS] [CAP_GB] [MODEL]
 
-RECIPE is one of `recipes/*/rl.yaml`; the shape is that of its model (nothing is downloaded) or of MODEL, a folder. CAP_GB bounds the memory of the process, to try a smaller card's recipe on a larger one. Rows are voices of the mini-Atlas; a random policy does not end its answers, so all are as long as they may be. A four-bit base is run in bfloat16."""
+RECIPE is one of `recipes/*/rl.yaml`; the shape is that of its model (nothing is downloaded) or of MODEL, a
+folder. CAP_GB bounds the memory of the process, to try a smaller card's recipe on a larger one. Rows are voices
+of the mini-Atlas; a random policy does not end its answers, so all are as long as they may be. A four-bit base
+is run in bfloat16.
+"""
 
 import json
 import platform

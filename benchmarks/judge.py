@@ -1,8 +1,12 @@
-"""Calibrate the offline judge on the real files (no text leaves them): python benchmarks/judge.py FOLDER, with siq2 and intentqa in it
+"""Calibrate the offline judge on the real files (no text leaves them): python benchmarks/judge.py FOLDER, with
+siq2 and intentqa in it
 
-Wrong answers are the options that the sources' authors wrote as wrong. Right answers in other words are not in the files, so
-they are made by rule: words of feeling in a right answer are exchanged for words of the same meaning. Exchanged for their
-opposites they make contradictions. Half the videos choose the threshold, the other half say how well it does."""
+Wrong answers are the options that the sources' authors wrote as wrong. Right answers in other words are not in
+the files, so
+they are made by rule: words of feeling in a right answer are exchanged for words of the same meaning. Exchanged
+for their
+opposites they make contradictions. Half the videos choose the threshold, the other half say how well it does.
+"""
 
 import csv
 import json

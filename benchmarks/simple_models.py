@@ -1,6 +1,11 @@
-"""Three models that understand nothing, on real annotation files, through predictions and `evaluate`: python benchmarks/simple_models.py FOLDER OUT
+"""Three models that understand nothing, on real annotation files, through predictions and `evaluate`: python
+benchmarks/simple_models.py FOLDER OUT
 
-FOLDER has one folder per source, laid out as ../shared/data. `majority` gives the most frequent training answer; `words` is logistic regression on a bag of words, and for open questions the answer of the most similar training question; `longest` takes the longest option. OUT gets the Atlas, the predictions and the report; the scores, without any text, go to nbs/results/simple_scores.csv."""
+FOLDER has one folder per source, laid out as ../shared/data. `majority` gives the most frequent training
+answer; `words` is logistic regression on a bag of words, and for open questions the answer of the most similar
+training question; `longest` takes the longest option. OUT gets the Atlas, the predictions and the report; the
+scores, without any text, go to nbs/results/simple_scores.csv.
+"""
 
 import json
 import sys

@@ -1,8 +1,10 @@
-"""What HARPO costs of a step of TRL: seconds of the estimator, the gathering of tasks and the metrics per task, beside the whole step.
+"""What HARPO costs of a step of TRL: seconds of the estimator, the gathering of tasks and the metrics per task,
+beside the whole step.
 
 python benchmarks/trl_share.py OUT.json [STEPS]
 
-The tiny model, 16 prompts x 5 rollouts of 32 tokens, three tasks, one update per generation, on a CPU."""
+The tiny model, 16 prompts x 5 rollouts of 32 tokens, three tasks, one update per generation, on a CPU.
+"""
 
 import json
 import platform

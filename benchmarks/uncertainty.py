@@ -3,9 +3,12 @@
 python benchmarks/uncertainty.py speed > nbs/results/uncertainty_speed.json
 python benchmarks/uncertainty.py coverage [DRAWS] > nbs/results/coverage.csv
 
-`speed`: 1,000 resamples of whole groups, weighted F1, against a loop that draws groups with numpy and calls scikit-learn. The loop gets what is
-best for it: rows of each group listed beforehand, labels as whole numbers as well as names. `coverage`: how often 95 % intervals hold a truth that
-is known (the simulation is set out in the notebook on uncertainty), over DRAWS samples of each design."""
+`speed`: 1,000 resamples of whole groups, weighted F1, against a loop that draws groups with numpy and calls
+scikit-learn. The loop gets what is
+best for it: rows of each group listed beforehand, labels as whole numbers as well as names. `coverage`: how
+often 95 % intervals hold a truth that
+is known (the simulation is set out in the notebook on uncertainty), over DRAWS samples of each design.
+"""
 
 import json
 import sys

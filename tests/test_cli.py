@@ -1,4 +1,6 @@
-"Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
+"""Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing
+left behind.
+"""
 
 import json
 import os

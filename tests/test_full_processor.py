@@ -1,4 +1,6 @@
-"OmniHarpoTrainer with the processor of transformers, where torchvision is: every medium reaches sampling, old log-probabilities and loss."
+"""OmniHarpoTrainer with the processor of transformers, where torchvision is: every medium reaches sampling, old
+log-probabilities and loss.
+"""
 
 import importlib.util
 

@@ -1,4 +1,6 @@
-"The house is in order: notebooks, modules and texts have the form that was agreed, and what is made from them is in step."
+"""The house is in order: notebooks, modules and texts have the form that was agreed, and what is made from them is
+in step.
+"""
 
 import re
 import subprocess

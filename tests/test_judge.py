@@ -1,4 +1,6 @@
-"The judge against a server that delays, fails, truncates and lies: nothing is graded that was not, and a rerun asks only what is missing."
+"""The judge against a server that delays, fails, truncates and lies: nothing is graded that was not, and a rerun
+asks only what is missing.
+"""
 
 import asyncio
 import importlib.util

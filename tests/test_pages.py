@@ -1,4 +1,6 @@
-"Every page of the site in a browser, wide and narrow, light and dark: no errors, no other host, nothing too wide, readable contrast, and clicks that do what they say."
+"""Every page of the site in a browser, wide and narrow, light and dark: no errors, no other host, nothing too
+wide, readable contrast, and clicks that do what they say.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"The results pages of the studies say what their logs say: every table is computed again, and compared with the one that is stored."
+"""The results pages of the studies say what their logs say: every table is computed again, and compared with the
+one that is stored.
+"""
 
 import json
 

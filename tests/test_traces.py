@@ -1,4 +1,6 @@
-"Traces: hand-written responses of every kind, intervals against the long way, loops against a definition in plain Python, what a report may never do."
+"""Traces: hand-written responses of every kind, intervals against the long way, loops against a definition in
+plain Python, what a report may never do.
+"""
 
 import random
 import re

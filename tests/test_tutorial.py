@@ -1,4 +1,6 @@
-"The whole path, as `make tutorial` runs it, killed in the middle and started again; and what the tiny model has learnt."
+"""The whole path, as `make tutorial` runs it, killed in the middle and started again; and what the tiny model has
+learnt.
+"""
 
 import os
 import re

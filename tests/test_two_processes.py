@@ -1,4 +1,6 @@
-"Fine-tuning with TRL on two processes: the same gradient as on one, and an interrupted run that ends as if it had not been."
+"""Fine-tuning with TRL on two processes: the same gradient as on one, and an interrupted run that ends as if it
+had not been.
+"""
 
 import json
 import os

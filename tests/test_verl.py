@@ -1,4 +1,6 @@
-"HARPO in verl itself, in the environment that `make verl-env` makes: tests/verl_check.py is run there once, and each of its checks is a test here."
+"""HARPO in verl itself, in the environment that `make verl-env` makes: tests/verl_check.py is run there once, and
+each of its checks is a test here.
+"""
 
 import json
 import os

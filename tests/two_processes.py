@@ -1,4 +1,6 @@
-"Run by torchrun on two processes: `two_processes.py FOLDER`, where FOLDER holds an atlas and a base model (see test_two_processes.py)."
+"""Run by torchrun on two processes: `two_processes.py FOLDER`, where FOLDER holds an atlas and a base model (see
+test_two_processes.py).
+"""
 
 import json
 import sys

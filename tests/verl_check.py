@@ -1,4 +1,6 @@
-"What is checked against verl itself, in the environment that `make verl-env` makes: tests/test_verl.py runs this file there. It prints what failed, by the name of the check, as JSON."
+"""What is checked against verl itself, in the environment that `make verl-env` makes: tests/test_verl.py runs this
+file there. It prints what failed, by the name of the check, as JSON.
+"""
 
 import inspect
 import json
