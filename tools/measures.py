@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,8 +150,10 @@ def widest(
         shown = [cell for cell in cells(path, 'code') if not cell['id'].startswith('colab_')]
         lines = [line for cell in shown for line in code_lines(cell)]
     else:
-        # The first line is the promise of its page, prose that nbdev does not wrap
-        lines = path.read_text(encoding='utf-8').splitlines()[1:]
+        text = path.read_text(encoding='utf-8')
+        # What nbdev writes and does not wrap: the promise of the page as first line, and `__all__`
+        text = re.sub(r'^__all__ = \[.*?\]$', '', text.partition('\n')[2], flags=re.M | re.S)
+        lines = text.splitlines()
     return max(map(len, lines), default=0)
 
 
