@@ -420,8 +420,9 @@ def adapted(
         keys = [example.row['dataset'] for example in examples]
         for key in adapters.keys() & set(keys):
             scaled, extractors = adapters[key]
-            places = [i for i, found in enumerate(keys) if found == key]
-            out[places] = _delta(scaled, [row_descriptors(examples[i].row, extractors) for i in places])
+            places = [i for i, of_row in enumerate(keys) if of_row == key]
+            found = [row_descriptors(examples[i].row, extractors) for i in places]
+            out[places] = _delta(scaled, found)
         return out
 
     def by_label(examples):

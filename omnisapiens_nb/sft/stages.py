@@ -86,7 +86,8 @@ def class_targets(
     "Domain and class numbers of a batch; SourceError names a row without a head."
     domains = []
     classes = []
-    for row in (example.row for example in examples):
+    for example in examples:
+        row = example.row
         pair = (row['task'].removesuffix('_cls'), row['class_label'])
         if pair not in CLASSES:
             raise SourceError(

@@ -50,7 +50,8 @@ ANSWER_WORDS = _answer_words()
 
 # %% ../../nbs/sft/02_targets.ipynb #e4b3223d
 def _holds(text, word):
-    return re.search(rf'\b{re.escape(word)}\b', text) is not None
+    whole = rf'\b{re.escape(word)}\b'
+    return re.search(whole, text) is not None
 
 
 def leaked_words(
