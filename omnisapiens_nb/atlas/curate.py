@@ -57,7 +57,9 @@ def load_media(
     present = _present_media(row)
     if row.absent_media and not dataset.text_carries:
         raise Reject(f'{row.absent_media[0]} is not in the folder, and the words alone do not carry the label')
-    row.images, row.videos, row.audios = [], [], []
+    row.images = []
+    row.videos = []
+    row.audios = []
     file_hashes = {}
     content_hashes = []
     for kind, path in present:
