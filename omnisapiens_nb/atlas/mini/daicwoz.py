@@ -59,7 +59,8 @@ def _interview(positive, shown, rng):
 # %% ../../../nbs/atlas/mini/04_daicwoz.ipynb #4c6ca36a
 def _write_interview(folder, who, positive, rng):
     "Write transcript and recording of one participant; returns their cues."
-    shown = 'sad' if positive == (rng.random() < 0.9) else rng.choice(('neutral', 'happy'))
+    fits = rng.random() < 0.9
+    shown = 'sad' if positive == fits else rng.choice(('neutral', 'happy'))
     lines, nouns = _interview(positive, shown, rng)
     table = ['start_time\tstop_time\tspeaker\tvalue', *lines]
     transcript = ''.join(f'{line}\r\n' for line in table)

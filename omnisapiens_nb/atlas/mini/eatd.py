@@ -28,7 +28,8 @@ def _eatd_person(home, emotion, raw, rng):
 def _person(rng):
     "What somebody sounds like, and the raw score, from 43 on where it reaches the cut."
     depressed = rng.random() < 0.4
-    emotion = 'sad' if depressed == (rng.random() < 0.9) else 'happy'
+    fits = rng.random() < 0.9
+    emotion = 'sad' if depressed == fits else 'happy'
     raw = rng.randint(43, 64) if depressed else rng.randint(22, 42)
     return emotion, raw
 

@@ -35,7 +35,7 @@ def _recording(home, mood):
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #5b0dddce
 class Eatd(Adapter):
-    "EATD-Corpus (Shen et al., 2022): `t_{n}`, with `{positive,neutral,negative}_out.wav` and `new_label.txt`."
+    "EATD-Corpus (Shen et al., 2022): `t_{n}/{positive,neutral,negative}_out.wav`, `t_{n}/new_label.txt`; not `v_{n}`."
 
     source = 'eatd'
 

@@ -55,7 +55,7 @@ def without_laughter(
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #a815078c
 def _is_short(x):
-    "Whether a value is a whole number that can be printed; it may have any length."
+    "Whether a value is a whole number that is short enough to be printed."
     return type(x) is int and abs(x) < 10**18
 
 
@@ -158,7 +158,8 @@ class Urfunny(Adapter):
     source = 'urfunny'
 
     def records(self):
-        listed = [(_key(x), split) for x, split in _fold_ids(self.folder)]
+        in_folds = _fold_ids(self.folder)  # Kept to the end, since the key of an odd id is its address
+        listed = [(_key(x), split) for x, split in in_folds]
         labels = _by_id(self.folder, 'humor_label_sdk.pkl')
         language = _by_id(self.folder, 'language_sdk.pkl')
         ids_of = {
