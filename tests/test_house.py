@@ -40,13 +40,10 @@ def test_notebooks(name):
     assert not [f'{path.relative_to(ROOT)}: {fault}' for path in house.notebooks() for fault in found(path)]
 
 
-def test_lengths_all_together():
-    assert not measures.too_long()
-
-
 def test_code_can_be_read_aloud():
-    "Nodes per line and width, each module by itself."
-    assert not list(measures.too_dense())
+    "Lines of cells and functions and nodes per line, all together; width, each module by itself."
+    assert not measures.too_long()
+    assert not list(measures.too_wide())
 
 
 def test_a_dense_module_is_told(tmp_path):

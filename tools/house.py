@@ -165,7 +165,7 @@ def report() -> Iterator[str]:  # Lines to print
     yield from aligned(measures.module_table())
     yield ''
     yield 'all together: ' + ('; '.join(measures.too_long()) or 'within the bounds')
-    yield from (*measures.too_dense(), *over(), *undescribed(), *undemonstrated())
+    yield from (*measures.dense(), *measures.too_wide(), *over(), *undescribed(), *undemonstrated())
 
 
 if __name__ == '__main__':
