@@ -432,7 +432,7 @@ def _folder(dataset):
         'or is a git-LFS pointer, is a rejection too.'
     )
 
-
+# %% ../../nbs/atlas/15_cards.ipynb #5dc49dd9
 def _choices(dataset):
     choices = ADAPTERS[dataset.source].RULES.get(dataset.key)
     if not choices:
@@ -468,7 +468,7 @@ def _example(dataset, facts):
         modality_signature='_'.join(['text', *media]),
     )
 
-
+# %% ../../nbs/atlas/15_cards.ipynb #438f08bd
 def _prompt(dataset, facts):
     prompt = build_prompt(_example(dataset, facts)).replace('\n', ' ⏎ ')
     neutral = 'With `--prompts neutral` every dataset of the task is asked in the same words.'

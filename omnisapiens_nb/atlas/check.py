@@ -38,7 +38,7 @@ def _answer_problems(row):
     else:
         yield 'the task ends neither in _cls nor in _qa'
 
-
+# %% ../../nbs/atlas/14_check.ipynb #84ea4489
 def _label_problems(row):
     if row['class_label'] != row['answer']:
         yield 'class_label is not the answer'

@@ -81,14 +81,14 @@ def _present_media(row):
                 row.absent_media.append(path.name)
     return present
 
-
+# %% ../../nbs/atlas/12_curate.ipynb #e1636f0d
 def _read_clip(path, dataset):
     fault = dataset.broken.get(path.stem)
     if fault:
         raise Reject(f'{path.name}: its authors list it as broken ({fault})')
     return path.read_bytes()
 
-
+# %% ../../nbs/atlas/12_curate.ipynb #39079fb8
 def _keep(kind, row, data, name):
     "Decode a medium, put it into its row, and return the checksums of what it decodes to."
     try:

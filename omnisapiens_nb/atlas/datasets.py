@@ -514,7 +514,7 @@ def build_prompt(
     words = [row.transcript] if row.transcript else []
     return '\n'.join([*tags, *words, _ask(row, style)])
 
-
+# %% ../../nbs/atlas/04_datasets.ipynb #151e0129
 def _ask(row, style):
     "The last part of a prompt: the media at hand, the question, how to answer it, and the options."
     dataset = DATASETS[row.dataset]

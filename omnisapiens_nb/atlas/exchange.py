@@ -209,7 +209,7 @@ def convert(
         shutil.rmtree(partial, ignore_errors=True)
     return [out / name for name in names]
 
-
+# %% ../../nbs/atlas/13_exchange.ipynb #175023e8
 def _write_other_form(folder, out, tar):
     "Returns the names of the files with rows."
     files = jsonl_splits(folder)

@@ -63,7 +63,7 @@ def _ones(rows, columns, shape):
     "Sparse matrix with ones at these places."
     return coo_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape).tocsr()
 
-
+# %% ../../nbs/atlas/10_leakage.ipynb #ba862b18
 @dataclass
 class Ties:
     "One kind of tie between rows."

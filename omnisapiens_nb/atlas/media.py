@@ -49,12 +49,12 @@ def _promised(data):
         return _promised_by_mp4(data)
     return 0
 
-
+# %% ../../nbs/atlas/02_media.ipynb #1a3d3bc8
 def _promised_by_wav(data):
     streamed = data[4:8] == b'\xff' * 4  # Written before its length was known
     return 0 if streamed else 8 + int.from_bytes(data[4:8], 'little')
 
-
+# %% ../../nbs/atlas/02_media.ipynb #404b47d1
 def _promised_by_mp4(data):
     at = 0
     while at + 16 <= len(data):

@@ -124,7 +124,7 @@ def candidate_pairs(
     once = np.unique(np.concatenate(numbered))
     return np.stack(np.divmod(once, texts))
 
-
+# %% ../../nbs/atlas/09_near_text.ipynb #4b966e3e
 def _band_keys(band):
     keys = np.zeros(band.shape[1], np.uint64)
     for factor, row in zip(np.resize(_FACTORS, ROWS), band):

@@ -231,7 +231,7 @@ def _answer_faults(row):
     else:
         yield from _label_faults(row)
 
-
+# %% ../../nbs/atlas/01_schema.ipynb #5c9c9814
 def _label_faults(row):
     if row.class_label != row.answer:
         yield f'class_label {row.class_label!r} is not the answer {row.answer!r}'

@@ -286,7 +286,7 @@ def shards_of(
         data = Path(folder)
     return sorted(data.glob(f'{split}-*.parquet'))
 
-
+# %% ../../nbs/atlas/11_store.ipynb #7368311d
 def open_atlas(
     folder: Path,  # Folder with `data/{split}-*.parquet`, or with the shards in it
     split: str = 'train',  # `train`, `validation` or `test`

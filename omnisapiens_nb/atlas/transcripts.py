@@ -112,7 +112,7 @@ def _settings_for_long(recogniser):
         return dict(chunk_length_s=WINDOW)
     return {}
 
-
+# %% ../../nbs/atlas/20_transcripts.ipynb #015d91a5
 def hear(
     recogniser: AutomaticSpeechRecognitionPipeline,  # From `load_recogniser`
     sounds: Sequence[np.ndarray],  # float32, shape (samples,), 16 kHz, from `read_audio`

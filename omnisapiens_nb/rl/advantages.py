@@ -337,7 +337,7 @@ def _kind(estimator: Estimator) -> str:
     "The class of an estimator, with its settings where it is a dataclass."
     return repr(estimator) if is_dataclass(estimator) else type(estimator).__name__
 
-
+# %% ../../nbs/rl/03_advantages.ipynb #0d4ea664
 def estimator_state(
     estimator: Estimator,  # Whose memory is to be kept
     tasks: Sequence[str],  # Of the data
@@ -345,7 +345,7 @@ def estimator_state(
     "What a checkpoint keeps of an estimator."
     return dict(kind=_kind(estimator), tasks=sorted(tasks), state=estimator.state_dict())
 
-
+# %% ../../nbs/rl/03_advantages.ipynb #36a5c8e6
 def restore_estimator(
     estimator: Estimator,  # Takes the memory over
     tasks: Sequence[str],  # Of the data

@@ -79,7 +79,7 @@ def _group_close_numbers(
     number = there.cumsum(0) - 1
     return Groups(keys.tolist(), number[offsets])
 
-
+# %% ../../nbs/rl/02_groups.ipynb #5510976a
 def _group_numbers(
     ids: Tensor,  # (rows,)
 ) -> Groups:  # Keys in their order
@@ -161,7 +161,7 @@ def _raise_at_first(
     if wrong.any():
         raise ValueError(message.format(row=f'row {wrong.nonzero()[0].item()}'))
 
-
+# %% ../../nbs/rl/02_groups.ipynb #cb9c5391
 def _check_lengths(
     n: int,  # Rewards of the batch
     **columns: Tensor | Sequence[Hashable],  # Ids of its rows, by what they are
@@ -175,7 +175,7 @@ def _check_lengths(
                 f'{len(ids)} {name} for {n} rewards: row {min(n, len(ids))} has no partner; give one per reward'
             )
 
-
+# %% ../../nbs/rl/02_groups.ipynb #a460c92e
 def _check_ids(
     groups: Groups,  # Rows by their id
     name: str,  # What the id is of
@@ -185,7 +185,7 @@ def _check_ids(
         nameless = groups.index == groups.keys.index(None)
         _raise_at_first(nameless, '{row}: ' + f'no {name}; give every row its {name} id')
 
-
+# %% ../../nbs/rl/02_groups.ipynb #1806f218
 def _task_of_prompts(
     prompts: Groups,  # Rows by prompt
     tasks: Groups,  # Rows by task

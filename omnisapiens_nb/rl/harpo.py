@@ -140,7 +140,7 @@ def _scaled_over_batch(batch: Batch) -> Tensor:
         return (batch.rewards - low) / (high - low)
     return 0.0 * batch.rewards
 
-
+# %% ../../nbs/rl/06_harpo.ipynb #98b0babd
 def normalised(
     batch: Batch,  # Rewards and their groups
     live: Tensor,  # Whether each prompt is live, (prompts,)
@@ -215,7 +215,7 @@ def _new_memory(config: HarpoConfig) -> Memory:
     "The memory of a task that was not met before: its second average starts at a factor of 1, or at its logarithm."
     return Memory(smoothed=Average(1.0 if config.reference == 'arithmetic' else 0.0))
 
-
+# %% ../../nbs/rl/06_harpo.ipynb #7f59d2c9
 def remembered(
     memory: dict[Hashable, Memory],  # Of each task met so far; moves on
     p: Mapping[Hashable, float],  # Contribution of each task in the batch, NaN where it is missing
@@ -283,7 +283,7 @@ def _as_text(config: HarpoConfig) -> dict[str, str]:
     "A configuration as a state keeps it: each field as Python writes it."
     return {name: repr(value) for name, value in asdict(config).items()}
 
-
+# %% ../../nbs/rl/06_harpo.ipynb #005ef2d2
 def _check_same_form(here: Mapping[str, str], there: Mapping[str, str]) -> None:
     "ValueError if the configuration of a state differs from that of the estimator; both from `_as_text`."
     if old := sorted(RENAMED.keys() & there.keys()):

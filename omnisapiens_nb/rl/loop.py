@@ -270,7 +270,7 @@ def rewards_of(
     scores = score(texts, answers, tasks, recipe=config.recipe, released=True, embed=embed)
     return [s.total for s in scores]
 
-
+# %% ../../nbs/rl/11_loop.ipynb #325a47c3
 def shuffled(
     rewards: Tensor,  # (rollouts,)
     *seed,  # Names the shuffle
@@ -332,7 +332,7 @@ class Update:
     parts: list[Part]  # Of this process
     total: int  # Rollouts in all processes, those with advantage 0 counted
 
-
+# %% ../../nbs/rl/11_loop.ipynb #a9c936c0
 def _updates(model, processor, rolled, config, reference, ranks):
     "The updates of a step, in which some process has something to learn from, with what is computed once for each."
     mini_batches = math.ceil(config.prompts / config.mini_batch)
@@ -366,7 +366,7 @@ def update(
     for made in updates * config.epochs:
         _descend(model, processor, optimizer, made, config, ranks)
 
-
+# %% ../../nbs/rl/11_loop.ipynb #46cdfd64
 def _descend(model, processor, optimizer, made, config, ranks):
     optimizer.zero_grad()
     for part in made.parts:
@@ -406,7 +406,7 @@ class GatheredStep:
     facts: list[dict]  # Of each rollout of all: `rank`, `signature` and what `step_log` reads
     skipped: dict[str, str]  # Prompts left out by any, by id, and what is wrong with each
 
-
+# %% ../../nbs/rl/11_loop.ipynb #f61abda7
 def _facts(rollouts, texts, rewards, end, rank):
     "What each rollout comes to, as plain numbers."
     facts = []
@@ -456,7 +456,7 @@ def _compared(estimator, gathered, config, step):
     tasks = [fact['task'] for fact in gathered.facts]
     return estimator(rewards, prompts, tasks)
 
-
+# %% ../../nbs/rl/11_loop.ipynb #e3c35a5b
 def _learn(model, processor, optimizer, gathered, compared, config, reference, ranks):
     "Update on the rollouts of this process."
     mine = [i for i, fact in enumerate(gathered.facts) if fact['rank'] == ranks.rank]
@@ -464,7 +464,7 @@ def _learn(model, processor, optimizer, gathered, compared, config, reference, r
     rolled = gathered.mine
     update(model, processor, optimizer, rolled.examples, rolled.completions, advantages, config, reference, ranks)
 
-
+# %% ../../nbs/rl/11_loop.ipynb #af0fc5b8
 def _entry(step, gathered, compared):
     "What the log says of a step."
     first = dict(step=step, signature=gathered.facts[0]['signature'], skipped=gathered.skipped)
@@ -499,7 +499,7 @@ def train_rl(
     model.eval()
     return log
 
-
+# %% ../../nbs/rl/11_loop.ipynb #57e4b6b7
 def _restore(checkpoint, kept):
     "Give what is kept its saved state, if there is one; the log so far."
     saved = load_checkpoint(checkpoint)
@@ -509,6 +509,6 @@ def _restore(checkpoint, kept):
         part.load_state_dict(saved[name])
     return saved['log']
 
-
+# %% ../../nbs/rl/11_loop.ipynb #6b02ba9d
 def _save(checkpoint, kept, log):
     save_checkpoint(checkpoint, log=log, **{name: part.state_dict() for name, part in kept.items()})

@@ -193,7 +193,7 @@ def _fresh_weights(world: World, gens: list[torch.Generator]) -> list[Tensor]:
     second = 0.3 * world.hidden**-0.5 * _normal(gens, world.hidden, world.answers)
     return [first, torch.zeros(worlds, 1, world.hidden), second, torch.zeros(worlds, 1, world.answers)]
 
-
+# %% ../../nbs/rl/09_testbed.ipynb #1a6f2a8f
 def warm_up(
     world: World,  # Whose tasks to learn
     steps: int = 100,  # Of Adam on 32 labelled prompts
@@ -257,7 +257,7 @@ def _advantages_in_one(
         a = a * GRPO()(*batch).advantages.abs().sum() * config.prompts / n / a.abs().sum()
     return a.view(n, rollouts)
 
-
+# %% ../../nbs/rl/09_testbed.ipynb #a8d445e5
 def advantages_of(
     estimators: list[Estimator],  # One per world; may have a memory
     rewards: Tensor,  # (worlds, prompts, rollouts)
@@ -292,7 +292,7 @@ def moved(
         total = total + (step**2).flatten(1).sum(1)
     return total.sqrt()
 
-
+# %% ../../nbs/rl/09_testbed.ipynb #6d9b3ccb
 def by_task(
     values: Tensor,  # (worlds, prompts)
     tasks: Tensor,  # (worlds, prompts)
@@ -352,7 +352,7 @@ def _descend(
     loss.backward()
     optimizer.step()
 
-
+# %% ../../nbs/rl/09_testbed.ipynb #0e4f7df7
 def train(
     world: World,  # What to learn
     weights: list[Tensor],  # From `warm_up`; left as they are

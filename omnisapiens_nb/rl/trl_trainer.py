@@ -115,7 +115,7 @@ def _refuse_overruled(args):
             f'{", ".join(changed)}: the estimator decides this; leave it at its default and choose another `estimator`'
         )
 
-
+# %% ../../nbs/rl/12_trl.ipynb #3a9d7abb
 def check_settings(
     args: trl.GRPOConfig,  # TRL's settings
 ):
@@ -145,7 +145,7 @@ def column_of(
     plain = dataset.with_format(None) if isinstance(dataset, Dataset) else dataset
     return list(plain[name])
 
-
+# %% ../../nbs/rl/12_trl.ipynb #d2b70867
 def known_tasks(
     dataset: Dataset,  # Training rows
     name: str,  # Of the column
@@ -177,7 +177,7 @@ def save_estimator(
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / STATE_FILE).write_text(state, encoding='utf-8')
 
-
+# %% ../../nbs/rl/12_trl.ipynb #8cfff35c
 def load_estimator(
     estimator: Estimator,  # Takes the state over
     tasks: list[str],  # Of the data
@@ -340,12 +340,12 @@ def join_media(
 def _in_parts(rows, size):
     return [slice(start, start + size) for start in range(0, rows, size)]
 
-
+# %% ../../nbs/rl/12_trl.ipynb #2830576b
 def _joined(join, parts):
     "Outputs of parts as one, None where TRL gave none."
     return None if parts[0] is None else join(parts)
 
-
+# %% ../../nbs/rl/12_trl.ipynb #9f842699
 class MediaTrainer(HarpoTrainer):
     "`HarpoTrainer` that carries media, one entry per rollout, from sampling to old log-probabilities and loss."
 
@@ -385,7 +385,7 @@ def _placeholders(tokenizer):
     written = (tokenizer.eos_token, tokenizer.pad_token)
     return tokenizer.convert_tokens_to_ids([token for token in SPECIAL if token not in written])
 
-
+# %% ../../nbs/rl/12_trl.ipynb #4b8ceaf6
 def omni_settings(
     args: trl.GRPOConfig,  # TRL's settings
     tokenizer: PreTrainedTokenizerBase,  # With the special tokens of Qwen2.5-Omni
@@ -500,7 +500,7 @@ def atlas_prompts(
 
     return Dataset.from_dict(chosen | dict(row=examples.rows)).with_transform(with_prompts)
 
-
+# %% ../../nbs/rl/12_trl.ipynb #940930df
 def atlas_reward(
     recipe: str = 'harpo',  # Or `grpo`, see `rl.rewards.score`
     embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM

@@ -91,7 +91,7 @@ def save_memory(
         json.dumps(estimator_state(advantages.estimator, tasks), indent=1), encoding='utf-8'
     )
 
-
+# %% ../../nbs/rl/13_verl.ipynb #0eb1737a
 def load_memory(
     advantages: TokenAdvantages,  # Gets the memory
     tasks: Sequence[str],  # Of the training file
@@ -122,7 +122,7 @@ def verl_row(
         extra_info=dict(index=index, id=row['id'], task=row['task']),
     )
 
-
+# %% ../../nbs/rl/13_verl.ipynb #a51557ec
 def write_verl(
     atlas: Atlas,  # One split
     path: Path,  # `.parquet` file

@@ -110,7 +110,7 @@ def _check_widths(found, kind, width):
                 'extract them with the same extractor'
             )
 
-
+# %% ../../nbs/sft/08_bam.ipynb #fda7bf93
 def stack_descriptors(
     rows: Sequence[Mapping[str, Tensor | None]],  # For each row, kind to descriptors (F,), None or nothing where absent
     features: Mapping[str, int],  # Kind to width

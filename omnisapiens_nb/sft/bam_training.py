@@ -308,7 +308,7 @@ def read_about(
         raise SourceError(f'{path}: holds no adapters; give the folder that `omnisapiens-nb bam` made')
     return json.loads(about)
 
-
+# %% ../../nbs/sft/09_bam_training.ipynb #cef2d98c
 def _check_extractors(path, about):
     for kind, name in about['extractors'].items():
         width = about['features'][kind]

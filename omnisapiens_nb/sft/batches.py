@@ -114,7 +114,7 @@ def _shuffled_rows(examples, signature, rng):
         rng.shuffle(rows)
     return by_key
 
-
+# %% ../../nbs/sft/03_batches.ipynb #1153f583
 def draw_batch(
     examples: Examples,  # Rows to draw from
     size: int,  # Rows in the batch

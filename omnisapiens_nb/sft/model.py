@@ -37,7 +37,7 @@ def _shares_of_a_head(hidden):
     third = half // 3
     return [half - 2 * third, third, third]
 
-
+# %% ../../nbs/sft/01_model.ipynb #4528a1db
 def _decoder(tokenizer, hidden, layers):
     return dict(
         vocab_size=len(tokenizer),
@@ -66,7 +66,7 @@ def _vision_tower(hidden, layers):
         **_INITIALISER,
     )
 
-
+# %% ../../nbs/sft/01_model.ipynb #4cbfa160
 def _audio_tower(hidden, layers):
     return dict(
         num_mel_bins=128,

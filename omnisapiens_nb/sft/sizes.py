@@ -77,7 +77,7 @@ def thinker_config(
             f'{name}: no configuration of a Thinker in such a folder, and none of that name to be had from the hub'
         ) from e
 
-
+# %% ../../nbs/sft/11_sizes.ipynb #67372d63
 def meta_model(
     name: str | Path,  # As for `thinker_config`
 ) -> Qwen2_5OmniThinkerForConditionalGeneration:  # Without weights

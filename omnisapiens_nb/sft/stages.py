@@ -218,7 +218,7 @@ def is_staged(
     "Whether a model has heads: the folder of a stage, or a merged one."
     return (Path(folder) / 'heads.safetensors').is_file()
 
-
+# %% ../../nbs/sft/07_stages.ipynb #8f72f9c6
 def _load_base(folder, base, device, kwargs):
     try:
         model, _ = load_model(base, device, **kwargs)

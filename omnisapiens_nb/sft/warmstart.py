@@ -42,7 +42,7 @@ def _keep_in(seen, modality):
 
     return hook
 
-
+# %% ../../nbs/sft/04_warmstart.ipynb #7e4d1854
 @contextmanager
 def tower_outputs(
     model: Qwen2_5OmniThinkerForConditionalGeneration,  # With towers
