@@ -19,7 +19,8 @@ from ..atlas.reading import SourceError
 # %% ../../nbs/runs/00_folders.ipynb #1323f782
 def _with_version(settings):
     "Settings as they are written: JSON's own types, and the version that writes them."
-    return dict(version=__version__) | json.loads(json.dumps(settings))
+    plain = json.loads(json.dumps(settings))
+    return dict(version=__version__) | plain
 
 
 def _write_settings(file, settings):
@@ -128,7 +129,8 @@ def finish(
     log: list[dict],  # One entry per training step
 ) -> Path:  # `out`
     "Write the log, drop the checkpoint, give the folder its name."
-    (partial / 'log.jsonl').write_text(''.join(json.dumps(entry) + '\n' for entry in log), encoding='utf-8')
+    lines = ''.join(json.dumps(entry) + '\n' for entry in log)
+    (partial / 'log.jsonl').write_text(lines, encoding='utf-8')
     (partial / 'state.pt').unlink(missing_ok=True)
     return put_in_place(partial, out)
 
@@ -137,7 +139,8 @@ def read_log(
     folder: Path,  # Folder of a training step
 ) -> list[dict]:  # One entry per training step
     "The log of a finished training step."
-    return [json.loads(line) for line in (Path(folder) / 'log.jsonl').read_text(encoding='utf-8').splitlines()]
+    text = (Path(folder) / 'log.jsonl').read_text(encoding='utf-8')
+    return [json.loads(line) for line in text.splitlines()]
 
 # %% ../../nbs/runs/00_folders.ipynb #628819da
 def deliver(

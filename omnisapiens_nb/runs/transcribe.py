@@ -69,7 +69,10 @@ def _blocks(store, folder):
     "Rows without a transcript, by sixteen, and where what they say is kept."
     texts = store.columns('transcript')['transcript']
     numbers = [i for i, text in enumerate(texts) if not (text or '').strip()]
-    return [(numbers[at : at + BLOCK], folder / f'{store.split}-{at:08}.json') for at in range(0, len(numbers), BLOCK)]
+    blocks = []
+    for at in range(0, len(numbers), BLOCK):
+        blocks.append((numbers[at : at + BLOCK], folder / f'{store.split}-{at:08}.json'))
+    return blocks
 
 
 def _hear_all(splits, recogniser, folder, place):

@@ -234,8 +234,13 @@ def _reason_table(atlas, most=12):
 
 def _absent_clips(counts):
     "A sentence on clips that were not there."
-    absent = [f'{c["text_only"]} of {DATASETS[key].name}' for key, c in counts.items() if c['text_only']]
-    return f'Clips not in the folder, so kept as text rows: {", ".join(absent)}.' if absent else ''
+    absent = []
+    for key, count in counts.items():
+        if count['text_only']:
+            absent.append(f'{count["text_only"]} of {DATASETS[key].name}')
+    if not absent:
+        return ''
+    return f'Clips not in the folder, so kept as text rows: {", ".join(absent)}.'
 
 # %% ../../nbs/runs/09_tutorial.ipynb #dcb581a8
 def data_section(
@@ -251,7 +256,8 @@ def data_section(
 
 # %% ../../nbs/runs/09_tutorial.ipynb #a214be99
 def _mean_reward(log):
-    return round(float(np.mean([entry['reward'] for entry in log])), 3)
+    rewards = [entry['reward'] for entry in log]
+    return round(float(np.mean(rewards)), 3)
 
 
 def _reward_table(logs):

@@ -157,5 +157,7 @@ def read_study(
 ) -> tuple[dict, dict[str, pd.DataFrame]]:  # Manifest, and tables by name
     "A study's manifest and tables."
     manifest = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-    files = {file.name.removesuffix('.csv.gz'): file for file in sorted(folder.glob('*.csv.gz'))}
-    return manifest, {name: pd.read_csv(file, keep_default_na=False) for name, file in files.items()}
+    tables = {}
+    for file in sorted(folder.glob('*.csv.gz')):
+        tables[file.name.removesuffix('.csv.gz')] = pd.read_csv(file, keep_default_na=False)
+    return manifest, tables
