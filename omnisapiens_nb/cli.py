@@ -93,7 +93,8 @@ def curate(
         list[str],
         typer.Option(
             metavar='KEY=NAME',
-            help='A rule for labels where a source leaves a choice, such as mosei_senti=nearest or cremad=crowd; may be repeated.',
+            help='A rule for labels where a source leaves a choice, such as mosei_senti=nearest or cremad=crowd; '
+            'may be repeated.',
         ),
     ] = [],
     prompts: Annotated[
@@ -103,7 +104,8 @@ def curate(
         list[str],
         typer.Option(
             metavar='KIND',
-            help='Drop training rows tied to a later split by text, near_text, medium, span, source_video, context or person; may be repeated.',
+            help='Drop training rows tied to a later split by text, near_text, medium, span, source_video, context '
+            'or person; may be repeated.',
         ),
     ] = [],
     near: Annotated[bool, typer.Option(help='Search for near-duplicate texts.')] = True,
@@ -272,7 +274,7 @@ def rl(
     ] = 656,
     cards: Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')] = 1,
 ):
-    "Reinforcement learning with GRPO, HARPO or another estimator; `trainer: trl` in the recipe for models of full size."
+    "Reinforcement learning with GRPO, HARPO or another estimator; `trainer: trl` in a recipe for full-size models."
     from omnisapiens_nb.runs.reinforce import plan_rl, read_rl, run_recipe
 
     _quiet()
@@ -306,7 +308,8 @@ def evaluate(
     predictions: Annotated[
         list[Path],
         typer.Option(
-            help='JSON Lines, one file per model; each line an id and a response that ends in \\boxed{answer} or is the bare answer.'
+            help='JSON Lines, one file per model; each line an id and a response that ends in \\boxed{answer} '
+            'or is the bare answer.'
         ),
     ],
     out: Annotated[Path, typer.Option(help='Folder for scores.csv and report.html.')],
@@ -321,7 +324,8 @@ def evaluate(
     judge: Annotated[
         str,
         typer.Option(
-            help='Who grades open answers: openai (any endpoint of that form), anthropic, local, offline; embedding similarity where absent.'
+            help='Who grades open answers: openai (any endpoint of that form), anthropic, local, offline; '
+            'embedding similarity where absent.'
         ),
     ] = '',
     judge_model: Annotated[
@@ -330,7 +334,10 @@ def evaluate(
     judge_url: Annotated[str, typer.Option(help='Address of an endpoint, such as http://localhost:8000/v1.')] = '',
     strictness: Annotated[str, typer.Option(help='common, or published: that of each set.')] = 'common',
 ):
-    "Score predictions of any model: tables, intervals, a report. A judge's key is read from OPENAI_API_KEY or ANTHROPIC_API_KEY; its verdicts are kept in OUT/judge."
+    """Score predictions of any model: tables, intervals, a report.
+
+    A judge's key is read from OPENAI_API_KEY or ANTHROPIC_API_KEY; its verdicts are kept in OUT/judge.
+    """
     from omnisapiens_nb.evaluation.evaluate import evaluate as run
     from omnisapiens_nb.evaluation.evaluate import grader_of
 
@@ -354,7 +361,8 @@ def study(
         str,
         typer.Argument(
             metavar='A|B|C|D',
-            help='A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; D: behavioural descriptors.',
+            help='A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; '
+            'D: behavioural descriptors.',
         ),
     ],
     out: Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')] = Path(

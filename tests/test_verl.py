@@ -21,7 +21,7 @@ def report():
         pytest.skip('no verl (over two gigabytes): make verl-env')
     environment = os.environ | dict(OMP_NUM_THREADS='1', VERL_USE_EXTERNAL_PLUGINS='auto', VERL_USE_EXTERNAL_MODULES='')
     run = subprocess.run([PYTHON, SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
-    lines = [l for l in run.stdout.splitlines() if l.startswith('{"verl"')]
+    lines = [line for line in run.stdout.splitlines() if line.startswith('{"verl"')]
     assert run.returncode == 0 and lines, run.stderr[-3000:]
     return json.loads(lines[0])
 

@@ -42,7 +42,7 @@ TASKS = ['emotion_cls', 'intent_qa', 'sarcasm_cls', 'a::b_c']
 
 
 def rollouts(seed, prompts=8, n=5, tokens=6):
-    "Rewards, mask, ids of prompts and tasks of a step, in mixed order; a third of the groups are dead, one task is away in every second step."
+    "Rewards, mask, ids of prompts and tasks of a step in mixed order; a third of the groups are dead, a task comes and goes."
     g = torch.Generator().manual_seed(seed)
     names = TASKS[: 3 + seed % 2]
     tasks = [names[q % len(names)] for q in range(prompts)]
@@ -81,11 +81,14 @@ def raises(kind, message, call, *args, **kwargs):
 
 
 def check_loaded_by_verl():
-    "By the installed entry point in a process that imports verl alone; by the variable with entry points switched off; not otherwise."
+    "By the entry point in a process that imports verl alone; by the variable with entry points off; not otherwise."
     assert [e.value for e in entry_points(group='verl.plugins') if e.name == 'omnisapiens_nb'] == [
         'omnisapiens_nb.rl.verl_plugin'
     ]
-    code = 'import verl, verl.trainer.ppo.v1.trainer_base as b, verl.trainer.ppo.core_algos as a; print("harpo" in a.ADV_ESTIMATOR_REGISTRY, "harpo_sync" in b.TRAINER_REGISTRY)'
+    code = (
+        'import verl, verl.trainer.ppo.v1.trainer_base as b, verl.trainer.ppo.core_algos as a; '
+        'print("harpo" in a.ADV_ESTIMATOR_REGISTRY, "harpo_sync" in b.TRAINER_REGISTRY)'
+    )
     for policy, module, expected in (
         ('auto', '', 'True True'),
         ('none', 'omnisapiens_nb.rl.verl_plugin', 'True True'),
@@ -172,7 +175,10 @@ def tiny():
     )
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<|im_end|>', pad_token='<|pad|>')
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_end|>\n{% endfor %}"
+        '{% if add_generation_prompt %}assistant: {% endif %}'
+    )
     tokenizer.save_pretrained(FOLDER / 'model')
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -259,7 +265,7 @@ class Policy:
 
 
 class Rollouts:
-    "In place of the agent loop and vLLM: puts rollouts of random length and reward where verl's agent loop puts them, one group in three dead."
+    "In place of the agent loop and vLLM: rollouts of random length and reward, one group in three dead."
 
     def __init__(self, n, lose=()):
         self.n, self.lose, self.prompts = n, set(lose), 0
@@ -351,7 +357,7 @@ def steps(t, count):
 
 
 def check_trainer_steps():
-    "Four steps of verl's own loop, from the training file to the advantages that the policy is given; in the second a rollout is lost, and verl pads."
+    "Four steps of verl's own loop, from file to advantages; in the second a rollout is lost, and verl pads."
     t = trainer(small(training_file(FOLDER / 'steps.parquet', TASKS), FOLDER / 'steps'), lose=[7])
     reference, padding = Harpo(), 0
     for step in steps(t, 4):
@@ -381,7 +387,7 @@ def check_plain_task_is_lost():
 
 
 def check_checkpoint():
-    "A run taken up again trains on the advantages of the uninterrupted one; another estimator, other tasks, and a checkpoint without memory are refused."
+    "A resumed run has the advantages of the uninterrupted one; another estimator or tasks, or no memory, are refused."
     train, where = training_file(FOLDER / 'ck.parquet', TASKS), FOLDER / 'ck'
     t = trainer(small(train, where))
     steps(t, 2)
@@ -473,7 +479,7 @@ def recipe(*overrides):
 
 
 def check_recipe():
-    "Every key of the recipe is one of verl's (those it lacks are named), verl's own validation passes, and the numbers are the paper's."
+    "Every key of the recipe is one of verl's or named, verl's validation passes, and the numbers are the paper's."
     from verl.utils.config import validate_config
 
     overrides = recipe_overrides()

@@ -44,7 +44,8 @@ def uid_tasks(
     parts = [str(u).rpartition('::') for u in uids]
     if bad := [u for u, (task, *_) in zip(uids, parts) if not task]:
         raise ValueError(
-            f'prompt {bad[0]}: its id has no task in front (task::{bad[0]}); train with trainer.v1.trainer_mode=harpo_sync, which writes it there'
+            f'prompt {bad[0]}: its id has no task in front (task::{bad[0]}); '
+            'train with trainer.v1.trainer_mode=harpo_sync, which writes it there'
         )
     return [unquote(task) for task, *_ in parts]
 
@@ -97,11 +98,12 @@ def load_memory(
     tasks: Sequence[str],  # Of the training file
     folder: Path,  # Of a checkpoint
 ):
-    "Go on from `harpo.json`; SourceError if there is none, or it is of another estimator, configuration or other tasks."
+    "Go on from `harpo.json`; SourceError if there is none, or one of another estimator, configuration or tasks."
     path = Path(folder) / 'harpo.json'
     if not path.is_file():
         raise SourceError(
-            f'{path}: not there; the checkpoint is of another trainer. Go on with that one, or start anew with trainer.resume_mode=disable'
+            f'{path}: not there; the checkpoint is of another trainer. '
+            'Go on with that one, or start anew with trainer.resume_mode=disable'
         )
     try:
         restore_estimator(advantages.estimator, tasks, json.loads(path.read_text(encoding='utf-8')))
@@ -131,7 +133,8 @@ def write_verl(
     chosen = [i for i, s in enumerate(atlas.columns('modality_signature')['modality_signature']) if s == 'text']
     if not chosen:
         raise SourceError(
-            f'{path}: not written, no row of the split {atlas.split} is of words alone; choose another split or other datasets'
+            f'{path}: not written, no row of the split {atlas.split} is of words alone; '
+            'choose another split or other datasets'
         )
     pq.write_table(pa.Table.from_pylist([verl_row(atlas[i], n) for n, i in enumerate(chosen)]), path)
     return len(chosen)
@@ -148,25 +151,21 @@ def compute_score(
     "The reward of one rollout, in the form of verl's `custom_reward_function`."
     if ground_truth is None or not extra_info.get('task'):
         raise ValueError(
-            f'a row of {data_source} lacks its ground_truth or the task in its extra_info; write the training file with write_verl'
+            f'a row of {data_source} lacks its ground_truth or the task in its extra_info; '
+            'write the training file with write_verl'
         )
     (r,) = score(
         [solution_str], [ground_truth], [extra_info['task']], recipe, released, max_length=812 if released else None
     )
     return dict(score=r.total, exact=float(r.exact), format=float(r.format), similarity=float(r.similarity))
 
+# %% ../../nbs/rl/13_verl.ipynb #228eb527
+# Of `ESTIMATORS`; none of them is a name of verl's
+VERL_NAMES = ('harpo', 'harpo_paper', 'harpo_released', 'equal_share', 'drop_dead', 'ema_grpo')
+# Those of this process
+ADVANTAGES = {name: TokenAdvantages(name) for name in VERL_NAMES}
+
 # %% ../../nbs/rl/13_verl.ipynb #0ea897a9
-VERL_NAMES = (
-    'harpo',
-    'harpo_paper',
-    'harpo_released',
-    'equal_share',
-    'drop_dead',
-    'ema_grpo',
-)  # Of `ESTIMATORS`; none of them is a name of verl's
-ADVANTAGES = {name: TokenAdvantages(name) for name in VERL_NAMES}  # Those of this process
-
-
 class TaskTrainer:
     "What a synchronous trainer of verl's lacks: tasks in the ids of prompts, an estimator's memory in checkpoints."
 
@@ -174,14 +173,16 @@ class TaskTrainer:
         if (name := self.config.algorithm.adv_estimator) in ADVANTAGES:
             return ADVANTAGES[name]
         raise ValueError(
-            f'algorithm.adv_estimator={name} asks for no tasks; train with trainer.v1.trainer_mode=sync, or choose from {", ".join(ADVANTAGES)}'
+            f'algorithm.adv_estimator={name} asks for no tasks; train with trainer.v1.trainer_mode=sync, '
+            f'or choose from {", ".join(ADVANTAGES)}'
         )
 
     def _column(self, names):
         if found := [c for c in ('task', 'data_source') if c in names]:
             return found[0]
         raise ValueError(
-            'the training file has neither a column task nor a column data_source; write it with write_verl, or give each row its task in a column task'
+            'the training file has neither a column task nor a column data_source; '
+            'write it with write_verl, or give each row its task in a column task'
         )
 
     def _tasks(self):

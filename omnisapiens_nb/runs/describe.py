@@ -141,7 +141,7 @@ def describe_atlas(
     names: Sequence[str] = ('prosody', 'motion'),  # Of `EXTRACTORS`, at most one per kind
     workers: int = 1,  # Processes
 ) -> Path:  # `out`
-    "Write an Atlas with descriptors of its media; SourceError names a medium that cannot be decoded or a wrong request."
+    "Write an Atlas with descriptors of its media; SourceError names an unreadable medium or a wrong request."
     atlas, out = Path(atlas), Path(out)
     names = sorted(names)
     _check_names(names)

@@ -63,7 +63,7 @@ def plan_rl(
     film: int = 256,  # How many are film or pictures
     processes: int = 1,  # Cards, each with a copy of the model
 ) -> tuple[Plan, pd.DataFrame]:  # The plan of one card, and GiB by phase and part
-    "Memory of a run, by arithmetic; SourceError for a recipe of the loop, or if the model's configuration is not found."
+    "Memory of a run, by arithmetic; SourceError for a recipe of the loop or a model whose configuration is missing."
     if not isinstance(recipe, TRLRecipe):
         raise SourceError('a plan is made for recipes with `trainer: trl`; the loop is for models that fit anywhere')
     plan = plan_recipe(recipe.model_dump(), prompt, sound, film, processes)
