@@ -27,7 +27,7 @@ from ..atlas.datasets import DATASETS
 from ..atlas.extract import EXTRACTORS
 from ..atlas.folders import write_whole
 from ..atlas.reading import SourceError
-from .folders import finish, read_log
+from .folders import finish
 from .recipes import Recipe, SFTRecipe, read_recipe, read_yaml
 from .train import begin_step, run_sft, training_rows
 from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam

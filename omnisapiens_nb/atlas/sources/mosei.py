@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from ..adapters import Adapter
-from ..datasets import DATASETS, harmonise
+from ..datasets import harmonise
 from ..reading import Record, SourceError, read_json, text_fault
 from ..schema import DOMAINS, Reject, Row
 
