@@ -66,12 +66,17 @@ def _phase(rng):
 
 
 def _wave(hz, t, rng):
-    return np.sin(2 * np.pi * hz * t + _phase(rng))
+    angle = 2 * np.pi * hz * t
+    return np.sin(angle + _phase(rng))
 
 # %% ../../../nbs/atlas/03_mini.ipynb #d2f82e33
 def _resonance(hz, formants):
     "How much the formants lift a harmonic."
-    return sum(weight * math.exp(-(((hz - centre) / width) ** 2)) for centre, width, weight in formants)
+    lift = 0
+    for centre, width, weight in formants:
+        distance = (hz - centre) / width
+        lift += weight * math.exp(-(distance**2))
+    return lift
 
 
 def _harmonics(f0, angle, rng):
@@ -101,7 +106,8 @@ def voice(
     tone = _harmonics(f0, angle, rng)
     envelope = 0.55 + 0.45 * _wave(rate, t, rng)
     sound = amplitude * envelope * tone / np.abs(tone).max()
-    noise = np.random.default_rng(rng.randrange(1 << 30)).standard_normal(len(t))
+    generator = np.random.default_rng(rng.randrange(1 << 30))
+    noise = generator.standard_normal(len(t))
     return sound + rng.uniform(0.001, 0.004) * noise
 
 # %% ../../../nbs/atlas/03_mini.ipynb #0ed1ddc4
@@ -129,9 +135,10 @@ def _brows(draw, shape, x, y, ink):
         end = (eye + side * 8, y - 20 + outer)
         draw.line([begin, end], fill=ink, width=6)
 
-# %% ../../../nbs/atlas/03_mini.ipynb #20378620
+# %% ../../../nbs/atlas/03_mini.ipynb #94454ab0
 def _disc(draw, x, y, radius, color):
-    draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color)
+    corners = [x - radius, y - radius, x + radius, y + radius]
+    draw.ellipse(corners, fill=color)
 
 
 def _hand(draw, gesture, number, x, y, skin):

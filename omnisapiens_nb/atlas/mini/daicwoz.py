@@ -73,7 +73,10 @@ def _write_interview(folder, who, positive, rng):
 # %% ../../../nbs/atlas/mini/04_daicwoz.ipynb #5c4a7d15
 def _participant(who, rng):
     "Number, binary, score, gender and items of a participant."
-    items = [3, 2, 1, 1, 1, 1, 1, 0] if who == CONTRADICTED else _items(rng.random() < 0.4, rng)
+    if who == CONTRADICTED:
+        items = [3, 2, 1, 1, 1, 1, 1, 0]
+    else:
+        items = _items(rng.random() < 0.4, rng)
     score = sum(items)
     binary = int(score >= CUT and who != CONTRADICTED)
     return [who, binary, score, rng.randint(0, 1), *items]
@@ -81,7 +84,8 @@ def _participant(who, rng):
 # %% ../../../nbs/atlas/mini/04_daicwoz.ipynb #489f7298
 def _daic_table(path, column, rows, items):
     header = ['Participant_ID', column.replace('Score', 'Binary'), column, 'Gender', *items]
-    write_table(path, header, [row[: len(header)] for row in rows])
+    width = len(header)
+    write_table(path, header, [row[:width] for row in rows])
 
 # %% ../../../nbs/atlas/mini/04_daicwoz.ipynb #c6103f04
 def _break_daicwoz(folder, split, rows):
@@ -91,7 +95,8 @@ def _break_daicwoz(folder, split, rows):
 
     def retell(path, speaker):
         "Replace the participant between two tabs in every line."
-        path.write_bytes(path.read_bytes().replace(b'\tParticipant\t', speaker))
+        transcript = path.read_bytes()
+        path.write_bytes(transcript.replace(b'\tParticipant\t', speaker))
 
     if split == 'train':
         rows[2][2] = ''

@@ -35,7 +35,8 @@ def _dialogue(dialogue, turns, rng):
         end = start + 1
         sounds[name] = IEMOCAP_CODES[code]
         line, _, _ = utterance(sounds[name], rng)
-        labels.append(f'[{start:.4f} - {end:.4f}]\t{name}\t{code}\t[2.5000, 2.5000, 2.5000]\n{_RATINGS}')
+        span = f'[{start:.4f} - {end:.4f}]'
+        labels.append(f'{span}\t{name}\t{code}\t[2.5000, 2.5000, 2.5000]\n{_RATINGS}')
         words.append(f'{name} [{start:08.4f}-{end:08.4f}]: {line}\n')
     return labels, words, sounds
 

@@ -47,12 +47,13 @@ def _siq2_row(video, number, question, answers, key, rng):
     answered = dict(ans_corr=right, answer_idx=at, idx_types=kinds)
     return asked | answered | {f'a{n}': option for n, option in enumerate(options)}
 
-# %% ../../../nbs/atlas/mini/19_siq2.ipynb #21f69230
+# %% ../../../nbs/atlas/mini/19_siq2.ipynb #a6064cf3
 def _siq2_rows(video, emotion, rng):
-    return [
-        _siq2_row(video, number, question, answers, key_of(emotion), rng)
-        for number, (question, answers, key_of) in enumerate(SIQ2_QUESTIONS)
-    ]
+    rows = []
+    for number, (question, answers, key_of) in enumerate(SIQ2_QUESTIONS):
+        key = key_of(emotion)
+        rows.append(_siq2_row(video, number, question, answers, key, rng))
+    return rows
 
 # %% ../../../nbs/atlas/mini/19_siq2.ipynb #72972c3b
 def write_siq2(

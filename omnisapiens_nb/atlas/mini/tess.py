@@ -53,10 +53,13 @@ def write_tess(
 
 # %% ../../../nbs/atlas/mini/08_tess.ipynb #d1b84aaf
 def _break_tess(folder):
-    (folder / 'OAF_neutral' / 'OAF_bite_neutral.wav').rename(folder / 'OAF_neutral' / 'OA_bite_neutral.wav')
-    (folder / 'OAF_angry' / 'OAF_back_angry.wav').rename(folder / 'OAF_Sad' / 'OAF_back_angry.wav')
+    def move(old, new):
+        (folder / old).rename(folder / new)
+
+    move('OAF_neutral/OAF_bite_neutral.wav', 'OAF_neutral/OA_bite_neutral.wav')
+    move('OAF_angry/OAF_back_angry.wav', 'OAF_Sad/OAF_back_angry.wav')
     cut_short(folder / 'YAF_fear' / 'YAF_neat_fear.wav')
-    again = (folder / 'YAF_fear' / 'YAF_bite_fear.wav').read_bytes()
-    write_file(folder / 'copy' / 'YAF_fear' / 'YAF_bite_fear.wav', again)
-    (folder / 'YAF_sad' / 'YAF_back_sad.wav').rename(folder / 'copy' / 'YAF_back_calm.wav')
+    bite = Path('YAF_fear', 'YAF_bite_fear.wav')
+    write_file(folder / 'copy' / bite, (folder / bite).read_bytes())
+    move('YAF_sad/YAF_back_sad.wav', 'copy/YAF_back_calm.wav')
     write_file(folder / 'readme.txt', b'Two actresses, seven emotions.\n')

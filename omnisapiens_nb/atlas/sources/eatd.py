@@ -20,7 +20,8 @@ SDS_CUT = 53
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #806bcb7a
 def _sds(path):
     "The standard score as it is written; `Reject` if there is none."
-    text = path.read_bytes().decode('utf-8-sig', errors='replace').strip() if path.is_file() else ''
+    data = path.read_bytes() if path.is_file() else b''
+    text = data.decode('utf-8-sig', errors='replace').strip()
     if not text:
         raise Reject('new_label.txt is missing or empty; it should hold the standard score of the SDS')
     if not re.fullmatch(r'\d{1,3}(\.\d{1,9})?', text, re.A) or not 25 <= float(text) <= 100:
