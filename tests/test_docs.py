@@ -1,6 +1,5 @@
 "The site builds from the notebooks without warnings or broken links, and needs no other host."
 
-import json
 import re
 import sys
 
@@ -9,140 +8,172 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import cells
-import house
+import described
+import measures
 import terms
+from reference import Reference
+
+HARPO = 'rl/harpo'
+
+
+def text_of(site, page):
+    "A built page."
+    return (site / f'{page}.html').read_text(encoding='utf-8')
+
+
+def texts(site):
+    "All built pages by their paths."
+    for path in site.rglob('*.html'):
+        yield path, path.read_text(encoding='utf-8')
 
 
 def test_every_notebook_has_a_page(site):
-    pages = {p.stem for p in site.rglob('*.html')}
-    for notebook in (ROOT / 'nbs').rglob('*.ipynb'):
-        assert re.sub(r'^\d+_', '', notebook.stem) in pages
+    for path in measures.notebooks():
+        page = cells.page_of(path.relative_to(measures.NBS).with_suffix('').as_posix())
+        assert (site / f'{page}.html').is_file(), page
 
 
 def test_nothing_is_loaded_from_another_host(site):
-    for page in site.rglob('*.html'):
-        loaded = re.findall(
-            r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text(encoding='utf-8')
-        )
-        assert loaded == [], page
+    elsewhere = re.compile(r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)"')
+    for path, text in texts(site):
+        assert elsewhere.findall(text) == [], path
 
 
 def test_tables_are_tables(site):
-    for page in site.rglob('*.html'):
-        assert '<p>|' not in page.read_text(encoding='utf-8'), page
+    for path, text in texts(site):
+        assert '<p>|' not in text, path
 
 
 def test_formulas_are_set(site):
-    text = (site / 'rl' / 'harpo.html').read_text(encoding='utf-8')
-    assert 'tex-svg.js' in text and r'\[' in text
+    text = text_of(site, HARPO)
+    assert 'tex-svg.js' in text
+    assert r'\[' in text
 
 
 def test_solutions_follow_their_questions(site):
-    text = (site / 'rl' / 'harpo.html').read_text(encoding='utf-8')
-    after = text[text.index('id="exercises"') :]
-    assert after.count('tag_hide-cell') == after.count('<details') >= 3
+    text = text_of(site, HARPO)
+    exercises = text[text.index('id="exercises"') :]
+    assert exercises.count('tag_hide-cell') == exercises.count('<details') >= 3
     assert text.index('Which clamp is met first?') < text.index('collapsed admonition-title">Solution')
 
 
-@pytest.mark.parametrize('path', house.notebooks(), ids=lambda p: p.stem)
-def test_every_picture_has_a_text(path):
-    assert not list(house.pictures(path))
-
-
-def test_a_picture_without_a_text_is_told(tmp_path):
-    code = dict(cell_type='code', id='x', source='plot()', outputs=[dict(data={'image/png': ''})])
-    page = tmp_path / 'page.ipynb'
-    for source, faults in (
-        ('plot()', 1),
-        ('#| fig-alt: short\nplot()', 1),
-        ('#| fig-alt: A curve that rises from zero to one.\nplot()', 0),
-    ):
-        page.write_text(json.dumps(dict(cells=[code | dict(source=source)])), encoding='utf-8')
-        assert len(list(house.pictures(page))) == faults
-
-
-def test_the_text_is_the_picture_s(site):
-    for name, cell in (('rl/00_policy_gradient', '11eb8150'), ('pieces', 'pie_way_draw')):
-        source = next(
-            ''.join(c['source'])
-            for c in json.loads((ROOT / 'nbs' / f'{name}.ipynb').read_text(encoding='utf-8'))['cells']
-            if c['id'] == cell
-        )
-        page = site / f'{re.sub(r"[0-9]+_", "", name)}.html'
-        assert f'alt="{cells.directives(dict(source=source))["fig-alt"]}"' in page.read_text(encoding='utf-8')
+@pytest.mark.parametrize('name, id_', [('rl/00_policy_gradient', '11eb8150'), ('pieces', 'pie_way_draw')])
+def test_the_text_is_the_picture_s(site, name, id_):
+    notebook = measures.NBS / f'{name}.ipynb'
+    cell = next(cell for cell in measures.cells(notebook, 'code') if cell['id'] == id_)
+    alt = cells.directives(cell)['fig-alt']
+    assert f'alt="{alt}"' in text_of(site, cells.page_of(name))
 
 
 def test_solutions_are_folded():
-    source = '#| code-fold: true\n#| code-summary: Solution\nanswer = 42'
-    made = cells.code_cell(dict(id='x', source=source, outputs=[]))
-    assert (
-        made['metadata']
-        == dict(tags=['hide-cell'], mystnb=dict(code_prompt_show='Solution', code_prompt_hide='Solution'))
-        and made['source'] == 'answer = 42'
-    )
-    assert cells.code_cell(dict(id='x', source='#| code-fold: true\n1', outputs=[]))['metadata']['tags'] == [
-        'hide-input'
-    ]
+    solution = '#| code-fold: true\n#| code-summary: Solution\nanswer = 42'
+    made = cells.code_cell(dict(id='x', source=solution, outputs=[]))
+    prompts = dict(code_prompt_show='Solution', code_prompt_hide='Solution')
+    assert made['metadata'] == dict(tags=['hide-cell'], mystnb=prompts)
+    assert made['source'] == 'answer = 42'
+    other = cells.code_cell(dict(id='x', source='#| code-fold: true\n1', outputs=[]))
+    assert other['metadata']['tags'] == ['hide-input']
     assert not cells.is_hidden(dict(source='#| fig-alt: hidden and exported\nplot()'))
 
 
-def test_terms_are_linked_once_and_in_prose_only():
-    book = terms.Terms(
-        '### rollout\n\nOne answer.\n\n### group (of rows)\n\nX.\n\n### live group\n\nAlso: live prompt\n\nY.\n'
+def test_a_cell_may_go_to_another_module():
+    own = dict(id='a', source='#| export\ndef f(): pass')
+    other = dict(id='b', source='#| export atlas.mini.meld\nSIZES: dict[str, int] = {}\nclass Meld: pass')
+    code = [dict(id='c', source='#| default_exp atlas.mini'), own, other]
+    assert cells.modules_of(code) == ['atlas.mini', 'atlas.mini.meld']
+    assert cells.module_of(own, 'atlas.mini') == 'atlas.mini'
+    module = cells.module_of(other, 'atlas.mini')
+    places = {('atlas.mini.meld', 'Meld'): 'api/atlas/mini/meld.html#Meld', ('atlas.mini', 'SIZES'): 'wrong'}
+    [made] = cells.anchors(other, module, places, '../')
+    assert '<a id="sizes"></a><a id="meld"></a>' in made['source']
+    assert '<a href="../api/atlas/mini/meld.html#Meld"><code>Meld</code></a></p>' in made['source']
+    assert 'wrong' not in made['source']
+    log = dict(notebooks={'atlas/03_mini': dict(seconds=9, peak_megabytes=200)})
+    facts = cells.facts('atlas/03_mini', code, log, '../')['source']
+    assert '<b>Exports</b>' in facts
+    for name in ('mini', 'mini.meld'):
+        link = f'../api/atlas/{name.replace(".", "/")}.html'
+        assert f'<a href="{link}"><code>omnisapiens_nb.atlas.{name}</code></a>' in facts
+
+
+def test_a_module_of_two_notebooks_has_both_pages(tmp_path, monkeypatch):
+    package = tmp_path / 'package'
+    package.mkdir()
+    monkeypatch.setattr(measures, 'PACKAGE', package)
+    (package / 'mini.py').write_text(
+        '"""Small sources."""\n\n# AUTOGENERATED! DO NOT EDIT! File to edit: ../nbs/atlas/03_mini.ipynb.\n'
+        '# %% ../nbs/atlas/03_mini.ipynb #aaaaaaaa\ndef faces(): pass\n'
+        '# %% ../nbs/sft/04_warmstart.ipynb #bbbbbbbb\ndef voices(): pass\n',
+        encoding='utf-8',
     )
+    reference = Reference(package, 'https://example.org', cells.page_of)
+    text = reference.text(reference.modules[0])
+    assert text.count('The page that explains it') == 2
+    assert '../atlas/mini.html#faces' in text
+    assert '../sft/warmstart.html#voices' in text
+    assert list(reference.places) == [('mini', 'faces'), ('mini', 'voices')]
+
+
+def test_terms_are_linked_once_and_in_prose_only():
+    glossary = '### rollout\n\nOne answer.\n\n### group (of rows)\n\nX.\n\n### live group\n\nAlso: live prompt\n\nY.\n'
+    book = terms.Terms(glossary)
     text = '# A rollout\n\n`rollout` and $rollout$, [rollout](x); Rollouts, a rollout, a group, live prompts.\n'
-    linked = book.link(text, set(), '../')
-    assert linked == (
+    assert book.link(text, set(), '../') == (
         '# A rollout\n\n`rollout` and $rollout$, [rollout](x); '
-        '<a class="term" href="../glossary.html#rollout">Rollouts</a>, a rollout, a group, <a class="term" href="../glossary.html#live-group">live prompts</a>.\n'
+        '<a class="term" href="../glossary.html#rollout">Rollouts</a>, a rollout, a group, '
+        '<a class="term" href="../glossary.html#live-group">live prompts</a>.\n'
     )
     assert book.link('a rollout', {'rollout'}, '') == 'a rollout'
 
 
 def test_every_exported_name_is_in_the_reference(site):
-    import ast
+    for path in measures.modules():
+        module = measures.module_name(path)
+        page = text_of(site, 'api/' + module.replace('.', '/'))
+        for name in described.all_of(described.parsed(path)):
+            assert f'<a id="{name}">' in page or name.startswith('_'), f'{module}: {name}'
 
-    for path in house.modules():
-        page = (site / 'api' / path.relative_to(house.PACKAGE).with_suffix('.html')).read_text(encoding='utf-8')
-        exported = next(
-            (
-                ast.literal_eval(n.value)
-                for n in ast.parse(path.read_text(encoding='utf-8')).body
-                if isinstance(n, ast.Assign) and n.targets[0].id == '__all__'
-            ),
-            [],
-        )
-        for name in exported:
-            assert f'<a id="{name}">' in page or name.startswith('_'), f'{path.stem}: {name}'
+
+def test_every_module_is_in_one_index_of_the_reference(site):
+    listed = []
+    for path in sorted((site / 'api').glob('of_*.html')):
+        article = path.read_text(encoding='utf-8').split('<article', 1)[1]
+        found = re.findall(r'<li class="toctree-l1"><a class="reference internal" href="([^"]+)\.html"', article)
+        assert found, f'{path.stem} is empty'
+        listed += [name.replace('/', '.') for name in found]
+    assert sorted(listed) == sorted(map(measures.module_name, measures.modules()))
 
 
 def test_reference_says_types_defaults_and_remarks(site):
-    page = (site / 'api' / 'rl' / 'harpo.html').read_text(encoding='utf-8')
-    row = r'<th scope="row"><code>beta</code></th><td><code>float</code></td><td></td><td>Weight of the past</td>'
-    assert row in page and 'harpo.py#L' in page and '../../rl/harpo.html#average' in page
-    assert '../api/rl/harpo.html#Average' in (site / 'rl' / 'harpo.html').read_text(encoding='utf-8')
+    page = text_of(site, f'api/{HARPO}')
+    assert (
+        '<th scope="row"><code>beta</code></th><td><code>float</code></td><td></td><td>Weight of the past</td>'
+    ) in page
+    assert 'harpo.py#L' in page
+    assert '../../rl/harpo.html#average' in page
+    assert '../api/rl/harpo.html#Average' in text_of(site, HARPO)
 
 
 def test_pages_say_what_they_need(site):
-    def page(name):
-        return (site / f'{name}.html').read_text(encoding='utf-8')
-
-    assert re.search(r'<b>Needs</b> a CPU, .*GB, measured', page('rl/harpo')) and 'Open in Colab' in page('rl/harpo')
-    assert re.search(r'<b>Needs</b> a CPU, .*one thread\.</li>', page('rl/advantages')) and 'Open in Colab' not in page(
-        'rl/advantages'
-    )
+    on_colab = text_of(site, HARPO)
+    assert re.search(r'<b>Needs</b> a CPU, .*GB, measured', on_colab)
+    assert 'Open in Colab' in on_colab
+    elsewhere = text_of(site, 'rl/advantages')
+    assert re.search(r'<b>Needs</b> a CPU, .*one thread\.</li>', elsewhere)
+    assert 'Open in Colab' not in elsewhere
 
 
 def test_links_into_the_repository_are_to_what_is_there(site):
-    "Source lines, notebooks, and what opens on Colab; that no page has a link to a missing page or anchor the build itself sees to."
+    "Source lines, notebooks, and what opens on Colab; links inside the site are the build's to follow."
     settings = cells.colab.SETTINGS
-    owner, branch = settings['git_url'].removeprefix('https://github.com/'), settings['branch']
-    pattern = rf'href="https://(?:colab\.research\.google\.com/github|github\.com)/{owner}/blob/{branch}/([^"#]+)(?:#L(\d+)-L(\d+))?"'
-    found = {m for page in site.rglob('*.html') for m in re.findall(pattern, page.read_text(encoding='utf-8'))}
-    assert sum(path.endswith('.py') for path, *_ in found) > 300 and sum(
-        path.endswith('.ipynb') for path, *_ in found
-    ) == len(house.notebooks())
+    owner = settings['git_url'].removeprefix('https://github.com/')
+    hosts = r'(?:colab\.research\.google\.com/github|github\.com)'
+    pattern = rf'href="https://{hosts}/{owner}/blob/{settings["branch"]}/([^"#]+)(?:#L(\d+)-L(\d+))?"'
+    found = {link for _, text in texts(site) for link in re.findall(pattern, text)}
+    assert sum(path.endswith('.py') for path, *_ in found) > 300
+    assert sum(path.endswith('.ipynb') for path, *_ in found) == len(measures.notebooks())
     for path, first, last in found:
         assert (ROOT / path).is_file(), path
         if first:
-            assert 1 <= int(first) <= int(last) <= len((ROOT / path).read_text(encoding='utf-8').splitlines()), path
+            lines = (ROOT / path).read_text(encoding='utf-8').splitlines()
+            assert 1 <= int(first) <= int(last) <= len(lines), path

@@ -1,5 +1,6 @@
 "The house is in order: notebooks, modules and texts have the form that was agreed, and what is made from them is in step."
 
+import json
 import re
 import subprocess
 import sys
@@ -36,6 +37,21 @@ def tracked():
 def test_notebooks(name):
     found = house.CHECKS[name]
     assert not [f'{path.relative_to(ROOT)}: {fault}' for path in house.notebooks() for fault in found(path)]
+
+
+@pytest.mark.parametrize(
+    'source, faults',
+    [
+        ('plot()', 1),
+        ('#| fig-alt: short\nplot()', 1),
+        ('#| fig-alt: A curve that rises from zero to one.\nplot()', 0),
+    ],
+)
+def test_a_picture_without_a_text_is_told(tmp_path, source, faults):
+    cell = dict(cell_type='code', id='x', source=source, outputs=[dict(data={'image/png': ''})])
+    page = tmp_path / 'page.ipynb'
+    page.write_text(json.dumps(dict(cells=[cell])), encoding='utf-8')
+    assert len(list(house.pictures(page))) == faults
 
 
 def test_lengths_all_together():
