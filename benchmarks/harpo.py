@@ -1,9 +1,12 @@
-"""HARPO on a large batch against two slower manners of the same computation, in one run: medians in milliseconds and their ratios.
+"""HARPO on a large batch against two slower manners of the same computation, in one run: medians in milliseconds
+and their ratios.
 
 python benchmarks/harpo.py [ROLLOUTS] [REPEATS]
 
-Both loops compute the released form for one step and are checked against `HarpoConfig.released()` first. `elements` reads and writes one
-tensor element per rollout, as the authors' code does; `floats` works on dictionaries and Python floats alone."""
+Both loops compute the released form for one step and are checked against `HarpoConfig.released()` first.
+`elements` reads and writes one
+tensor element per rollout, as the authors' code does; `floats` works on dictionaries and Python floats alone.
+"""
 
 import json
 import math

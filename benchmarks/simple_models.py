@@ -1,9 +1,15 @@
-"""Three models that understand nothing, on real annotation files, through predictions and `evaluate`: python benchmarks/simple_models.py FOLDER OUT
+"""Three models that understand nothing, on real annotation files, through predictions and `evaluate`:
 
-FOLDER has one folder per source, laid out as ../shared/data. `majority` gives the most frequent training answer; `words` is logistic regression on a bag of words, and for open questions the answer of the most similar training question; `longest` takes the longest option. OUT gets the Atlas, the predictions and the report; the scores, without any text, go to nbs/results/simple_scores.csv."""
+python benchmarks/simple_models.py FOLDER OUT
+
+FOLDER has one folder per source, laid out as ../shared/data. `majority_answer` gives the most frequent training answer;
+`words` is logistic regression on a bag of words, and for open questions the answer of the most similar training
+question; `longest` takes the longest option. OUT gets the Atlas, the predictions and the report; the scores, without
+any text, go to nbs/results/simple_scores.csv."""
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +22,7 @@ from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.evaluation.evaluate import evaluate
 from omnisapiens_nb.evaluation.scores import majority_responses
+from omnisapiens_nb.runs.machine import facts
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
 SOURCES = ('meld', 'mustard', 'cremad', 'siq2')
@@ -26,50 +33,57 @@ def table(atlas, split):
     return pd.DataFrame(open_atlas(atlas, split).columns(*COLUMNS))
 
 
+def label_by_words(train, rows):
+    "Logistic regression on a bag of words, every label of the same weight."
+    regression = LogisticRegression(max_iter=500, class_weight='balanced')
+    model = make_pipeline(CountVectorizer(min_df=2), regression)
+    model.fit(train.transcript.fillna(''), train.answer)
+    return model.predict(rows.transcript.fillna(''))
+
+
+def answer_of_nearest_question(train, rows):
+    vectors = TfidfVectorizer().fit(train.question)
+    nearest = NearestNeighbors(n_neighbors=1, metric='cosine').fit(vectors.transform(train.question))
+    found = nearest.kneighbors(vectors.transform(rows.question), return_distance=False)
+    return train.answer.to_numpy()[found[:, 0]]
+
+
 def words(train, rows):
     "Answers from a bag of words, dataset by dataset."
     said = pd.Series(index=rows.index, dtype=object)
     for key, part in rows.groupby('dataset'):
-        seen, text = train[train.dataset == key], 'question' if part.task.iloc[0].endswith('_qa') else 'transcript'
-        if text == 'transcript':
-            model = make_pipeline(
-                CountVectorizer(min_df=2), LogisticRegression(max_iter=500, class_weight='balanced')
-            ).fit(seen[text].fillna(''), seen.answer)
-            said[part.index] = model.predict(part[text].fillna(''))
-        else:
-            vectors = TfidfVectorizer().fit(seen[text])
-            near = NearestNeighbors(n_neighbors=1, metric='cosine').fit(vectors.transform(seen[text]))
-            said[part.index] = seen.answer.to_numpy()[
-                near.kneighbors(vectors.transform(part[text]), return_distance=False)[:, 0]
-            ]
-    return [f'\\boxed{{{a}}}' for a in said]
+        is_open = part.task.iloc[0].endswith('_qa')
+        answer = answer_of_nearest_question if is_open else label_by_words
+        said[part.index] = answer(train[train.dataset == key], part)
+    return [f'\\boxed{{{answer}}}' for answer in said]
 
 
 def longest(rows):
-    return [f'\\boxed{{{max(o, key=len)}}}' if len(o) else '' for o in rows.options]
+    return [f'\\boxed{{{max(options, key=len)}}}' if len(options) else '' for options in rows.options]
+
+
+def write_predictions(path, rows, responses):
+    with path.open('w', encoding='utf-8') as file:
+        for row, response in zip(rows.itertuples(), responses):
+            line = dict(id=row.id, dataset=row.dataset, task=row.task, response=response, reference=row.answer)
+            file.write(json.dumps(line, ensure_ascii=False) + '\n')
 
 
 def main(folder, out, split='test'):
+    begun = time.monotonic()
     folder, out = Path(folder), Path(out)
-    result = curate({name: folder / name for name in SOURCES}, out / 'atlas')
-    train, split = table(out / 'atlas', 'train'), split
+    curated = curate({name: folder / name for name in SOURCES}, out / 'atlas')
+    train = table(out / 'atlas', 'train')
     rows = table(out / 'atlas', split)
     models = dict(majority_answer=majority_responses(train, rows), words=words(train, rows), longest=longest(rows))
-    for name, said in models.items():
-        lines = (
-            json.dumps(dict(id=i, dataset=d, task=t, response=r, reference=a), ensure_ascii=False)
-            for i, d, t, r, a in zip(rows.id, rows.dataset, rows.task, said, rows.answer)
-        )
-        (out / f'{name}.jsonl').write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    evaluate(out / 'atlas', {name: out / f'{name}.jsonl' for name in models}, out / 'report', split)
+    files = {name: out / f'{name}.jsonl' for name in models}
+    for name, responses in models.items():
+        write_predictions(files[name], rows, responses)
+    evaluate(out / 'atlas', files, out / 'report', split)
     pd.read_csv(out / 'report' / 'scores.csv').to_csv(RESULTS / 'simple_scores.csv', index=False)
-    (RESULTS / 'simple_run.json').write_text(
-        json.dumps(
-            dict(command='python benchmarks/simple_models.py FOLDER OUT', split=split, counts=result.counts), indent=1
-        )
-        + '\n',
-        encoding='utf-8',
-    )
+    seconds = time.monotonic() - begun
+    run = facts('python benchmarks/simple_models.py FOLDER OUT', seconds, split=split, counts=curated.counts)
+    (RESULTS / 'simple_run.json').write_text(json.dumps(run, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
-"""Every estimator in the testbed's two worlds under three update rules, and maps over two knobs; the numbers go to nbs/results.
+"""Every estimator in the testbed's two worlds under three update rules, and maps over two knobs; the numbers go to
+nbs/results.
 
-python benchmarks/testbed.py [SEEDS] [WORKERS]     (or `make testbed`)"""
+python benchmarks/testbed.py [SEEDS] [WORKERS]     (or `make testbed`)
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"Run the tutorial as users do and record time, memory and scores: python benchmarks/tutorial.py OUT NAME [--source NAME=FOLDER ...]"
+"""Run the tutorial as users do and record time, memory and scores: python benchmarks/tutorial.py OUT NAME
+[--source NAME=FOLDER ...]
+"""
 
 import json
 import os

@@ -3,9 +3,10 @@
 python benchmarks/uncertainty.py speed > nbs/results/uncertainty_speed.json
 python benchmarks/uncertainty.py coverage [DRAWS] > nbs/results/coverage.csv
 
-`speed`: 1,000 resamples of whole groups, weighted F1, against a loop that draws groups with numpy and calls scikit-learn. The loop gets what is
-best for it: rows of each group listed beforehand, labels as whole numbers as well as names. `coverage`: how often 95 % intervals hold a truth that
-is known (the simulation is set out in the notebook on uncertainty), over DRAWS samples of each design."""
+`speed`: 1,000 resamples of whole groups, weighted F1, against a loop that draws groups with numpy and calls
+scikit-learn. The loop gets what is best for it: rows of each group listed beforehand, labels as whole numbers as well
+as names. `coverage`: how often 95 % intervals hold a truth that is known (the simulation is set out in the notebook on
+uncertainty), over DRAWS samples of each design."""
 
 import json
 import sys
@@ -17,14 +18,17 @@ from sklearn.metrics import f1_score
 
 from omnisapiens_nb.evaluation.metrics import weighted_f1, weighted_f1_of
 from omnisapiens_nb.evaluation.uncertainty import bootstrap, interval_of, resampled_values
+from omnisapiens_nb.runs.machine import facts
 
 NAMES = np.array(['anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'])
-WRONG = np.array([0.4, 0.3, 0.2, 0.1])
+WRONG = np.array([0.4, 0.3, 0.2, 0.1])  # How often a wrong guess is which answer; the last is no label
+DENSITY = 0.0584  # Of the standard normal distribution at its 2.5 % quantile
 
 
 def loop(t, p, groups, resamples, rng):
     "The plain way: the 95 % interval of scikit-learn's weighted F1 over resamples of groups."
-    members, labels = [np.flatnonzero(groups == g) for g in np.unique(groups)], np.unique(t)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    labels = np.unique(t)
 
     def value():
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
@@ -44,40 +48,45 @@ def seconds(function, repeats):
     return float(np.median(times)), result
 
 
-def case(rows, groups, classes, named, resamples=1000, seed=0):
+def answers(rows, groups, classes, named, seed):
+    "References, answers and people."
     rng = np.random.default_rng(seed)
     people = rng.integers(groups, size=rows)
     t = rng.integers(classes, size=rows)
     p = np.where(rng.random(rows) < rng.beta(2, 1, groups)[people], t, rng.integers(classes, size=rows))
-    if named:
-        t, p = NAMES[t], NAMES[p]
+    return (NAMES[t], NAMES[p], people) if named else (t, p, people)
+
+
+def case(rows, groups, classes, named, resamples=1000, seed=0):
+    t, p, people = answers(rows, groups, classes, named, seed)
     fast, ours = seconds(lambda: bootstrap(weighted_f1, t, p, people, resamples), 7)
     slow, (theirs, spread) = seconds(lambda: loop(t, p, people, resamples, np.random.default_rng(seed + 1)), 1)
-    error = (
-        4 * spread * 2**0.5 * (0.025 * 0.975 / resamples) ** 0.5 / 0.0584
-    )  # Four standard errors of the difference of two 2.5 % quantiles of a normal sample
-    return dict(
-        rows=rows,
-        groups=groups,
-        classes=classes,
-        labels='names' if named else 'numbers',
-        resamples=resamples,
-        seconds=round(fast, 4),
-        loop_seconds=round(slow, 2),
-        times_faster=round(slow / fast),
-        ours=[ours.low, ours.high],
-        **{'scikit-learn': theirs.tolist()},
-        monte_carlo_error=float(error),
-    )
+    # Four standard errors of the difference of two 2.5 % quantiles of a normal sample
+    error = 4 * spread * 2**0.5 * (0.025 * 0.975 / resamples) ** 0.5 / DENSITY
+    return {
+        'rows': rows,
+        'groups': groups,
+        'classes': classes,
+        'labels': 'names' if named else 'numbers',
+        'resamples': resamples,
+        'seconds': round(fast, 4),
+        'loop_seconds': round(slow, 2),
+        'times_faster': round(slow / fast),
+        'ours': [ours.low, ours.high],
+        'scikit-learn': theirs.tolist(),
+        'monte_carlo_error': float(error),
+    }
 
 
 def speed():
-    cases = [
-        case(18_204, groups, classes, named)
-        for groups, classes in ((2_000, 2), (2_000, 7), (8_000, 2))
-        for named in (False, True)
-    ]
-    sys.stdout.write(json.dumps(dict(threads=1, cases=cases), indent=1) + '\n')
+    begun = time.monotonic()
+    cases = []
+    for groups, classes in ((2_000, 2), (2_000, 7), (8_000, 2)):
+        for named in (False, True):
+            cases.append(case(18_204, groups, classes, named))
+    command = 'python benchmarks/uncertainty.py speed > nbs/results/uncertainty_speed.json'
+    found = facts(command, time.monotonic() - begun, threads=1, cases=cases)
+    sys.stdout.write(json.dumps(found, indent=1) + '\n')
 
 
 DESIGNS = {
@@ -91,50 +100,53 @@ DESIGNS = {
 
 def sample(sizes, rng):
     "References, answers of two models, people."
-    people, skills = np.repeat(np.arange(len(sizes)), sizes), rng.beta(2, 1, len(sizes))
-    t = (rng.random(len(people))[:, None] > rng.dirichlet([2, 1, 0.6], len(sizes)).cumsum(1)[people]).sum(1)
-    luck, guess = rng.random(len(people)), rng.choice(4, len(people), p=WRONG)
-    return t, np.where(luck < skills[people], t, guess), np.where(luck < skills[people] ** 2, t, guess), people
+    people = np.repeat(np.arange(len(sizes)), sizes)
+    skills = rng.beta(2, 1, len(sizes))
+    uniform = rng.random(len(people))[:, None]
+    habits = rng.dirichlet([2, 1, 0.6], len(sizes))
+    t = (uniform > habits.cumsum(1)[people]).sum(1)
+    luck = rng.random(len(people))
+    guess = rng.choice(4, len(people), p=WRONG)
+    better = np.where(luck < skills[people], t, guess)
+    lesser = np.where(luck < skills[people] ** 2, t, guess)
+    return t, better, lesser, people
 
 
 def true_f1(skill):
-    habit = np.array([2, 1, 0.6]) / 3.6
-    return weighted_f1_of(
-        np.stack([habit, skill * habit + (1 - skill) * WRONG[:3], habit * (skill + (1 - skill) * WRONG[:3])])
-    ).item()
+    support = np.array([2, 1, 0.6]) / 3.6
+    predicted = skill * support + (1 - skill) * WRONG[:3]
+    hits = support * (skill + (1 - skill) * WRONG[:3])
+    return weighted_f1_of(np.stack([support, predicted, hits])).item()
 
 
 def one_sample(sizes, seed, rng):
     "For each measure and way of resampling: is the truth inside, and how wide is the interval."
     t, a, b, people = sample(sizes, rng)
-    for method, groups in (('rows', None), ('groups', people)):
-        x, y = resampled_values(weighted_f1, t, [a, b], groups, 1000, seed)
-        for measure, drawn, truth in (
-            ('score', x, true_f1(2 / 3)),
-            ('difference', x - y, true_f1(2 / 3) - true_f1(1 / 2)),
-        ):
-            plain, i = np.quantile(drawn, [0.025, 0.975]), interval_of(0, drawn, len(sizes))
-            bounds = {'rows': plain} if groups is None else {'plain': plain, 'ours': (i.low, i.high)}
+    better, lesser = true_f1(2 / 3), true_f1(1 / 2)
+    for groups in (None, people):
+        drawn_a, drawn_b = resampled_values(weighted_f1, t, [a, b], groups, 1000, seed)
+        measures = (('score', drawn_a, better), ('difference', drawn_a - drawn_b, better - lesser))
+        for measure, drawn, truth in measures:
+            plain = np.quantile(drawn, [0.025, 0.975])
+            expanded = interval_of(0, drawn, len(sizes))
+            by_people = {'plain': plain, 'ours': (expanded.low, expanded.high)}
+            bounds = {'rows': plain} if groups is None else by_people
             for name, (low, high) in bounds.items():
                 yield measure, name, low <= truth <= high, high - low
 
 
 def coverage(draws='4000'):
     found = []
-    for number, (design, sizes) in enumerate(DESIGNS.items()):
+    for number, (design, sizes_of) in enumerate(DESIGNS.items()):
         rng = np.random.default_rng(number)
         for seed in range(int(draws)):
-            n = sizes(rng)
-            found += [
-                dict(design=design, groups=len(n), measure=m, method=name, covered=c, width=w)
-                for m, name, c, w in one_sample(n, seed, rng)
-            ]
-    table = (
-        pd.DataFrame(found)
-        .groupby(['design', 'groups', 'measure', 'method'], sort=False)
-        .agg(draws=('covered', 'size'), covered=('covered', 'mean'), width=('width', 'mean'))
-    )
-    table.round(4).to_csv(sys.stdout)
+            sizes = sizes_of(rng)
+            for measure, method, covered, width in one_sample(sizes, seed, rng):
+                found.append((design, len(sizes), measure, method, covered, width))
+    keys = ['design', 'groups', 'measure', 'method']
+    table = pd.DataFrame(found, columns=[*keys, 'covered', 'width']).groupby(keys, sort=False)
+    shares = table.agg(draws=('covered', 'size'), covered=('covered', 'mean'), width=('width', 'mean'))
+    shares.round(4).to_csv(sys.stdout)
 
 
 if __name__ == '__main__':

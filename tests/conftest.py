@@ -33,9 +33,9 @@ def shared():
 
 
 @pytest.fixture(scope='session')
-def golden(shared):
-    "Read a file of recorded values by its name."
-    return lambda name: json.loads((shared / 'golden' / f'{name}.json').read_text(encoding='utf-8'))
+def golden():
+    "Read a file of recorded values by its name, see tests/golden/README.md."
+    return lambda name: json.loads((ROOT / 'tests' / 'golden' / f'{name}.json').read_text(encoding='utf-8'))
 
 
 @pytest.fixture(scope='session')

@@ -1,4 +1,6 @@
-"Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
+"""Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing
+left behind.
+"""
 
 import json
 import os
@@ -9,7 +11,10 @@ import sys
 import pytest
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_meld, write_mustard, write_siq2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.meld import write_meld
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 
 

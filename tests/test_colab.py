@@ -1,4 +1,6 @@
-"The notebooks for Colab: their cells in step with tools/colab.py, pins with constraints.txt, torch never among them, nothing done elsewhere."
+"""The notebooks for Colab: their cells in step with tools/colab.py, pins with constraints.txt, torch never among
+them, nothing done elsewhere.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"What every estimator does with missing, wrong and reordered input, on random batches; HARPO's own properties are in nbs/rl/08_properties.ipynb."
+"""What every estimator does with missing, wrong and reordered input, on random batches; HARPO's own properties are
+in nbs/rl/08_properties.ipynb.
+"""
 
 import math
 from statistics import fmean, pstdev, stdev

@@ -10,12 +10,14 @@ import time
 import pytest
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.extract import BLOCK, describe_atlas
-from omnisapiens_nb.atlas.mini import write_cremad, write_mustard, write_siq2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas, open_splits, rewrite_atlas
+from omnisapiens_nb.runs.describe import BLOCK, describe_atlas
 
-CALL = 'import sys; from omnisapiens_nb.atlas.extract import describe_atlas; describe_atlas(sys.argv[1], sys.argv[2])'
+CALL = 'import sys; from omnisapiens_nb.runs.describe import describe_atlas; describe_atlas(sys.argv[1], sys.argv[2])'
 
 
 def contents(folder):
@@ -63,20 +65,20 @@ def test_killed_at_a_random_moment(atlas, whole, seed):
 
 
 def test_finished_blocks_are_not_made_again(atlas, whole, monkeypatch):
-    from omnisapiens_nb.atlas import extract
+    from omnisapiens_nb.runs import describe
 
-    made, usual = [], extract._describe_block
+    made, usual = [], describe._describe_block
 
-    def until(task):
+    def until(block):
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(task[-1].name)
-        usual(task)
+        made.append(block.file.name)
+        usual(block)
 
-    monkeypatch.setattr(extract, '_describe_block', until)
+    monkeypatch.setattr(describe, '_describe_block', until)
     with pytest.raises(KeyboardInterrupt):
         describe_atlas(atlas, atlas.with_name('again'))
-    monkeypatch.setattr(extract, '_describe_block', lambda task: (made.append(task[-1].name), usual(task)))
+    monkeypatch.setattr(describe, '_describe_block', lambda block: (made.append(block.file.name), usual(block)))
     assert contents(describe_atlas(atlas, atlas.with_name('again'))) == whole
     assert len(made) == len(set(made))
 
@@ -98,12 +100,12 @@ def test_a_damaged_medium_is_named(atlas, tmp_path, workers, name, column, data)
 
 def test_a_worker_that_is_killed(atlas, tmp_path, monkeypatch):
     "As by the kernel when memory runs out."
-    from omnisapiens_nb.atlas import extract
+    from omnisapiens_nb.runs import describe
 
-    monkeypatch.setattr(extract, '_describe_block', _die)
+    monkeypatch.setattr(describe, '_describe_block', _die)
     with pytest.raises(SourceError, match='run again with fewer workers'):
         describe_atlas(atlas, tmp_path / 'out', workers=2)
 
 
-def _die(task):
+def _die(block):
     os.kill(os.getpid(), signal.SIGKILL)

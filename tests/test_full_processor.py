@@ -1,4 +1,4 @@
-"OmniHarpoTrainer with the processor of transformers, where torchvision is: every medium reaches sampling, old log-probabilities and loss."
+"OmniHarpoTrainer with the processor of transformers, where torchvision is: all media reach sampling and loss."
 
 import importlib.util
 
@@ -16,7 +16,16 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec('torchvision') is None,
     reason='no torchvision, as beside a CPU torch from the registry; machines with a GPU have it',
 )
-SIDE = 56
+SIDE = 56  # Pixels of a picture: two merged patches of 28
+NAMES = dict(
+    audio_bos='<|audio_bos|>',
+    audio='<|AUDIO|>',
+    audio_eos='<|audio_eos|>',
+    vision_bos='<|vision_bos|>',
+    vision_eos='<|vision_eos|>',
+    image='<|IMAGE|>',
+    video='<|VIDEO|>',
+)
 
 
 def talk(*parts):
@@ -46,34 +55,51 @@ def parts():
     from transformers import Qwen2_5OmniProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     model, ours = tiny_model(train_tokenizer(['what is meant? yes no'] * 9))
-    names = dict(
-        audio_bos='<|audio_bos|>',
-        audio='<|AUDIO|>',
-        audio_eos='<|audio_eos|>',
-        vision_bos='<|vision_bos|>',
-        vision_eos='<|vision_eos|>',
-        image='<|IMAGE|>',
-        video='<|VIDEO|>',
-    )
-    assert set(names.values()) <= set(SPECIAL)
-    for name, token in names.items():
+    assert set(NAMES.values()) <= set(SPECIAL)
+    for name, token in NAMES.items():
         setattr(ours.tokenizer, f'{name}_token', token)
         setattr(ours.tokenizer, f'{name}_token_id', ours.tokenizer.convert_tokens_to_ids(token))
     size = dict(min_pixels=SIDE**2, max_pixels=4 * SIDE**2)
-    return model, Qwen2_5OmniProcessor(
+    processor = Qwen2_5OmniProcessor(
         image_processor=Qwen2VLImageProcessor(**size),
         video_processor=Qwen2VLVideoProcessor(**size),
         feature_extractor=ours.extractor,
         tokenizer=ours.tokenizer,
         chat_template=ours.tokenizer.chat_template,
     )
+    return model, processor
 
 
 def test_prompts(parts):
-    found = [encode_prompt(parts[1], t)[1] for t in TALKS]
-    assert [len(m.get('video_grid_thw', ())) for m in found] == [0, 0, 1, 1, 2]
-    assert [len(m.get('input_features', ())) for m in found] == [0, 1, 0, 1, 1]
-    assert [len(m.get('image_grid_thw', ())) for m in found] == [0, 0, 0, 0, 1]
+    _, processor = parts
+    media = [encode_prompt(processor, t)[1] for t in TALKS]
+
+    def counts(name):
+        return [len(found.get(name, ())) for found in media]
+
+    assert counts('video_grid_thw') == [0, 0, 1, 1, 2]
+    assert counts('input_features') == [0, 1, 0, 1, 1]
+    assert counts('image_grid_thw') == [0, 0, 0, 0, 1]
+
+
+def lengths(completions, **columns):
+    return [float(len(completion[0]['content']) % 3) for completion in completions]
+
+
+def watched(model):
+    "Counts of sounds, and of pictures or films, that the towers are given from here on."
+    heard = []
+    seen = []
+
+    def hear(module, args, kwargs):
+        heard.append(len(kwargs['feature_lens']))
+
+    def see(module, args, kwargs):
+        seen.append(len(kwargs['grid_thw']))
+
+    model.model.audio_tower.register_forward_pre_hook(hear, with_kwargs=True)
+    model.model.visual.register_forward_pre_hook(see, with_kwargs=True)
+    return heard, seen
 
 
 def test_training(parts, tmp_path):
@@ -95,18 +121,8 @@ def test_training(parts, tmp_path):
         save_strategy='no',
         disable_tqdm=True,
     )
-    trainer = OmniHarpoTrainer(
-        model,
-        lambda completions, **columns: [float(len(c[0]['content']) % 3) for c in completions],
-        args,
-        data,
-        processor,
-    )
-    heard, seen = [], []
-    model.model.audio_tower.register_forward_pre_hook(
-        lambda m, a, k: heard.append(len(k['feature_lens'])), with_kwargs=True
-    )
-    model.model.visual.register_forward_pre_hook(lambda m, a, k: seen.append(len(k['grid_thw'])), with_kwargs=True)
+    trainer = OmniHarpoTrainer(model, lengths, args, data, processor)
+    heard, seen = watched(model)
     trainer.train()
     assert (sum(heard), sum(seen)) == (4 * 12, 4 * 20)  # Sampling and old log-probabilities once, the loss twice
     assert not trainer.reader.skipped

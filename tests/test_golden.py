@@ -10,7 +10,26 @@ from omnisapiens_nb.evaluation.metrics import mean_weighted_accuracy, sentiment_
 from omnisapiens_nb.rl.harpo import ABLATIONS, Harpo, HarpoConfig
 from omnisapiens_nb.rl.rewards import minilm, score
 
-VARIANTS = list(ABLATIONS)
+DEAD_TASKS = ('whole_task_dead_five_rollouts', 'whole_task_dead_mixed_sizes', 'whole_task_dead_long')
+FLOORED_TOO_LATE = (
+    'known fault: the release floors a batch contribution before it enters the average, ours only the average, '
+    'so a task whose prompts are all all-same comes out by up to 2e-6 otherwise'
+)
+PARTS = dict(
+    score='total',
+    standard_score='exact',
+    format_score='format',
+    similarity_score='similarity',
+    overlong_score='overlong',
+)  # A recorded part and its name with us
+READ_OTHERWISE = (
+    'known fault: the release deletes blanks around < > / before it reads, its patterns end at a line break, '
+    'and the second recipe compares no open answer exactly'
+)
+SPELT_OTHERWISE = (
+    'known fault: the release takes the last token of a task id for its kind, qna and q&a too, '
+    'and everything else for a classification; ours refuses what ends neither in _cls nor in _qa'
+)
 
 
 def largest(pairs):
@@ -21,46 +40,54 @@ def largest(pairs):
 def steps(scenario):
     "What ours and the recorded code give for each step of a scenario."
     h = Harpo(replace(HarpoConfig.released(), **ABLATIONS[scenario['variant']]))
-    for s in scenario['steps']:
-        yield h(s['rewards'], s['prompt_ids'], s['tasks']), h, s
+    for theirs in scenario['steps']:
+        ours = h(theirs['rewards'], theirs['prompt_ids'], theirs['tasks'])
+        yield ours, h, theirs
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', list(ABLATIONS))
 def test_harpo_released(golden, variant):
     scenarios = [s for s in golden('harpo_released_code')['scenarios'] if s['variant'] == variant]
     assert len(scenarios) == (6 if variant == 'harpo' else 3)
     for scenario in scenarios:
         for ours, h, theirs in steps(scenario):
+            state = theirs['state']
             assert largest([(ours.advantages, theirs['advantages'])]) < 1e-9
-            assert largest((ours.task_factor[t], theirs['state'][t]['task_factor']) for t in ours.task_factor) < 1e-9
-            assert (
-                largest((m.contribution.value, theirs['state'][t]['contribution_ema']) for t, m in h.memory.items())
-                < 1e-9
-            )
+            assert largest((f, state[t]['task_factor']) for t, f in ours.task_factor.items()) < 1e-9
+            assert largest((m.contribution.value, state[t]['contribution_ema']) for t, m in h.memory.items()) < 1e-9
             assert ours.scale == 1.0
+
+
+@pytest.mark.xfail(strict=True, reason=FLOORED_TOO_LATE)
+@pytest.mark.parametrize('name', DEAD_TASKS)
+def test_harpo_released_where_whole_tasks_are_dead(golden, name):
+    by_name = {s['scenario']: s for s in golden('harpo_dead_tasks')['scenarios']}
+    assert tuple(by_name) == DEAD_TASKS
+    for ours, _, theirs in steps(by_name[name]):
+        assert largest([(ours.advantages, theirs['advantages'])]) < 1e-9
+
+
+def numbers(ids):
+    "Integers in the place of names."
+    names = sorted(set(ids))
+    return torch.tensor([names.index(i) for i in ids])
 
 
 def test_harpo_released_in_fast_form(golden):
     "Integer ids give what names give."
     scenario = golden('harpo_released_code')['scenarios'][5]
     h = Harpo(HarpoConfig.released())
-    for s in scenario['steps']:
-
-        def number(ids):
-            return torch.tensor([sorted(set(ids)).index(i) for i in ids])
-
-        a = h(torch.tensor(s['rewards'], dtype=torch.float64), number(s['prompt_ids']), number(s['tasks'])).advantages
-        assert largest([(a, s['advantages'])]) < 1e-9
+    for theirs in scenario['steps']:
+        rewards = torch.tensor(theirs['rewards'], dtype=torch.float64)
+        ours = h(rewards, numbers(theirs['prompt_ids']), numbers(theirs['tasks']))
+        assert largest([(ours.advantages, theirs['advantages'])]) < 1e-9
 
 
 def recorded_embedding(case):
     "Vectors of two texts whose cosine is the recorded one."
     c = case['cosine']
-
-    def embed(texts):
-        return np.array([[1.0, 0.0], [c, (1 - min(c, 1.0) ** 2) ** 0.5]])[: len(texts)]
-
-    return embed
+    vectors = np.array([[1.0, 0.0], [c, (1 - min(c, 1.0) ** 2) ** 0.5]])
+    return lambda texts: vectors[: len(texts)]
 
 
 @pytest.mark.parametrize('recipe', ['harpo', 'grpo'])
@@ -70,45 +97,65 @@ def test_rewards_released(golden, recipe, true_embedding):
     assert len(cases) == 20
     for case in cases:
         embed = minilm() if true_embedding else recorded_embedding(case)
-        (r,) = score(
-            [case['response']], [case['reference']], [case['task_id']], recipe=recipe, released=True, embed=embed
-        )
+        row = [case['response']], [case['reference']], [case['task_id']]
+        (ours,) = score(*row, recipe=recipe, released=True, embed=embed)
         theirs = case[f'{recipe}_reward']
-        ours = dict(
-            score=r.total,
-            standard_score=r.exact,
-            format_score=r.format,
-            similarity_score=r.similarity,
-            overlong_score=r.overlong,
-        )
-        assert largest((ours[k], v) for k, v in theirs.items() if k in ours) < 1e-4, case
+        assert largest((getattr(ours, PARTS[k]), theirs[k]) for k in theirs.keys() & PARTS) < 1e-4, case
+
+
+def columns(cases):
+    "Responses, references and task ids of recorded rewards."
+    return [[c[k] for c in cases] for k in ('response', 'reference', 'task_id')]
 
 
 def test_rewards_in_one_call(golden):
     cases = golden('rewards_released_code')['cases']
-    columns = [[c[k] for c in cases] for k in ('response', 'reference', 'task_id')]
-    ours = score(*columns, released=True)
+    ours = score(*columns(cases), released=True)
     assert largest((r.total, c['harpo_reward']['score']) for r, c in zip(ours, cases)) < 1e-4
 
 
-@pytest.mark.parametrize(
-    'where, key, metric',
-    [
-        ('metrics', 'weighted_f1', weighted_f1),
-        (None, 'mean_weighted_accuracy', mean_weighted_accuracy),
-        ('collapsed', 'F1w2', sentiment_binary_f1),
-    ],
-)
-def test_metrics_released(golden, where, key, metric):
-    cases = [c for c in golden('metrics_released_code')['cases'] if key in (c.get(where, {}) if where else c)]
-    assert len(cases) == {'weighted_f1': 13, 'mean_weighted_accuracy': 4, 'F1w2': 3}[key]
-    assert largest((metric(c['y_true'], c['y_pred']), (c[where] if where else c)[key]) for c in cases) < 1e-12
+def odd_rewards():
+    "Recipe, spelling of the task ids and part of a reward of odd responses; those that ours misses are marked."
+    found = []
+    for recipe, parts in (('harpo', list(PARTS)), ('grpo', list(PARTS)[:-1])):
+        for part in parts:
+            reached = part in ('format_score', 'overlong_score')
+            marks = [] if reached else [pytest.mark.xfail(strict=True, reason=READ_OTHERWISE)]
+            found.append(pytest.param(recipe, 'known', part, marks=marks))
+            refused = pytest.mark.xfail(strict=True, reason=SPELT_OTHERWISE, raises=ValueError)
+            found.append(pytest.param(recipe, 'other', part, marks=refused))
+    return found
+
+
+@pytest.mark.parametrize('recipe, spelling, part', odd_rewards())
+def test_rewards_of_odd_responses(golden, recipe, spelling, part):
+    every = golden('rewards_odd')['cases']
+    known = [c['task_id'].endswith(('_cls', '_qa')) for c in every]
+    cases = [c for c, k in zip(every, known) if k == (spelling == 'known')]
+    assert len(cases) == dict(known=157, other=63)[spelling]
+    ours = score(*columns(cases), recipe=recipe, released=True)
+    assert largest((getattr(r, PARTS[part]), c[f'{recipe}_reward'][part]) for r, c in zip(ours, cases)) < 1e-4
+
+
+@pytest.mark.parametrize('key, metric, count', [('weighted_f1', weighted_f1, 13), ('F1w2', sentiment_binary_f1, 3)])
+def test_f1_released(golden, key, metric, count):
+    where = dict(weighted_f1='metrics', F1w2='collapsed')[key]
+    cases = [c for c in golden('metrics_released_code')['cases'] if key in c.get(where, {})]
+    assert len(cases) == count
+    assert largest((metric(c['y_true'], c['y_pred']), c[where][key]) for c in cases) < 1e-12
+
+
+def test_mean_weighted_accuracy_released(golden):
+    cases = [c for c in golden('metrics_released_code')['cases'] if 'mean_weighted_accuracy' in c]
+    assert len(cases) == 4
+    ours = (mean_weighted_accuracy(c['y_true'], c['y_pred']) for c in cases)
+    assert largest((a, c['mean_weighted_accuracy']) for a, c in zip(ours, cases)) < 1e-12
 
 
 def test_sentiment_by_name(golden):
     data = golden('metrics_released_code')
     names = {s['index']: s['label'] for s in data['global_classes']['sentiment_intensity']}
-    for c in data['cases']:
-        if c['domain'] == 'sentiment_intensity':
-            named = [[names.get(i) for i in c[k]] for k in ('y_true', 'y_pred')]
-            assert abs(sentiment_binary_f1(*named) - c['collapsed']['F1w2']) < 1e-12
+    cases = [c for c in data['cases'] if c['domain'] == 'sentiment_intensity']
+    for case in cases:
+        y_true, y_pred = ([names.get(i) for i in case[k]] for k in ('y_true', 'y_pred'))
+        assert abs(sentiment_binary_f1(y_true, y_pred) - case['collapsed']['F1w2']) < 1e-12

@@ -1,4 +1,5 @@
-"The five held-out sets: mini folders through the command line, the check and `datasets`; AV-ASD's adapter on a real excerpt of its test table."
+"""The five held-out sets: mini folders through the command line, the check and `datasets`; AV-ASD's adapter on a real
+excerpt of its test table."""
 
 import csv
 import json
@@ -11,10 +12,11 @@ import pytest
 from omnisapiens_nb.atlas.curate import curate, finish_row
 from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.leakage import Leakage
+from omnisapiens_nb.atlas.mini.registry import HELD_OUT_WRITERS, WRITERS
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import Reject, Rejected, row_faults
 from omnisapiens_nb.atlas.sources.avasd import AvAsd
-from omnisapiens_nb.atlas.sources.registry import HELD_OUT_WRITERS, WRITERS, adapter
+from omnisapiens_nb.atlas.sources.registry import adapter
 
 KEYS = {d.key for d in DATASETS.values() if d.held_out}
 
@@ -29,30 +31,30 @@ def folders(cli, tmp_path_factory):
 @pytest.fixture(scope='module')
 def atlas(cli, folders, tmp_path_factory):
     out = tmp_path_factory.mktemp('atlas') / 'atlas'
-    result = cli(
-        'curate', *(a for name, folder in folders.items() for a in ('--source', f'{name}={folder}')), '--out', out
-    )
+    sources = [f'--source={name}={folder}' for name, folder in folders.items()]
+    result = cli('curate', *sources, '--out', out)
     assert result.returncode == 0, result.stderr
     return out
 
 
 def test_they_are_five_and_none_of_the_atlas():
-    assert KEYS == {'av_asd', 'iemocap', 'eatd', 'mvsa', 'sarcnet'} == set(HELD_OUT_WRITERS) and not KEYS & set(WRITERS)
+    assert KEYS == {'av_asd', 'iemocap', 'eatd', 'mvsa', 'sarcnet'}
+    assert KEYS == set(HELD_OUT_WRITERS)
+    assert not KEYS & set(WRITERS)
 
 
 def test_nothing_is_lost(atlas, folders):
     counts = json.loads((atlas / 'manifest.json').read_text())['counts']
     assert set(counts) == KEYS
-    for name, c in counts.items():
-        assert (
-            c['read'] == c['kept'] + c['rejected'] == len(list(adapter(name, folders[name])))
-            and c['kept']
-            and c['rejected']
-        )
-    rejected = [json.loads(line) for line in (atlas / 'rejected.jsonl').read_text(encoding='utf-8').splitlines()]
-    assert Counter(r['dataset'] for r in rejected) == {k: c['rejected'] for k, c in counts.items()}
+    for name, count in counts.items():
+        assert count['read'] == len(list(adapter(name, folders[name])))
+        assert count['read'] == count['kept'] + count['rejected']
+        assert count['kept'] and count['rejected']
+    text = (atlas / 'rejected.jsonl').read_text(encoding='utf-8')
+    rejected = [json.loads(line) for line in text.splitlines()]
+    assert Counter(r['dataset'] for r in rejected) == {key: count['rejected'] for key, count in counts.items()}
     assert all(r['file'] and r['row'] and r['reason'] for r in rejected)
-    assert str(atlas.parent.parent) not in (atlas / 'rejected.jsonl').read_text(encoding='utf-8')
+    assert str(atlas.parent.parent) not in text
 
 
 def test_check_finds_no_problem(cli, atlas):
@@ -69,13 +71,10 @@ def test_datasets_opens_it(atlas, tmp_path):
 
 
 def test_media_and_languages(atlas):
-    rows = [
-        r
-        for shard in sorted((atlas / 'data').glob('*.parquet'))
-        for r in pq.read_table(
-            shard, columns=['dataset', 'problem', 'language', 'images', 'videos', 'audios']
-        ).to_pylist()
-    ]
+    columns = ['dataset', 'language', 'images', 'videos', 'audios']
+    rows = []
+    for shard in sorted((atlas / 'data').glob('*.parquet')):
+        rows += pq.read_table(shard, columns=columns).to_pylist()
     held = {(r['dataset'], len(r['images']), len(r['videos']), len(r['audios'])) for r in rows}
     assert held == {
         ('av_asd', 0, 1, 1),
@@ -102,12 +101,13 @@ def table(excerpt):
 
 def test_real_labels_are_the_columns_with_a_one(excerpt, table):
     rows = list(AvAsd(excerpt))
-    assert len(rows) == len(table) == 60 and not any(isinstance(r, Rejected) for r in rows)
+    assert len(rows) == len(table) == 60
+    assert not any(isinstance(row, Rejected) for row in rows)
     for row, line in zip(rows, table, strict=True):
         ones = [name for name, mark in line.items() if mark == '1']
-        assert (
-            row.answer.split(', ') == ones and row.class_label == row.answer and row.raw_label.count('1') == len(ones)
-        )
+        assert row.answer.split(', ') == ones
+        assert row.class_label == row.answer
+        assert row.raw_label.count('1') == len(ones)
         assert row.id == f'av_asd/{line["Video_ID"]}' and row.split == 'test'
         source, start, end = line['Video_ID'].rsplit('_', 2)
         assert (row.group, row.start, row.end) == (f'avasd:{source}', float(start), float(end))
@@ -115,8 +115,10 @@ def test_real_labels_are_the_columns_with_a_one(excerpt, table):
 
 def test_real_marks_say_one_thing(table):
     "Why rows without a mark, or with Background beside a behaviour, are rejected: no real one is like that."
-    ones = [{name for name, mark in line.items() if mark == '1'} for line in table]
-    assert all(ones) and all(len(o) == 1 for o in ones if 'Background' in o) and sum(len(o) > 1 for o in ones) == 33
+    marked = [{name for name, mark in line.items() if mark == '1'} for line in table]
+    assert all(marked)
+    assert all(len(names) == 1 for names in marked if 'Background' in names)
+    assert sum(len(names) > 1 for names in marked) == 33
 
 
 def test_without_clips_no_row_passes(excerpt, tmp_path):

@@ -1,4 +1,6 @@
-"The house is in order: notebooks, modules and texts have the form that was agreed, and what is made from them is in step."
+"""The house is in order: notebooks, modules and texts have the form that was agreed, and what is made from them is
+in step.
+"""
 
 import json
 import re
@@ -54,13 +56,10 @@ def test_a_picture_without_a_text_is_told(tmp_path, source, faults):
     assert len(list(house.pictures(page))) == faults
 
 
-def test_lengths_all_together():
-    assert not measures.too_long()
-
-
 def test_code_can_be_read_aloud():
-    "Nodes per line and width, each module by itself."
-    assert not list(measures.too_dense())
+    "Lines of cells and functions and nodes per line, all together; width, each module by itself."
+    assert not measures.too_long()
+    assert not list(measures.too_wide())
 
 
 def test_a_dense_module_is_told(tmp_path):

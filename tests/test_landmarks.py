@@ -9,42 +9,49 @@ from conftest import ROOT
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.descriptors import read_descriptors
-from omnisapiens_nb.atlas.extract import describe_atlas
 from omnisapiens_nb.atlas.landmarks import PLACES, found_shares, landmarks, mediapipe_version, pool_landmarks
 from omnisapiens_nb.atlas.media import MediaError
-from omnisapiens_nb.atlas.mini import write_siq2
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas, rewrite_atlas
+from omnisapiens_nb.runs.describe import describe_atlas
 
 PYTHON = ROOT / '.venv-landmarks' / 'bin' / 'python'
 pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason='no MediaPipe (over a gigabyte): make landmarks-env')
 
-# A HolisticLandmarker bundle of the models that come with the package. Its face model lacks the irises: the face has 478 points, in wrong places.
+# A HolisticLandmarker bundle of the models that come with the package. Its face model lacks the irises: the face has
+# 478 points, in wrong places.
 BUNDLE = """
 import sys, zipfile
 from pathlib import Path
 import mediapipe
 from mediapipe.tasks.python.metadata.metadata_writers.metadata_writer import MetadataWriter
-models = dict(face_detector='face_detection/face_detection_short_range', face_landmarks_detector='face_landmark/face_landmark',
-              pose_detector='pose_detection/pose_detection', pose_landmarks_detector='pose_landmark/pose_landmark_full',
-              hand_landmarks_detector='hand_landmark/hand_landmark_full', hand_roi_refinement='holistic_landmark/hand_recrop')
+models = dict(
+    face_detector='face_detection/face_detection_short_range',
+    face_landmarks_detector='face_landmark/face_landmark',
+    pose_detector='pose_detection/pose_detection',
+    pose_landmarks_detector='pose_landmark/pose_landmark_full',
+    hand_landmarks_detector='hand_landmark/hand_landmark_full',
+    hand_roi_refinement='holistic_landmark/hand_recrop',
+)
 def read(name):
     data = (Path(mediapipe.__file__).parent / 'modules' / f'{models[name]}.tflite').read_bytes()
-    if name not in ('pose_landmarks_detector', 'hand_roi_refinement'): return data
+    if name not in ('pose_landmarks_detector', 'hand_roi_refinement'):
+        return data
     writer = MetadataWriter.create(bytearray(data))
     writer.add_general_info(name, name)
     writer.add_image_input([0.], [255.])
     return bytes(writer.populate()[0])
 with zipfile.ZipFile(sys.argv[1], 'w') as bundle:
-    for name in models: bundle.writestr(f'{name}.tflite', read(name))
+    for name in models:
+        bundle.writestr(f'{name}.tflite', read(name))
 """
 
 
 @pytest.fixture(scope='module')
 def films(shared):
-    return [
-        (shared / 'data' / 'video_samples' / f'carphone_{kind}.mp4').read_bytes() for kind in ('pristine', 'distorted')
-    ]
+    folder = shared / 'data' / 'video_samples'
+    return [(folder / f'carphone_{kind}.mp4').read_bytes() for kind in ('pristine', 'distorted')]
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +76,8 @@ def test_the_face_is_where_the_head_is(found):
     clear, _ = found
     face, body = clear[:, PLACES['face'], :2], clear[:, PLACES['pose'], :2]
     for part in (0, 2, 5, 9, 10):  # Nose, eyes, corners of the mouth
-        assert ((face.min(1) < body[:, part]) & (body[:, part] < face.max(1))).all(-1).mean() > 0.9
+        inside = (face.min(1) < body[:, part]) & (body[:, part] < face.max(1))
+        assert inside.all(-1).mean() > 0.9
 
 
 def test_the_same_points_by_the_tasks_api(films, found, tmp_path):
@@ -102,9 +110,11 @@ def test_an_atlas_with_landmarks(films, tmp_path, monkeypatch):
     write_siq2(tmp_path / 'siq2', videos=(4, 1, 1))
     atlas = curate({'siq2': tmp_path / 'siq2'}, tmp_path / 'plain').folder
     real = next(r['id'] for r in open_atlas(atlas) if r['videos'])
-    atlas = rewrite_atlas(
-        atlas, tmp_path / 'atlas', lambda row: row | dict(videos=[films[0]]) if row['id'] == real else row, {}
-    )
+
+    def with_real_film(row):
+        return row | dict(videos=[films[0]]) if row['id'] == real else row
+
+    atlas = rewrite_atlas(atlas, tmp_path / 'atlas', with_real_film, {})
     rows = list(open_atlas(describe_atlas(atlas, tmp_path / 'out', ['landmarks'])))
     assert json.loads((tmp_path / 'out' / 'descriptors.json').read_text()) == dict(
         landmarks=dict(width=3318, package='mediapipe', version='0.10.21')

@@ -27,7 +27,7 @@ GROUPS = dict(  # label of the Atlas to label ids, counted off in labels.txt by 
 
 @pytest.fixture(scope='module')
 def guide():
-    "What the guide's cells on GoEmotions define: the imports from the package, then the cells that say so in their first line."
+    "What the guide's cells on GoEmotions define: imports from the package, then cells that say so in their first line."
     cells = json.loads((ROOT / 'nbs' / 'guides' / '00_bring_your_own_data.ipynb').read_text(encoding='utf-8'))['cells']
     names = {'__name__': 'guide'}
     for cell in cells:

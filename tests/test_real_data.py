@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 from conftest import ROOT
 
-from omnisapiens_nb.atlas.adapters import Cremad, Meld, Mustard, Siq2
 from omnisapiens_nb.atlas.curate import Choices, curate
 from omnisapiens_nb.atlas.groups import match_key
 from omnisapiens_nb.atlas.leakage import Leakage, report
 from omnisapiens_nb.atlas.near_text import jaccard, shingles
 from omnisapiens_nb.atlas.schema import Row
+from omnisapiens_nb.atlas.sources.cremad import Cremad
+from omnisapiens_nb.atlas.sources.meld import Meld
+from omnisapiens_nb.atlas.sources.mustard import Mustard
+from omnisapiens_nb.atlas.sources.siq2 import Siq2
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.evaluation.metrics import similarity_accuracy
 from omnisapiens_nb.evaluation.similarity import cosines, minilm
@@ -39,11 +42,8 @@ def test_no_row_is_lost(real):
 def test_absent_media(real):
     assert real.counts['mmsd']['text_only'] == real.counts['mmsd']['kept'] == 690
     assert real.counts['cremad']['kept'] == 0
-    reasons = Counter(
-        r['reason'].split(' is ')[1]
-        for r in lines(real.folder / 'rejected.jsonl')
-        if r['dataset'] == 'cremad' and 'broken' not in r['reason']
-    )
+    rejected = [r['reason'] for r in lines(real.folder / 'rejected.jsonl') if r['dataset'] == 'cremad']
+    reasons = Counter(reason.split(' is ')[1] for reason in rejected if 'broken' not in reason)
     assert list(reasons) == ['not in the folder, and the words alone do not carry the label']
 
 
@@ -83,10 +83,9 @@ def shared_text(real, left, right):
 
 
 def test_known_leakage(real):
-    in_train = sum(
-        shared_text(real, ('mmsd', split), ('meld_emotion', 'train')) for split in ('train', 'validation', 'test')
-    )
-    assert in_train == 161
+    splits = ('train', 'validation', 'test')
+    in_train = [shared_text(real, ('mmsd', split), ('meld_emotion', 'train')) for split in splits]
+    assert sum(in_train) == 161
     assert shared_text(real, ('meld_emotion', 'test'), ('meld_emotion', 'train')) == 25
 
 
@@ -104,11 +103,16 @@ def between(rows, near=False):
     }
 
 
-def test_friends_of_mustard_are_in_meld(shared):
-    meld = [r for r in Meld(shared / 'data' / 'meld') if r.dataset == 'meld_emotion' and isinstance(r, Row)]
-    friends = [
-        replace(r, split='test') for r in Mustard(shared / 'data' / 'mustard') if r.person.startswith('friends:')
-    ]
+@pytest.fixture(scope='module')
+def meld(shared):
+    "Rows of one of MELD's two keys."
+    rows = [r for r in Meld(shared / 'data' / 'meld') if isinstance(r, Row)]
+    return [r for r in rows if r.dataset == 'meld_emotion']
+
+
+def test_friends_of_mustard_are_in_meld(shared, meld):
+    mustard = list(Mustard(shared / 'data' / 'mustard'))
+    friends = [replace(r, split='test') for r in mustard if r.person.startswith('friends:')]
     assert sum(bool(match_key(r.transcript)) for r in friends) == 297
     anywhere = between([*friends, *(replace(r, split='train') for r in meld)])
     assert anywhere['text', ('meld_emotion', 'train'), ('mmsd', 'test')][1] == 162
@@ -118,10 +122,10 @@ def test_friends_of_mustard_are_in_meld(shared):
 
 def test_videos_of_social_iqs_test_file_are_elsewhere(shared):
     "Files in place of splits, one row per video."
-    rows = {
-        (r.source_file, r.group): replace(r, split=r.source_file.split('_')[1].removesuffix('.json'))
-        for r in Siq2(shared / 'data' / 'siq2')
-    }
+    rows = {}
+    for r in Siq2(shared / 'data' / 'siq2'):
+        file = r.source_file.split('_')[1].removesuffix('.json')
+        rows[file, r.group] = replace(r, split=file)
     found = between(rows.values())
     assert found['source_video', ('siq2', 'test'), ('siq2', 'train')] == (57, 57)
     assert found['source_video', ('siq2', 'test'), ('siq2', 'val')] == (27, 27)
@@ -130,73 +134,55 @@ def test_videos_of_social_iqs_test_file_are_elsewhere(shared):
 def test_two_keys_of_a_source_share_every_group(real):
     for split in ('train', 'validation', 'test'):
         columns = open_atlas(real.folder, split).columns('dataset', 'group')
-        of = {
-            key: {g for d, g in zip(columns['dataset'], columns['group']) if d == key}
-            for key in ('meld_emotion', 'meld_senti')
-        }
-        assert of['meld_emotion'] == of['meld_senti'] and of['meld_emotion']
+        groups = {}
+        for key, group in zip(columns['dataset'], columns['group']):
+            groups.setdefault(key, set()).add(group)
+        assert groups['meld_emotion'] == groups['meld_senti']
 
 
 def test_meld_clips_cut_from_the_same_seconds(real):
     "Exactly equal spans are known: 3 test and 2 validation clips have a span of training; overlaps are at least those."
-    spans = {
-        tuple((e[s]['dataset'], e[s]['split']) for s in ('left', 'right')): (e['left_count'], e['right_count'])
-        for e in real.leakage
-        if e['kind'] == 'span'
-    }
-    assert spans[('meld_emotion', 'test'), ('meld_emotion', 'train')][0] >= 3
-    assert spans[('meld_emotion', 'train'), ('meld_emotion', 'validation')][1] >= 2
+    counts = {}
+    for e in real.leakage:
+        if e['kind'] == 'span':
+            left, right = ((e[side]['dataset'], e[side]['split']) for side in ('left', 'right'))
+            counts[left, right] = (e['left_count'], e['right_count'])
+    assert counts[('meld_emotion', 'test'), ('meld_emotion', 'train')][0] >= 3
+    assert counts[('meld_emotion', 'train'), ('meld_emotion', 'validation')][1] >= 2
 
 
 def emorynlp(folder):
     "Utterances by id, read without the package."
-    data = [
-        json.loads((folder / 'json' / f'emotion-detection-{part}.json').read_text(encoding='utf-8'))
-        for part in ('dev', 'tst')
-    ]
-    return {
-        u['utterance_id']: u['transcript']
-        for d in data
-        for e in d['episodes']
-        for s in e['scenes']
-        for u in s['utterances']
-    }
+    texts = {}
+    for part in ('dev', 'tst'):
+        data = json.loads((folder / 'json' / f'emotion-detection-{part}.json').read_text(encoding='utf-8'))
+        scenes = [scene for episode in data['episodes'] for scene in episode['scenes']]
+        for scene in scenes:
+            texts |= {u['utterance_id']: u['transcript'] for u in scene['utterances']}
+    return texts
 
 
-def test_near_duplicates_of_emorynlp(shared):
-    meld = [
-        replace(r, split='train')
-        for r in Meld(shared / 'data' / 'meld')
-        if r.dataset == 'meld_emotion' and isinstance(r, Row)
-    ]
+def test_near_duplicates_of_emorynlp(shared, meld):
     emory = [
         Row(i, 'emorynlp', 'emotion_cls', split='test', group=i, transcript=text)
         for i, text in emorynlp(shared / 'data' / 'emorynlp').items()
     ]
     assert sum(bool(match_key(r.transcript)) for r in emory) == 1_888
-    found = between([*meld, *emory], near=True)
-    exact, close = (found[kind, ('emorynlp', 'test'), ('meld_emotion', 'train')][0] for kind in ('text', 'near_text'))
-    assert exact == 475
-    assert (
-        close
-        == json.loads((ROOT / 'nbs' / 'results' / 'real_atlas.json').read_text())['emorynlp']['at_least']['0.70']
-        > 475
-    )
+    found = between([*(replace(r, split='train') for r in meld), *emory], near=True)
+    places = (('emorynlp', 'test'), ('meld_emotion', 'train'))
+    assert found['text', *places][0] == 475
+    logged = json.loads((ROOT / 'nbs' / 'results' / 'real_atlas.json').read_text())['emorynlp']['at_least']['0.70']
+    assert found['near_text', *places][0] == logged > 475
 
 
 def test_pairs_checked_by_hand_are_those_of_the_files(shared):
     emory = emorynlp(shared / 'data' / 'emorynlp')
-    meld = {r.id: r.transcript for r in Meld(shared / 'data' / 'meld') if isinstance(r, Row)}
+    texts = {r.id: r.transcript for r in Meld(shared / 'data' / 'meld') if isinstance(r, Row)}
     pairs = list(csv.DictReader((ROOT / 'nbs' / 'results' / 'near_text_checked.csv').open()))
     assert len(pairs) == 50
-    for p in pairs:
-        assert (
-            abs(
-                jaccard(*(shingles(match_key(t)) for t in (emory[p['emorynlp']], meld[p['meld']])))
-                - float(p['similarity'])
-            )
-            < 1e-4
-        )
+    for pair in pairs:
+        left, right = (shingles(match_key(text)) for text in (emory[pair['emorynlp']], texts[pair['meld']]))
+        assert jaccard(left, right) == pytest.approx(float(pair['similarity']), abs=1e-4)
 
 
 def test_nothing_of_a_test_is_left_in_training_when_dropped(shared, tmp_path):
@@ -207,13 +193,12 @@ def test_nothing_of_a_test_is_left_in_training_when_dropped(shared, tmp_path):
     assert not [e for e in dropped.leakage if e['kind'] in kinds and e['left']['split'] != e['right']['split']]
     rejected = lines(dropped.folder / 'rejected.jsonl')
     gone = [r for r in rejected if r['reason'].startswith('dropped')]
-    assert len(gone) == len(rejected) - 2 and all(
-        '/train/' in r['id'] or '/validation/' in r['id'] or r['dataset'] == 'mmsd' for r in gone
-    )
+    assert len(gone) == len(rejected) - 2
+    for r in gone:
+        assert r['dataset'] == 'mmsd' or '/train/' in r['id'] or '/validation/' in r['id']
     test = open_atlas(dropped.folder, 'test').columns('dataset')['dataset']
-    assert test.count('meld_emotion') == 2_609 and not any(
-        r['id'].startswith('meld') and '/test/' in r['id'] for r in gone
-    )
+    assert test.count('meld_emotion') == 2_609
+    assert not [r for r in gone if r['id'].startswith('meld') and '/test/' in r['id']]
 
 
 def test_crowd_and_intention(shared):
@@ -226,10 +211,13 @@ def test_crowd_and_intention(shared):
 
 
 def test_wrong_options_of_social_iq_rarely_pass_as_right(shared):
-    rows = [r for r in lines(shared / 'data' / 'siq2' / 'qa' / 'qa_val.json')][:200]
-    right, wrong = zip(
-        *((r[f'a{r["answer_idx"]}'], r[f'a{i}']) for r in rows for i in range(4) if i != r['answer_idx'])
-    )
+    right = []
+    wrong = []
+    for r in lines(shared / 'data' / 'siq2' / 'qa' / 'qa_val.json')[:200]:
+        options = [r[f'a{i}'] for i in range(4)]
+        answer = options.pop(r['answer_idx'])
+        right += [answer] * len(options)
+        wrong += options
     found = cosines(wrong, right, minilm())
     assert similarity_accuracy(found) < 0.05
     assert similarity_accuracy(found, 0.7) > 1 / 6

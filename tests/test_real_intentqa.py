@@ -23,10 +23,9 @@ def test_counts(rows):
 
 
 def test_answer_is_the_text_of_the_right_option(rows, shared):
+    folder = shared / 'data' / 'intentqa' / 'datasets' / 'IntentQA'
     for file, split in (('val', 'validation'), ('test', 'test')):
-        with (shared / 'data' / 'intentqa' / 'datasets' / 'IntentQA' / f'{file}.csv').open(
-            encoding='utf-8', newline=''
-        ) as f:
+        with (folder / f'{file}.csv').open(encoding='utf-8', newline='') as f:
             table = list(csv.DictReader(f))
         assert [r.answer for r in rows if r.split == split] == [t['a' + t['answer']] for t in table]
 

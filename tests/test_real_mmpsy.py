@@ -23,11 +23,11 @@ def test_counts(rows):
 
 
 def test_labels_come_from_scores(rows, shared):
-    people = {
-        p['user_id']: p for p in json.loads((shared / 'data' / 'mmpsy' / 'wav_select.json').read_text(encoding='utf-8'))
-    }
+    entries = json.loads((shared / 'data' / 'mmpsy' / 'wav_select.json').read_text(encoding='utf-8'))
+    people = {entry['user_id']: entry for entry in entries}
     for r in rows:
-        score = people[r.id.split('/')[1]]['phq-label' if r.dataset == 'mmpsy_depression' else 'gad-label']['score']
+        instrument = 'phq-label' if r.dataset == 'mmpsy_depression' else 'gad-label'
+        score = people[r.id.split('/')[1]][instrument]['score']
         assert (r.raw_label, r.answer.startswith('no ')) == (str(score), score < 10)
 
 

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from omnisapiens_nb.rl.advantages import ESTIMATORS
 from omnisapiens_nb.rl.memory import PAPER, card, film_tokens, largest_batch, peak, plan_recipe, sound_tokens
-from omnisapiens_nb.runs.reinforcement import TRLRecipe, read_rl
+from omnisapiens_nb.runs.reinforce import TRLRecipe, read_rl
 
 RECIPES = ROOT / 'recipes'
 RL = sorted(p for p in RECIPES.rglob('rl*.yaml') if 'verl' not in p.parts)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini import write_cremad, write_mustard
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.mustard import write_mustard
 from omnisapiens_nb.atlas.store import open_atlas
 
 COLUMNS = [
@@ -30,7 +31,8 @@ COLUMNS = [
 def forms(tmp_path_factory):
     "An Atlas of ours, and the same rows with the released columns only."
     folder = tmp_path_factory.mktemp('forms')
-    write_cremad(folder / 'cremad', actors=14), write_mustard(folder / 'mustard')
+    write_cremad(folder / 'cremad', actors=14)
+    write_mustard(folder / 'mustard')
     ours = curate({name: folder / name for name in ('cremad', 'mustard')}, folder / 'ours').folder
     (folder / 'released' / 'data').mkdir(parents=True)
     for shard in (ours / 'data').iterdir():
@@ -39,52 +41,60 @@ def forms(tmp_path_factory):
 
 
 def test_it_passes_the_check(cli, forms):
-    result = cli('check', forms[1])
+    _, released = forms
+    result = cli('check', released)
     assert result.returncode == 0 and '0 problems' in result.stdout, result.stdout + result.stderr
 
 
 def test_a_damaged_one_does_not(cli, forms, tmp_path):
-    table = pq.read_table(next((forms[1] / 'data').glob('test-*'))).to_pylist()
-    table[0] |= dict(answer='joy', class_label='joy')
-    table[1] |= dict(
-        problem=table[1]['problem'].replace('<audio>\n', '').removeprefix('<video>\n') + ' ',
-        modality_signature='text_video',
-    )
-    pq.write_table(
-        pa.Table.from_pylist(table, pq.read_schema(next((forms[1] / 'data').glob('test-*')))),
-        tmp_path / 'test-00000-of-00001.parquet',
-    )
-    result = cli('check', tmp_path / 'test-00000-of-00001.parquet')
-    assert result.returncode == 1 and 'no label of its dataset' in result.stdout and 'signature' in result.stdout
+    _, released = forms
+    shard = next((released / 'data').glob('test-*'))
+    first, second, *rest = pq.read_table(shard).to_pylist()
+    first |= dict(answer='joy', class_label='joy')
+    without_tags = second['problem'].replace('<audio>\n', '').removeprefix('<video>\n')
+    second |= dict(problem=without_tags + ' ', modality_signature='text_video')
+    damaged = tmp_path / 'test-00000-of-00001.parquet'
+    pq.write_table(pa.Table.from_pylist([first, second, *rest], pq.read_schema(shard)), damaged)
+    result = cli('check', damaged)
+    assert result.returncode == 1
+    assert 'no label of its dataset' in result.stdout and 'signature' in result.stdout
+
+
+def answers(folder):
+    "Lines of predictions for the test split: the first option for one row, the second for the next."
+    columns = open_atlas(folder, 'test').columns('id', 'options')
+    lines = []
+    for number, (row_id, options) in enumerate(zip(columns['id'], columns['options'])):
+        response = f'\\boxed{{{options[number % 2]}}}'
+        lines.append(json.dumps(dict(id=row_id, response=response)))
+    return lines
 
 
 def test_it_is_scored_as_ours_is(cli, forms, tmp_path):
     scores = {}
     for name, folder in zip(('ours', 'released'), forms):
-        store = open_atlas(folder, 'test')
-        columns = store.columns('id', 'task', 'dataset', 'options')
-        lines = [
-            json.dumps(dict(id=i, response=f'\\boxed{{{o[n % 2]}}}'))
-            for n, (i, o) in enumerate(zip(columns['id'], columns['options']))
-        ]
-        (tmp_path / f'{name}.jsonl').write_text('\n'.join(lines) + '\n')
-        result = cli(
-            'evaluate', '--atlas', folder, '--predictions', tmp_path / f'{name}.jsonl', '--out', tmp_path / name
-        )
+        lines = answers(folder)
+        predictions = tmp_path / f'{name}.jsonl'
+        predictions.write_text('\n'.join(lines) + '\n')
+        result = cli('evaluate', '--atlas', folder, '--predictions', predictions, '--out', tmp_path / name)
         assert result.returncode == 0, result.stderr
         assert f'{len(lines)} of {len(lines)} rows' in result.stdout
-        scores[name] = pd.read_csv(tmp_path / name / 'scores.csv').query('model == @name').set_index('dataset').value
-    assert len(scores['ours']) == 2 and scores['ours'].equals(scores['released'])
+        table = pd.read_csv(tmp_path / name / 'scores.csv')
+        scores[name] = table[table.model == name].set_index('dataset').value
+    assert len(scores['ours']) == 2
+    assert scores['ours'].equals(scores['released'])
 
 
 def test_there_and_back(cli, forms, tmp_path):
     "Parquet to JSON Lines with one tar, and back; what is made up for a released file stays what it was."
-    for args in (
-        ('convert', forms[1], '--out', tmp_path / 'paths', '--tar'),
-        ('convert', tmp_path / 'paths', '--out', tmp_path / 'back'),
-    ):
-        result = cli(*args)
+    _, released = forms
+    paths = tmp_path / 'paths'
+    back = tmp_path / 'back'
+    back.mkdir()
+    for args in ((released, '--out', paths, '--tar'), (paths, '--out', back)):
+        result = cli('convert', *args)
         assert result.returncode == 0, result.stderr
-    assert not (tmp_path / 'paths' / 'media').exists() and (tmp_path / 'paths' / 'media.tar').is_file()
+    assert not (paths / 'media').exists()
+    assert (paths / 'media.tar').is_file()
     for split in ('train', 'test'):
-        assert list(open_atlas(tmp_path / 'back', split)) == list(open_atlas(forms[1], split))
+        assert list(open_atlas(back, split)) == list(open_atlas(released, split))

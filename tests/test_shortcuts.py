@@ -31,11 +31,11 @@ def remarks(shared):
 @pytest.fixture(scope='module')
 def questions(shared):
     "Answered questions of Social-IQ by the file and line they stand in."
-    files = {
-        f: (shared / 'data' / 'siq2' / 'qa' / f'qa_{f}.json').read_text(encoding='utf-8').splitlines()
-        for f in ('train', 'val')
-    }
-    return {(f, str(n)): json.loads(line) for f, lines in files.items() for n, line in enumerate(lines, 1)}
+    found = {}
+    for name in ('train', 'val'):
+        lines = (shared / 'data' / 'siq2' / 'qa' / f'qa_{name}.json').read_text(encoding='utf-8').splitlines()
+        found |= {(name, str(number)): json.loads(line) for number, line in enumerate(lines, 1)}
+    return found
 
 
 def test_show_and_speaker_of_the_real_file(real):
@@ -57,10 +57,10 @@ def test_show_and_speaker_of_the_real_file(real):
 
 @pytest.mark.parametrize('shortcut, fields', [('speaker', ('show', 'speaker')), ('show', ('show',))])
 def test_who_speaks_is_worth_more_than_nothing(real, scores, remarks, shortcut, fields):
-    split = {
-        s: [remarks[r.id.removeprefix('mmsd/')] for r in shortcut_table(real, s).itertuples() if r.dataset == 'mmsd']
-        for s in ('train', 'test')
-    }
+    split = {}
+    for name in ('train', 'test'):
+        rows = shortcut_table(real, name).query("dataset == 'mmsd'")
+        split[name] = [remarks[row_id.removeprefix('mmsd/')] for row_id in rows.id]
 
     def value(r):
         return tuple(r[f].casefold() for f in fields)
@@ -76,9 +76,8 @@ def test_who_speaks_is_worth_more_than_nothing(real, scores, remarks, shortcut, 
             return v[True] > v[False]  # a tie goes to "not sarcasm", the first in the alphabet
 
         everyone = {label: overall[label] * weight[label] for label in (True, False)}
-        return f1_score(
-            [r['sarcasm'] for r in rows], [most(votes.get(value(r), everyone)) for r in rows], average='weighted'
-        )
+        said = [most(votes.get(value(r), everyone)) for r in rows]
+        return f1_score([r['sarcasm'] for r in rows], said, average='weighted')
 
     weights = [{True: 1.0, False: 1.0}, {label: overall.total() / n for label, n in overall.items()}]
     chosen = max(weights, key=lambda w: f1(split['train'], w))
@@ -102,20 +101,14 @@ def test_the_longest_option_is_right_too_often(questions):
 
 
 def test_the_longest_option_from_the_raw_file(real, scores, questions):
-    for split in ('test', 'train'):
-        kept = [
-            questions[tuple(r.id.split('/')[1:3])]
-            for r in shortcut_table(real, split).itertuples()
-            if r.dataset == 'siq2'
-        ]
-        found = (
-            scores if split == 'test' else shortcut_scores(real, split, resamples=2).set_index(['dataset', 'shortcut'])
-        )
+    of_train = shortcut_scores(real, 'train', resamples=2).set_index(['dataset', 'shortcut'])
+    for split, found in (('test', scores), ('train', of_train)):
+        rows = shortcut_table(real, split).query("dataset == 'siq2'")
+        kept = [questions[tuple(row_id.split('/')[1:3])] for row_id in rows.id]
+        by_length = sum(map(right_by_length, kept)) / len(kept)
         chance = sum([r[f'a{i}'] for i in range(4)].count(r['ans_corr']) / 4 for r in kept) / len(kept)
         assert found.rows['siq2', 'longest option'] == len(kept)
-        assert found.value['siq2', 'longest option'] == pytest.approx(
-            sum(map(right_by_length, kept)) / len(kept), abs=1e-12
-        )
+        assert found.value['siq2', 'longest option'] == pytest.approx(by_length, abs=1e-12)
         assert found.value['siq2', 'random option'] == pytest.approx(chance, abs=1e-12)
     assert scores.gain_low['siq2', 'longest option'] > 0
 

@@ -1,14 +1,22 @@
-"All thirteen mini sources through the command line, the check, `datasets`, and a reader that knows the released schema only."
+"All thirteen mini sources through the command line, the check, `datasets` and a plain reader; what adapters import."
 
+import ast
 import json
+import re
+import subprocess
+import sys
 from collections import Counter
+from importlib.util import resolve_name
 
 import datasets
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 
 from omnisapiens_nb.atlas.datasets import ATLAS_KEYS
 
+ATLAS = ROOT / 'omnisapiens_nb' / 'atlas'
+MINI = 'omnisapiens_nb.atlas.mini'
 RELEASED = dict(
     problem='string',
     answer='string',
@@ -28,8 +36,10 @@ RELEASED = dict(
 def atlas(cli, tmp_path_factory):
     folder = tmp_path_factory.mktemp('all')
     assert cli('mini', '--out', folder / 'sources').returncode == 0
-    sources = [a for d in sorted((folder / 'sources').iterdir()) for a in ('--source', f'{d.name}={d}')]
-    result = cli('curate', *sources, '--out', folder / 'atlas')
+    arguments = []
+    for source in sorted((folder / 'sources').iterdir()):
+        arguments += ['--source', f'{source.name}={source}']
+    result = cli('curate', *arguments, '--out', folder / 'atlas')
     assert result.returncode == 0, result.stderr
     return folder / 'atlas'
 
@@ -43,9 +53,8 @@ def test_nothing_is_lost(atlas):
     counts = json.loads((atlas / 'manifest.json').read_text())['counts']
     assert set(counts) == set(ATLAS_KEYS) and len(counts) == 16
     assert all(c['read'] == c['kept'] + c['rejected'] and c['kept'] > 0 for c in counts.values())
-    rejected = Counter(
-        json.loads(line)['dataset'] for line in (atlas / 'rejected.jsonl').read_text(encoding='utf-8').splitlines()
-    )
+    lines = (atlas / 'rejected.jsonl').read_text(encoding='utf-8').splitlines()
+    rejected = Counter(json.loads(line)['dataset'] for line in lines)
     assert rejected == {k: c['rejected'] for k, c in counts.items() if c['rejected']}
 
 
@@ -56,9 +65,8 @@ def test_check_finds_no_problem(cli, atlas):
 
 def test_datasets_opens_it(atlas, shards, tmp_path):
     loaded = datasets.load_dataset(str(atlas), cache_dir=str(tmp_path))
-    assert {s: len(d) for s, d in loaded.items()} == Counter(
-        {s.name.split('-')[0]: pq.read_metadata(s).num_rows for s in shards}
-    )
+    rows = {shard.name.split('-')[0]: pq.read_metadata(shard).num_rows for shard in shards}
+    assert {split: len(data) for split, data in loaded.items()} == rows
 
 
 def test_released_columns_come_first_and_hold_what_they_say(shards):
@@ -78,6 +86,30 @@ def test_no_trace_or_prompt_names_the_cause_of_ptsd(shards):
     for shard in shards:
         for row in pq.read_table(shard, columns=['dataset', 'id', 'problem', 'cues']).to_pylist():
             if row['dataset'] == 'ptsd_in_the_wild':
-                assert not {'war', 'rape', 'accident'} & set(
-                    (row['id'] + ' ' + row['problem']).lower().replace('/', ' ').replace('_', ' ').split()
-                )
+                words = re.split(r'[\s/_]+', f'{row["id"]} {row["problem"]}'.lower())
+                assert not {'war', 'rape', 'accident'} & set(words)
+
+
+def imported(path):
+    "Full names of what a module imports, anywhere in it."
+    package = '.'.join(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        names = [alias.name for alias in getattr(node, 'names', []) if isinstance(alias, ast.alias)]
+        if isinstance(node, ast.Import):
+            yield from names
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name('.' * node.level + (node.module or ''), package)
+            yield from (f'{module}.{name}' for name in names)
+
+
+@pytest.mark.parametrize(
+    'path', [ATLAS / 'adapters.py', *sorted((ATLAS / 'sources').glob('*.py'))], ids=lambda p: p.stem
+)
+def test_no_adapter_imports_the_generator(path):
+    assert not [name for name in imported(path) if f'{name}.'.startswith(f'{MINI}.')]
+
+
+def test_no_adapter_needs_the_generator():
+    code = 'import sys, omnisapiens_nb.atlas.sources.registry; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert not [name for name in done.stdout.split() if name.startswith(MINI)]

@@ -1,4 +1,4 @@
-"Traces: hand-written responses of every kind, intervals against the long way, loops against a definition in plain Python, what a report may never do."
+"Traces: hand-written responses, intervals against the long way, loops by definition, what a report may never do."
 
 import random
 import re
@@ -55,21 +55,11 @@ CASES = {  # response: has a trace, answer, consistency
 
 
 def table_rows(responses, dataset='cremad', answer='sad'):
-    return pd.DataFrame(
-        [
-            dict(
-                id=f'{dataset}/{i}',
-                dataset=dataset,
-                task='emotion_cls',
-                question='Which emotion?',
-                answer=answer,
-                options=EMOTIONS,
-                group=f'g{i // 2}',
-                modality_signature='text_audio',
-            )
-            for i in range(len(responses))
-        ]
-    )
+    numbers = range(len(responses))
+    rows = pd.DataFrame(dict(id=[f'{dataset}/{i}' for i in numbers], group=[f'g{i // 2}' for i in numbers]))
+    rows['options'] = [EMOTIONS] * len(rows)
+    about = dict(task='emotion_cls', question='Which emotion?', modality_signature='text_audio')
+    return rows.assign(dataset=dataset, answer=answer, **about)
 
 
 @pytest.fixture(scope='module')
@@ -89,12 +79,8 @@ def test_cases(rows, said):
         assert pd.notna(row.trace) == has and (row.answer if pd.notna(row.answer) else None) == answer, name
         assert (row.verdict if pd.notna(row.verdict) else None) == verdict, name
         assert pd.notna(row.length) == has and bool(row.right) == (answer == 'sad'), name
-    assert (
-        t.script['Chinese'] == 'mixed'
-        and t.same_script['Chinese'] == 0
-        and t.script['Chinese, alone'] == 'Han'
-        and t.same_script['agrees'] == 1
-    )
+    assert (t.script['Chinese'], t.script['Chinese, alone']) == ('mixed', 'Han')
+    assert (t.same_script['Chinese'], t.same_script['agrees']) == (0, 1)
     assert t.repeated['loop'] > 0.9 and t.loop['loop'] == 6 * 40 and t.compression['loop'] > 2.4
     assert t.repeated['agrees'] == 0 and t.loop['agrees'] == 0 and t.compression['agrees'] < 2.4
     assert t.length['Chinese'] == len('她皱着眉头声音很高语速很快手也在发抖这是') + 1
@@ -158,9 +144,8 @@ def test_loops_by_definition():
         words = rng.choices('ab' if rng.random() < 0.5 else 'abcd', k=rng.randrange(0, 25))
         assert longest_loop(words, 5) == slow_loop(words, 5), words
         grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-        assert repeated(words) == pytest.approx(
-            sum(g in grams[:i] for i, g in enumerate(grams)) / len(grams) if grams else 0
-        )
+        old = sum(gram in grams[:i] for i, gram in enumerate(grams))
+        assert repeated(words) == pytest.approx(old / len(grams) if grams else 0)
 
 
 def test_measures_of_repetition_agree():
@@ -189,37 +174,20 @@ def test_intervals_are_those_of_the_long_way():
 
 @pytest.mark.filterwarnings('error')
 def test_nothing_defined():
-    assert all(
-        np.isnan([i.value, i.low, i.high]).all()
-        for i in (group_mean([np.nan] * 4, 'aabb'), group_difference([1.0, 2.0], [True, True], 'ab'))
-    )
+    for i in (group_mean([np.nan] * 4, 'aabb'), group_difference([1.0, 2.0], [True, True], 'ab')):
+        assert np.isnan([i.value, i.low, i.high]).all()
 
 
 def test_several_labels():
-    options = ['Spinning', 'Lining-Up', 'Background']
-    rows = pd.DataFrame(
-        [
-            dict(
-                id=f'a/{i}',
-                dataset='av_asd',
-                task='behaviour_cls',
-                question='What?',
-                answer='Spinning, Lining-Up',
-                options=options,
-                group=str(i),
-                modality_signature='text_video',
-            )
-            for i in range(3)
-        ]
-    )
-    t = trace_table(
-        rows,
-        {
-            'a/0': r'<think>Spinning and lining-up.</think>\boxed{lining-up, spinning}',
-            'a/1': r'<think>Spinning.</think>\boxed{spinning, lining-up}',
-            'a/2': r'<think>Toys.</think>\boxed{spinning}',
-        },
-    )
+    rows = pd.DataFrame(dict(id=['a/0', 'a/1', 'a/2'], group=['0', '1', '2']))
+    rows['options'] = [['Spinning', 'Lining-Up', 'Background']] * 3
+    rows = rows.assign(dataset='av_asd', task='behaviour_cls', question='What?', answer='Spinning, Lining-Up')
+    said = {
+        'a/0': r'<think>Spinning and lining-up.</think>\boxed{lining-up, spinning}',
+        'a/1': r'<think>Spinning.</think>\boxed{spinning, lining-up}',
+        'a/2': r'<think>Toys.</think>\boxed{spinning}',
+    }
+    t = trace_table(rows, said)
     assert list(t.verdict) == ['agrees', 'differs', 'undetermined'] and list(t.right) == [True, True, False]
 
 
@@ -227,30 +195,14 @@ def test_open_answers():
     def embed(texts):
         return np.array([[t.count('wave'), t.count('fight'), 1e-3] for t in texts], float)
 
-    rows = pd.DataFrame(
-        [
-            dict(
-                id=f'q/{i}',
-                dataset='siq2',
-                task='social_qa',
-                question='Why?',
-                answer='to wave',
-                options=[],
-                group=str(i),
-                modality_signature='text_video',
-            )
-            for i in range(3)
-        ]
-    )
-    t = trace_table(
-        rows,
-        {
-            'q/0': r'<think>They fight. They wave.</think>\boxed{wave}',
-            'q/1': r'<think>They wave. They fight.</think>\boxed{to wave}',
-            'q/2': '<think>They wave',
-        },
-        embed=embed,
-    )
+    rows = pd.DataFrame(dict(id=['q/0', 'q/1', 'q/2'], group=['0', '1', '2'], options=[[], [], []]))
+    rows = rows.assign(dataset='siq2', task='social_qa', question='Why?', answer='to wave')
+    said = {
+        'q/0': r'<think>They fight. They wave.</think>\boxed{wave}',
+        'q/1': r'<think>They wave. They fight.</think>\boxed{to wave}',
+        'q/2': '<think>They wave',
+    }
+    t = trace_table(rows, said, embed=embed)
     assert list(t.right) == [True, True, False] and t.verdict.isna().all()
     assert t.cosine[0] > 0.99 and t.cosine[1] < 0.01 and np.isnan(t.cosine[2])
 
@@ -277,20 +229,14 @@ def test_nothing_gets_out(rows, said, response):
     ids = list(bad.id)
     viewer = to_side_by_side(bad, dict.fromkeys(ids, response), dict(zip(ids, said.values())), (ATTACK, 'b' + ATTACK))
     seen = Seen(viewer)
-    assert seen.tags <= {'style', 'div', 'b', 'strong', 'i'} and seen.attributes <= {
-        'class',
-        'tabindex',
-        'role',
-        'aria-label',
-    }
+    assert seen.tags <= {'style', 'div', 'b', 'strong', 'i'}
+    assert seen.attributes <= {'class', 'tabindex', 'role', 'aria-label'}
     assert viewer.count('<div') == viewer.count('</div>') and 'alert(1)' in viewer
-    page = render(
-        't', 'l', [trace_section(bad, {ATTACK: dict.fromkeys(ids, response), 'b': dict(zip(ids, said.values()))})]
-    )
+    both = {ATTACK: dict.fromkeys(ids, response), 'b': dict(zip(ids, said.values()))}
+    page = render('t', 'l', [trace_section(bad, both)])
     seen = Seen(page)
-    assert not seen.tags & {'script', 'img', 'link', 'iframe'} and not {
-        a for a in seen.attributes if a.startswith('on')
-    }
+    assert not seen.tags & {'script', 'img', 'link', 'iframe'}
+    assert not any(attribute.startswith('on') for attribute in seen.attributes)
     assert set(re.findall(r'<a href="(.*?)"', page)) == {'#s1'}
 
 
@@ -308,10 +254,10 @@ def test_rows_that_differ_come_first(rows, said):
     differ = [i for i, case in zip(rows.id, CASES.values()) if case[2] == 'sad']
     shown = re.findall(r'<b>row:</b> (\S+?)<', to_side_by_side(rows, said, other, ('a', 'b'), limit=len(rows)))
     assert sorted(shown[: len(differ)]) == sorted(differ) and sorted(shown) == sorted(rows.id)
+    viewer = to_side_by_side(rows, said, other, ('a', 'b'))
     for seed in range(3):
-        assert to_side_by_side(rows.sample(frac=1, random_state=seed), said, other, ('a', 'b')) == to_side_by_side(
-            rows, said, other, ('a', 'b')
-        )
+        in_disorder = rows.sample(frac=1, random_state=seed)
+        assert to_side_by_side(in_disorder, said, other, ('a', 'b')) == viewer
     with pytest.raises(ValueError, match='answered by both'):
         to_side_by_side(rows, said, {'x': ''}, ('a', 'b'))
 

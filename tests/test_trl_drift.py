@@ -1,4 +1,4 @@
-"What the trainers borrow from TRL without a promise: when one of these fails, TRL has drifted, and the message says what would break."
+"What the trainers borrow from TRL without a promise: where one fails, TRL has drifted, and it says what would break."
 
 import inspect
 import re
@@ -44,7 +44,8 @@ SNIPPETS = {
         "rewards masked in place would still count in TRL's log",
     ),
     'rows of a rank are a contiguous slice, in rank order': (
-        r'self\.accelerator\.process_index \* len\(prompts\),\s+\(self\.accelerator\.process_index \+ 1\) \* len\(prompts\)',
+        r'self\.accelerator\.process_index \* len\(prompts\),\s+'
+        r'\(self\.accelerator\.process_index \+ 1\) \* len\(prompts\)',
         "a rank would get another rank's advantages",
     ),
     'the loss reads advantages from the batch': (
@@ -99,16 +100,19 @@ def test_lists_travel_with_their_rows():
     "Media are a list in a dict of tensors."
     batch = dict(x=torch.arange(6), media=list('abcdef'))
     for part in utils.split_tensor_dict(utils.shuffle_sequence_dict(batch), 2):
-        assert part['media'] == ['abcdef'[i] for i in part['x'].tolist()], (
+        expected = ['abcdef'[i] for i in part['x'].tolist()]
+        assert part['media'] == expected, (
             'DRIFT: lists are no longer shuffled and split with tensors: media would be dealt to the wrong rollouts'
         )
 
 
-@pytest.mark.parametrize(
-    'name, value',
-    [('scale_rewards', 'group'), ('multi_objective_aggregation', 'sum_then_normalize'), ('top_k', 0), ('beta', 0.0)],
-)
-def test_defaults(name, value):
+DEFAULTS = dict(scale_rewards='group', multi_objective_aggregation='sum_then_normalize', top_k=0, beta=0.0)
+
+
+@pytest.mark.parametrize('name', DEFAULTS)
+def test_defaults(name):
+    value = DEFAULTS[name]
     assert trl.GRPOConfig.__dataclass_fields__[name].default == value, (
-        f"DRIFT: TRL's default of {name} is no longer {value!r}: look at `check_settings` and at what the recipes leave out"
+        f"DRIFT: TRL's default of {name} is no longer {value!r}: "
+        'look at `check_settings` and at what the recipes leave out'
     )

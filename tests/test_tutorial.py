@@ -1,4 +1,6 @@
-"The whole path, as `make tutorial` runs it, killed in the middle and started again; and what the tiny model has learnt."
+"""The whole path, as `make tutorial` runs it, killed in the middle and started again; and what the tiny model has
+learnt.
+"""
 
 import os
 import re
@@ -12,8 +14,8 @@ import pandas as pd
 import pytest
 
 from omnisapiens_nb.evaluation.evaluate import MAJORITY, score_models
-from omnisapiens_nb.evaluation.report import reward_rise
 from omnisapiens_nb.evaluation.scores import compare_answers
+from omnisapiens_nb.evaluation.seeds import reward_rise_of_log
 from omnisapiens_nb.runs.folders import read_log
 
 
@@ -75,7 +77,7 @@ def test_reward_rises_and_the_control_does_not(run):
         m: np.array([e['reward'] for e in log[len(log) // 2 :]]) for m, log in logs.items()
     }  # the same prompts for all
     assert (late['GRPO'] - late['control']).mean() > 0.03 and (late['HARPO'] - late['control']).mean() > 0.03
-    rise = {m: reward_rise(log) for m, log in logs.items()}
+    rise = {m: reward_rise_of_log(log) for m, log in logs.items()}
     assert rise['GRPO'] > 0 and rise['HARPO'] > 0 and rise['control'] < 0.01, rise
 
 

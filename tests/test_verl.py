@@ -1,4 +1,6 @@
-"HARPO in verl itself, in the environment that `make verl-env` makes: tests/verl_check.py is run there once, and each of its checks is a test here."
+"""HARPO in verl itself, in the environment that `make verl-env` makes.
+
+tests/verl_check.py is run there once, and each of its checks is a test here."""
 
 import json
 import os
@@ -9,7 +11,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-PYTHON, SCRIPT = ROOT / '.venv-verl' / 'bin' / 'python', ROOT / 'tests' / 'verl_check.py'
+PYTHON = ROOT / '.venv-verl' / 'bin' / 'python'
+SCRIPT = ROOT / 'tests' / 'verl_check.py'
 CHECKS = re.findall(r'^def (check_\w+)', SCRIPT.read_text(encoding='utf-8'), re.M)
 
 
@@ -17,9 +20,9 @@ CHECKS = re.findall(r'^def (check_\w+)', SCRIPT.read_text(encoding='utf-8'), re.
 def report():
     if not PYTHON.is_file():
         pytest.skip('no verl (over two gigabytes): make verl-env')
-    environment = os.environ | dict(OMP_NUM_THREADS='1', VERL_USE_EXTERNAL_PLUGINS='auto', VERL_USE_EXTERNAL_MODULES='')
-    run = subprocess.run([PYTHON, SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
-    lines = [l for l in run.stdout.splitlines() if l.startswith('{"verl"')]
+    switches = dict(OMP_NUM_THREADS='1', VERL_USE_EXTERNAL_PLUGINS='auto', VERL_USE_EXTERNAL_MODULES='')
+    run = subprocess.run([PYTHON, SCRIPT], cwd=ROOT, env=os.environ | switches, capture_output=True, text=True)
+    lines = [line for line in run.stdout.splitlines() if line.startswith('{"verl"')]
     assert run.returncode == 0 and lines, run.stderr[-3000:]
     return json.loads(lines[0])
 
@@ -32,11 +35,9 @@ def test_in_verl(report, check):
 
 def test_nothing_else_needs_verl():
     "The package is imported without verl; only the plugin, and only where there is one, imports it."
-    naming = [
-        p.name
-        for p in (ROOT / 'omnisapiens_nb').rglob('*.py')
-        if re.search(r'^\s*(from|import) verl\b', p.read_text(encoding='utf-8'), re.M)
-    ]
+    imports = re.compile(r'^\s*(from|import) verl\b', re.M)
+    modules = (ROOT / 'omnisapiens_nb').rglob('*.py')
+    naming = [path.name for path in modules if imports.search(path.read_text(encoding='utf-8'))]
     assert naming == ['verl_plugin.py']
     code = "import sys, omnisapiens_nb.rl.verl_plugin as p; assert 'verl' not in sys.modules; p.register_verl()"
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

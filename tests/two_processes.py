@@ -1,4 +1,6 @@
-"Run by torchrun on two processes: `two_processes.py FOLDER`, where FOLDER holds an atlas and a base model (see test_two_processes.py)."
+"""Run by torchrun on two processes: two_processes.py FOLDER
+
+FOLDER holds an atlas and a base model (see test_two_processes.py)."""
 
 import json
 import sys
@@ -37,37 +39,37 @@ class Lost(TrainerCallback):
 
 
 def settings(folder, **kwargs):
-    return SFTConfig(
-        str(folder), **dict(use_cpu=True, bf16=False, save_strategy='no', disable_tqdm=True, logging_steps=1) | kwargs
-    )
+    common = dict(use_cpu=True, bf16=False, save_strategy='no', disable_tqdm=True, logging_steps=1)
+    return SFTConfig(str(folder), **common | kwargs)
 
 
 def some(folder, processor, per_signature):
+    "The first rows of words, and the first with film and sound."
     atlas = open_atlas(folder / 'atlas')
-    rows, kinds = choose_rows(atlas), atlas.columns('modality_signature')['modality_signature']
-    return Examples(
-        atlas,
-        processor,
-        [r for s in ('text', 'text_video_audio') for r in [r for r in rows if kinds[r] == s][:per_signature]],
-    )
+    signatures = atlas.columns('modality_signature')['modality_signature']
+    chosen = []
+    for signature in ('text', 'text_video_audio'):
+        rows = [row for row in choose_rows(atlas) if signatures[row] == signature]
+        chosen += rows[:per_signature]
+    return Examples(atlas, processor, chosen)
 
 
 def train(folder, name, per_signature, **kwargs):
     model, processor = load_model(folder / 'base', device='cpu')
-    return trl_sft(
-        model,
-        processor,
-        some(folder, processor, per_signature),
-        settings(folder / name, **kwargs),
-        resume=name == 'lost',
-    )
+    examples = some(folder, processor, per_signature)
+    return trl_sft(model, processor, examples, settings(folder / name, **kwargs), resume=name == 'lost')
+
+
+def dealt(trainer):
+    "The positions in each batch of this process."
+    batches = trainer.get_train_dataloader().batch_sampler
+    return [[trainer.train_dataset[i]['row'] for i in batch] for batch in batches]
 
 
 def main(folder):
     train(folder, 'two', 4, per_device_train_batch_size=2, **DESCENT)
     trainer = train(folder, 'whole', 9, **STEPS)
-    dealt = [[trainer.train_dataset[i]['row'] for i in batch] for batch in trainer.get_train_dataloader().batch_sampler]
-    (folder / f'dealt{trainer.accelerator.process_index}.json').write_text(json.dumps(dealt))
+    (folder / f'dealt{trainer.accelerator.process_index}.json').write_text(json.dumps(dealt(trainer)))
     model, processor = load_model(folder / 'base', device='cpu')
     lost = OmniSFTTrainer(model, processor, some(folder, processor, 9), settings(folder / 'lost', **STEPS))
     lost.add_callback(Lost())

@@ -1,4 +1,6 @@
-"What is checked against verl itself, in the environment that `make verl-env` makes: tests/test_verl.py runs this file there. It prints what failed, by the name of the check, as JSON."
+"""What is checked against verl itself, in the environment that `make verl-env` makes.
+
+tests/test_verl.py runs this file there. It prints what failed, by the name of the check, as JSON."""
 
 import inspect
 import json
@@ -40,24 +42,22 @@ TASKS = ['emotion_cls', 'intent_qa', 'sarcasm_cls', 'a::b_c']
 
 
 def rollouts(seed, prompts=8, n=5, tokens=6):
-    "Rewards, mask, ids of prompts and tasks of a step, in mixed order; a third of the groups are dead, one task is away in every second step."
+    """Rewards, mask, ids of prompts and tasks of a step, in mixed order.
+
+    A third of the groups are dead, and one task is away in every second step."""
     g = torch.Generator().manual_seed(seed)
     names = TASKS[: 3 + seed % 2]
     tasks = [names[q % len(names)] for q in range(prompts)]
     reward = torch.rand(prompts, n, generator=g)
     reward[::3] = 0.5
     order = torch.randperm(prompts * n, generator=g)
-    mask = (torch.arange(tokens) < torch.randint(1, tokens + 1, (prompts * n, 1), generator=g)).float()
+    lengths = torch.randint(1, tokens + 1, (prompts * n, 1), generator=g)
+    mask = (torch.arange(tokens) < lengths).float()
     rewards = torch.zeros(prompts * n, tokens)
-    rewards[torch.arange(prompts * n), mask.sum(1).long() - 1] = reward.flatten()[order]
+    rewards[torch.arange(prompts * n), lengths[:, 0] - 1] = reward.flatten()[order]
     prompt = (order // n).tolist()
-    uuids = [str(uuid.UUID(int=q)) for q in range(prompts)]
-    return (
-        rewards,
-        mask,
-        np.array([verl_plugin.verl_uid(tasks[q], uuids[q]) for q in prompt], dtype=object),
-        [tasks[q] for q in prompt],
-    )
+    uids = [verl_plugin.verl_uid(task, str(uuid.UUID(int=q))) for q, task in enumerate(tasks)]
+    return rewards, mask, np.array([uids[q] for q in prompt], dtype=object), [tasks[q] for q in prompt]
 
 
 def by_verl(name, rewards, mask, uids, **kwargs):
@@ -79,21 +79,25 @@ def raises(kind, message, call, *args, **kwargs):
 
 
 def check_loaded_by_verl():
-    "By the installed entry point in a process that imports verl alone; by the variable with entry points switched off; not otherwise."
-    assert [e.value for e in entry_points(group='verl.plugins') if e.name == 'omnisapiens_nb'] == [
-        'omnisapiens_nb.rl.verl_plugin'
-    ]
-    code = 'import verl, verl.trainer.ppo.v1.trainer_base as b, verl.trainer.ppo.core_algos as a; print("harpo" in a.ADV_ESTIMATOR_REGISTRY, "harpo_sync" in b.TRAINER_REGISTRY)'
+    "By the entry point, in a process that imports verl alone; by the variable with entry points off; not otherwise."
+    entries = [e.value for e in entry_points(group='verl.plugins') if e.name == 'omnisapiens_nb']
+    assert entries == ['omnisapiens_nb.rl.verl_plugin']
+    code = (
+        'import verl, verl.trainer.ppo.v1.trainer_base as b, verl.trainer.ppo.core_algos as a; '
+        'print("harpo" in a.ADV_ESTIMATOR_REGISTRY, "harpo_sync" in b.TRAINER_REGISTRY)'
+    )
     for policy, module, expected in (
         ('auto', '', 'True True'),
         ('none', 'omnisapiens_nb.rl.verl_plugin', 'True True'),
         ('none', '', 'False False'),
     ):
-        env = dict(
-            PATH='/usr/bin:/bin', HOME=str(FOLDER), VERL_USE_EXTERNAL_PLUGINS=policy, VERL_USE_EXTERNAL_MODULES=module
-        )
+        switches = dict(VERL_USE_EXTERNAL_PLUGINS=policy, VERL_USE_EXTERNAL_MODULES=module)
         out = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', code], env=env, cwd=FOLDER, capture_output=True, text=True
+            [sys.executable, '-W', 'ignore', '-c', code],
+            env=dict(PATH='/usr/bin:/bin', HOME=str(FOLDER)) | switches,
+            cwd=FOLDER,
+            capture_output=True,
+            text=True,
         )
         assert out.stdout.strip() == expected, (policy, module, out.stdout, out.stderr[-500:])
 
@@ -120,11 +124,9 @@ def check_advantages():
             assert (a - expected).abs().max() < 1e-6, (name, seed)
         if name in forms or name == 'ema_grpo':  # The memory mattered
             rewards, mask, uids, tasks = rollouts(12)
-            assert not torch.allclose(
-                by_verl(name, rewards, mask, uids)[0][:, 0],
-                ESTIMATORS[name]()(rewards.sum(1), uids, tasks).advantages * mask[:, 0],
-                atol=1e-4,
-            ), name
+            remembering, _ = by_verl(name, rewards, mask, uids)
+            fresh = ESTIMATORS[name]()(rewards.sum(1), uids, tasks).advantages
+            assert not torch.allclose(remembering[:, 0], fresh * mask[:, 0], atol=1e-4), name
 
 
 def check_grpo_convention():
@@ -141,36 +143,29 @@ def check_padding_and_wrong_ids():
     "verl's padding rows get 0 and change nothing; an id without a task is an error."
     rewards, mask, uids, _ = rollouts(0)
     verl_plugin.ADVANTAGES['harpo'].forget()
-    plain = by_verl('harpo', rewards, mask, uids)[0]
+    plain, _ = by_verl('harpo', rewards, mask, uids)
     verl_plugin.ADVANTAGES['harpo'].forget()
     pad = np.array([f'pad{uuid.uuid4().hex}'] * 3, dtype=object)
-    padded = by_verl(
-        'harpo',
-        torch.cat([rewards, torch.zeros(3, 6)]),
-        torch.cat([mask, torch.zeros(3, 6)]),
-        np.concatenate([uids, pad]),
-    )[0]
+    nothing = torch.zeros(3, 6)
+    filled = torch.cat([rewards, nothing]), torch.cat([mask, nothing]), np.concatenate([uids, pad])
+    padded, _ = by_verl('harpo', *filled)
     assert padded[:-3].equal(plain) and not padded[-3:].any()
-    raises(
-        ValueError,
-        'no task in front.*harpo_sync',
-        by_verl,
-        'harpo',
-        rewards,
-        mask,
-        np.array([str(uuid.uuid4())] * len(uids), dtype=object),
-    )
+    untold = np.array([str(uuid.uuid4())] * len(uids), dtype=object)
+    raises(ValueError, 'no task in front.*harpo_sync', by_verl, 'harpo', rewards, mask, untold)
 
 
 @cache
 def tiny():
     "A tokenizer with a chat template and a configuration of a model, in a folder; no weights are needed."
-    tokenizer = Tokenizer(
-        models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    spelling = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
+    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spelling.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token='<|im_end|>', pad_token='<|pad|>')
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_end|>\n{% endfor %}"
+        '{% if add_generation_prompt %}assistant: {% endif %}'
     )
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<|im_end|>', pad_token='<|pad|>')
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer.save_pretrained(FOLDER / 'model')
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -186,14 +181,13 @@ def tiny():
 
 
 def training_file(path, tasks, **columns):
-    rows = [
-        verl_plugin.verl_row(
-            dict(problem=f'Question {i}?', dataset='mmsd', task=tasks[i % len(tasks)], answer='yes', id=f'mmsd/{i}'), i
-        )
-        | columns
-        for i in range(24)
-    ]
-    pq.write_table(pa.Table.from_pylist([{k: v for k, v in r.items() if v is not ...} for r in rows]), path)
+    "Twenty-four rows, with some columns set otherwise; one that is `...` is left out."
+    rows = []
+    for i in range(24):
+        row = dict(problem=f'Question {i}?', dataset='mmsd', task=tasks[i % len(tasks)], answer='yes', id=f'mmsd/{i}')
+        written = verl_plugin.verl_row(row, i) | columns
+        rows.append({name: value for name, value in written.items() if value is not ...})
+    pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
@@ -227,7 +221,8 @@ class Policy:
     "In place of the workers on GPUs: keeps the advantages it is to train on, and its number in checkpoints."
 
     def __init__(self):
-        self._dispatch_info, self.steps = dict(actor=[0]), []
+        self._dispatch_info = dict(actor=[0])
+        self.steps = []
 
     def update_actor(self, batch):
         import transfer_queue as tq
@@ -236,17 +231,13 @@ class Policy:
             keys=batch.keys, partition_id=batch.partition_id, select_fields=['uid', 'advantages', 'rm_scores']
         )
 
-        def first(rows):
-            return [r[0].item() for r in rows.unbind()]
-
-        self.steps.append(
-            dict(
-                uids=list(data['uid']),
-                advantages=first(data['advantages']),
-                rewards=[r.sum().item() for r in data['rm_scores'].unbind()],
-                padding=[bool(t.get('is_padding')) for t in batch.tags],
-            )
+        step = dict(
+            uids=list(data['uid']),
+            advantages=[row[0].item() for row in data['advantages'].unbind()],
+            rewards=[row.sum().item() for row in data['rm_scores'].unbind()],
+            padding=[bool(tag.get('is_padding')) for tag in batch.tags],
         )
+        self.steps.append(step)
         return dict(metrics=dict(mfu=0.0))
 
     def save_checkpoint(self, path, *args, **kwargs):
@@ -257,53 +248,52 @@ class Policy:
 
 
 class Rollouts:
-    "In place of the agent loop and vLLM: puts rollouts of random length and reward where verl's agent loop puts them, one group in three dead."
+    "In place of the agent loop and vLLM: rollouts of random length and reward where verl's puts them, a third dead."
 
     def __init__(self, n, lose=()):
-        self.n, self.lose, self.prompts = n, set(lose), 0
+        self.n = n
+        self.lose = set(lose)
+        self.prompts = 0
 
     def generate_sequences(self, batch):
         import transfer_queue as tq
         from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
         for uid in batch['uid']:
-            g, lost = torch.Generator().manual_seed(self.prompts), self.prompts in self.lose
-            keys, fields, tags = [], [], []
-            for i in range(self.n - lost):
-                length = int(torch.randint(1, 7, (1,), generator=g))
-                reward = 0.5 if self.prompts % 3 == 0 else torch.rand(1, generator=g).item()
-                ones, scores = torch.ones(length, dtype=torch.long), torch.zeros(length)
-                scores[-1] = reward
-                fields.append(
-                    dict(
-                        prompts=torch.ones(4, dtype=torch.long),
-                        responses=ones,
-                        response_mask=ones,
-                        loss_mask=ones,
-                        input_ids=torch.ones(4 + length, dtype=torch.long),
-                        position_ids=torch.arange(4 + length),
-                        rm_scores=scores,
-                        rollout_log_probs=torch.zeros(length),
-                        uid=uid,
-                        num_turns=2,
-                        session_id=i,
-                    )
-                )
-                keys.append(f'{uid}_{i}_0')
-                tags.append(
-                    dict(
-                        status='success',
-                        prompt_len=4,
-                        response_len=length,
-                        seq_len=4 + length,
-                        global_steps=1,
-                        min_global_steps=1,
-                        max_global_steps=1,
-                    )
-                )
-            tq.kv_batch_put(keys=keys, partition_id='train', fields=list_of_dict_to_tensordict(fields), tags=tags)
+            g = torch.Generator().manual_seed(self.prompts)
+            lost = self.prompts in self.lose
+            rolled = [self.rollout(uid, i, g) for i in range(self.n - lost)]
+            tq.kv_batch_put(
+                keys=[f'{uid}_{i}_0' for i in range(len(rolled))],
+                partition_id='train',
+                fields=list_of_dict_to_tensordict([fields for fields, _ in rolled]),
+                tags=[tag for _, tag in rolled],
+            )
             tq.kv_put(key=uid, partition_id='train', tag=dict(status='failure' if lost else 'finished'))
             self.prompts += 1
+
+    def rollout(self, uid, number, g):
+        "Fields and tag of one rollout of a prompt of four tokens."
+        length = int(torch.randint(1, 7, (1,), generator=g))
+        ones = torch.ones(length, dtype=torch.long)
+        scores = torch.zeros(length)
+        scores[-1] = 0.5 if self.prompts % 3 == 0 else torch.rand(1, generator=g).item()
+        fields = dict(
+            prompts=torch.ones(4, dtype=torch.long),
+            responses=ones,
+            response_mask=ones,
+            loss_mask=ones,
+            input_ids=torch.ones(4 + length, dtype=torch.long),
+            position_ids=torch.arange(4 + length),
+            rm_scores=scores,
+            rollout_log_probs=torch.zeros(length),
+            uid=uid,
+            num_turns=2,
+            session_id=number,
+        )
+        lengths = dict(prompt_len=4, response_len=length, seq_len=4 + length)
+        steps = dict(global_steps=1, min_global_steps=1, max_global_steps=1)
+        return fields, dict(status='success') | lengths | steps
 
 
 @cache
@@ -327,11 +317,10 @@ def trainer(config, **rollouts):
     t = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
     t._init_tokenizer()
     t._init_dataloader()
-    t.actor_rollout_wg, t.agent_loop_manager = Policy(), Rollouts(3, **rollouts)
-    t.reward_loop_manager, t.checkpoint_manager = (
-        SimpleNamespace(reward_loop_worker_handles=[]),
-        SimpleNamespace(sleep_replicas=lambda: None),
-    )
+    t.actor_rollout_wg = Policy()
+    t.agent_loop_manager = Rollouts(3, **rollouts)
+    t.reward_loop_manager = SimpleNamespace(reward_loop_worker_handles=[])
+    t.checkpoint_manager = SimpleNamespace(sleep_replicas=lambda: None)
     t.curr_step_profile = False
     t._load_checkpoint()
     return t
@@ -349,19 +338,21 @@ def steps(t, count):
 
 
 def check_trainer_steps():
-    "Four steps of verl's own loop, from the training file to the advantages that the policy is given; in the second a rollout is lost, and verl pads."
+    "Four steps of verl's own loop, from the training file to the policy; in the second a rollout is lost, and padded."
     t = trainer(small(training_file(FOLDER / 'steps.parquet', TASKS), FOLDER / 'steps'), lose=[7])
-    reference, padding = Harpo(), 0
+    reference = Harpo()
+    padded = 0
     for step in steps(t, 4):
-        rows = [i for i, p in enumerate(step['padding']) if not p]
+        rows = [i for i, is_padding in enumerate(step['padding']) if not is_padding]
         uids = [step['uids'][i] for i in rows]
         tasks = verl_plugin.uid_tasks(uids)
-        expected = reference([step['rewards'][i] for i in rows], uids, tasks).advantages
         assert len(set(uids)) == 6 and set(tasks) <= set(TASKS) and len(set(tasks)) > 1
-        assert (torch.tensor([step['advantages'][i] for i in rows], dtype=torch.float64) - expected).abs().max() < 1e-5
-        assert not any(step['advantages'][i] for i, p in enumerate(step['padding']) if p)
-        padding += sum(step['padding'])
-    assert padding == 1
+        expected = reference([step['rewards'][i] for i in rows], uids, tasks).advantages
+        found = torch.tensor([step['advantages'][i] for i in rows], dtype=torch.float64)
+        assert (found - expected).abs().max() < 1e-5
+        assert not any(step['advantages'][i] for i, is_padding in enumerate(step['padding']) if is_padding)
+        padded += sum(step['padding'])
+    assert padded == 1
 
 
 def check_plain_task_is_lost():
@@ -379,8 +370,9 @@ def check_plain_task_is_lost():
 
 
 def check_checkpoint():
-    "A run taken up again trains on the advantages of the uninterrupted one; another estimator, other tasks, and a checkpoint without memory are refused."
-    train, where = training_file(FOLDER / 'ck.parquet', TASKS), FOLDER / 'ck'
+    "A run taken up again trains on the advantages of the uninterrupted one."
+    train = training_file(FOLDER / 'ck.parquet', TASKS)
+    where = FOLDER / 'ck'
     t = trainer(small(train, where))
     steps(t, 2)
     t._save_checkpoint()
@@ -393,10 +385,14 @@ def check_checkpoint():
         assert a['rewards'] == b['rewards'] and np.allclose(a['advantages'], b['advantages'], atol=1e-6)
     fresh = trainer(small(train, where, 'trainer.resume_mode=disable'))
     assert fresh.global_steps == 0 and not verl_plugin.ADVANTAGES['harpo'].estimator.memory
-    path = trainer(
-        small(train, where, 'trainer.resume_mode=resume_path', f'trainer.resume_from_path={where}/global_step_2')
-    )
+    named = ('trainer.resume_mode=resume_path', f'trainer.resume_from_path={where}/global_step_2')
+    path = trainer(small(train, where, *named))
     assert path.global_steps == 2 and verl_plugin.ADVANTAGES['harpo'].estimator.memory
+    refused_checkpoints(train, where)
+
+
+def refused_checkpoints(train, where):
+    "Another estimator, other tasks, and a checkpoint without memory."
     raises(SourceError, 'another configuration', trainer, small(train, where, 'algorithm.adv_estimator=harpo_paper'))
     raises(SourceError, 'they differ in', trainer, small(training_file(FOLDER / 'other.parquet', TASKS[:2]), where))
     raises(ValueError, 'trainer_mode=sync', trainer, small(train, where, 'algorithm.adv_estimator=grpo'))
@@ -432,19 +428,18 @@ def check_reward():
     async def reward(config):
         return await load_reward_manager(config, tokenizer).run_single(data)
 
-    limit = len(ids[0])
     plain = asyncio.run(reward(small(FOLDER / 'steps.parquet', FOLDER)))
-    penalised = asyncio.run(
-        reward(
-            recipe(f'reward.reward_kwargs.max_resp_len={limit + 2}', 'reward.reward_kwargs.overlong_buffer_cfg.len=8')
-        )
-    )
     assert plain['reward_score'] == 1 and plain['reward_extra_info']['exact'] == 1, plain
-    assert abs(penalised['reward_score'] - (1 + 0.75 * overlong_penalty([limit], limit + 2, 8)[0])) < 1e-6, penalised
+    length = len(ids[0])
+    limit = length + 2
+    buffer = 8
+    lengths = (f'max_resp_len={limit}', f'overlong_buffer_cfg.len={buffer}')
+    penalised = asyncio.run(reward(recipe(*(f'reward.reward_kwargs.{setting}' for setting in lengths))))
+    expected = 1 + 0.75 * overlong_penalty([length], limit, buffer)[0]
+    assert abs(penalised['reward_score'] - expected) < 1e-6, penalised
     own = recipe()
-    assert (
-        own.reward.reward_kwargs.max_resp_len == own.data.max_response_length
-    )  # Beyond its limit verl's penalty grows on
+    # Beyond its limit verl's penalty grows on
+    assert own.reward.reward_kwargs.max_resp_len == own.data.max_response_length
 
 
 @cache
@@ -471,38 +466,25 @@ def recipe(*overrides):
 
 
 def check_recipe():
-    "Every key of the recipe is one of verl's (those it lacks are named), verl's own validation passes, and the numbers are the paper's."
+    "Every key is one of verl's, but for those it lacks, verl's own validation passes, the numbers are the paper's."
     from verl.utils.config import validate_config
 
-    overrides = recipe_overrides()
-    assert {o.partition('=')[0] for o in overrides if o.startswith('+')} == {
-        f'+reward.reward_kwargs.{k}'
-        for k in ('max_resp_len', *(f'overlong_buffer_cfg.{k}' for k in ('enable', 'len', 'penalty_factor', 'log')))
-    }
+    lacking = ['max_resp_len', *(f'overlong_buffer_cfg.{key}' for key in ('enable', 'len', 'penalty_factor', 'log'))]
+    added = {o.partition('=')[0] for o in recipe_overrides() if o.startswith('+')}
+    assert added == {f'+reward.reward_kwargs.{key}' for key in lacking}
     c = recipe(f'actor_rollout_ref.model.path={tiny()}')
-    validate_config(c, use_reference_policy=ray_trainer.need_reference_policy(c), use_critic=ray_trainer.need_critic(c))
-    assert not ray_trainer.need_reference_policy(c) and not ray_trainer.need_critic(c)
+    reference = ray_trainer.need_reference_policy(c)
+    critic = ray_trainer.need_critic(c)
+    validate_config(c, use_reference_policy=reference, use_critic=critic)
+    assert not reference and not critic
     actor = c.actor_rollout_ref.actor
-    assert (c.data.train_batch_size, c.actor_rollout_ref.rollout.n, actor.ppo_mini_batch_size, actor.optim.lr) == (
-        32,
-        5,
-        8,
-        1e-6,
-    )
-    assert (
-        c.data.max_prompt_length,
-        c.data.max_response_length,
-        actor.entropy_coeff,
-        actor.use_kl_loss,
-        c.algorithm.use_kl_in_reward,
-    ) == (3072, 2048, 0, False, False)
-    assert c.trainer.v1.trainer_mode == 'harpo_sync' and c.trainer.nnodes == 2
-    raises(
-        ConfigCompositionException,
-        "Could not override 'trainer.v1.trainer_modus'",
-        recipe,
-        'trainer.v1.trainer_modus=sync',
-    )
+    assert (c.data.train_batch_size, c.actor_rollout_ref.rollout.n) == (32, 5)
+    assert (actor.ppo_mini_batch_size, actor.optim.lr, actor.entropy_coeff) == (8, 1e-6, 0)
+    assert (c.data.max_prompt_length, c.data.max_response_length) == (3072, 2048)
+    assert (actor.use_kl_loss, c.algorithm.use_kl_in_reward) == (False, False)
+    assert (c.trainer.v1.trainer_mode, c.trainer.nnodes) == ('harpo_sync', 2)
+    misspelt = 'trainer.v1.trainer_modus'
+    raises(ConfigCompositionException, f"Could not override '{misspelt}'", recipe, f'{misspelt}=sync')
 
 
 def check_no_training_on_a_cpu():
@@ -517,17 +499,16 @@ def check_no_omni():
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, Qwen2_5OmniConfig
     from verl.utils.tokenizer import hf_processor
 
-    assert not any(
-        Qwen2_5OmniConfig in c._model_mapping.keys()
-        for c in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText)
-    )
+    for table in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText):
+        assert Qwen2_5OmniConfig not in table._model_mapping.keys()
     families = re.findall(r'case "(\w+Processor)"', inspect.getsource(hf_processor))
     assert len(families) == 7 and 'Qwen2_5_VLProcessor' in families and not any('Omni' in f for f in families)
 
 
 if __name__ == '__main__':
     warnings.simplefilter('ignore')
-    failed, chosen = {}, sys.argv[1:] or [n for n in globals() if n.startswith('check_')]
+    chosen = sys.argv[1:] or [name for name in globals() if name.startswith('check_')]
+    failed = {}
     for name in chosen:
         try:
             globals()[name]()

@@ -59,13 +59,13 @@ def helpful() -> set[str]:
 
 
 @cache
-def classes() -> dict[str, ast.ClassDef]:
-    "Exported classes by name."
+def classes() -> dict[str, list[ast.ClassDef]]:
+    "Classes of the package by name; two modules may have one of the same name."
     found = {}
-    for definitions in exported().values():
-        for name, (node, _) in definitions.items():
+    for path in modules():
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef):
-                found[name] = node
+                found.setdefault(node.name, []).append(node)
     return found
 
 
@@ -80,7 +80,7 @@ def bases_of(
             name = getattr(base, 'id', '')
             if name in classes() and name not in found:
                 found.add(name)
-                waiting.append(classes()[name])
+                waiting.extend(classes()[name])
     return found
 
 
@@ -91,7 +91,8 @@ def methods(
     if not isinstance(node, ast.ClassDef):
         yield node
         return
-    described = {f.name for base in bases_of(node) for f in classes()[base].body if isinstance(f, ast.FunctionDef)}
+    bases = [base for name in bases_of(node) for base in classes()[name]]
+    described = {f.name for base in bases for f in base.body if isinstance(f, ast.FunctionDef)}
     for f in node.body:
         if not isinstance(f, ast.FunctionDef) or f.name in described:
             continue

@@ -3,6 +3,7 @@
 python tools/house.py                       measure everything and list what is over a bound
 python tools/house.py CHECK [NOTEBOOK …]    one of the checks below, on some notebooks or on all"""
 
+import ast
 import re
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import measures
-from described import undemonstrated, undescribed
+from described import plain, undemonstrated, undescribed
 from measures import BOUNDS, PROSE, ROOT, WIDTH, cell_lengths, cells, code_lines, modules, notebooks
 
 SIZE = 300_000  # Bytes of a notebook
@@ -69,12 +70,12 @@ def width(path: Path) -> Iterator[str]:  # Notebook; its faults
 def imports(path: Path) -> Iterator[str]:  # Notebook; its faults
     "Imports stand in cells of their own, since the docs run them elsewhere."
     for cell in cells(path, 'code'):
-        lines = [line for line in code_lines(cell) if not line.startswith((' ', ')', '#'))]
-        found = [line for line in lines if re.match(r'(import|from) ', line)]
+        tree = ast.parse('\n'.join(map(plain, code_lines(cell))))
+        found = [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         if found in ([], ['import nbdev']):
             continue
-        allowed = r'(import|from) |disable_progress_bar|with warnings|require\('
-        other = [line for line in lines if not re.match(allowed, line)]
+        other = [ast.unparse(node) for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+        other = [line for line in other if not line.startswith(('disable_progress_bar', 'with warnings', 'require('))]
         if other:
             yield f'cell {cell["id"]} has imports and `{other[0]}`; give the imports a cell of their own'
 
@@ -165,7 +166,7 @@ def report() -> Iterator[str]:  # Lines to print
     yield from aligned(measures.module_table())
     yield ''
     yield 'all together: ' + ('; '.join(measures.too_long()) or 'within the bounds')
-    yield from (*measures.too_dense(), *over(), *undescribed(), *undemonstrated())
+    yield from (*measures.dense(), *measures.too_wide(), *over(), *undescribed(), *undemonstrated())
 
 
 if __name__ == '__main__':

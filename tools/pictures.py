@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.media import read_audio, read_video
-from omnisapiens_nb.atlas.mini import write_meld
+from omnisapiens_nb.atlas.mini.meld import write_meld
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.evaluation.seeds import relative_advantages
 from omnisapiens_nb.evaluation.tables import COLUMNS_OF_PAPER
