@@ -34,17 +34,15 @@ class Symbol:
     name: str  # Behind its class, where it is a method
     node: ast.AST  # Its definition
     page: str  # Of the notebook that explains it
-    own: bool  # Whether it is written outside of any class
 
     @property
     def is_variable(self):
         return isinstance(self.node, (ast.Assign, ast.AnnAssign))
 
     @property
-    def written(self):
-        "The name that a cell defines, which for a method in a class is that of the class."
-        owner, _, method = self.name.partition('.')
-        return method if self.own and method else owner
+    def head(self):
+        "The name itself, or that of its class."
+        return self.name.split('.')[0]
 
 
 def source_of(
@@ -72,16 +70,6 @@ def comments(
     return found
 
 
-def patched(
-    node: ast.AST,  # Of any kind
-) -> str:  # Empty where it is no method
-    "The class that a function with `@patch` is a method of."
-    decorators = map(ast.unparse, getattr(node, 'decorator_list', []))
-    if 'patch' not in decorators:
-        return ''
-    return ast.unparse(node.args.args[0].annotation).strip('\'"')
-
-
 def targets(
     node: ast.Assign | ast.AnnAssign,  # At the top of a module
 ) -> list[str]:
@@ -106,8 +94,7 @@ def definitions(
     "Public names of a module in its order."
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and is_public(node.name):
-            owner = patched(node)
-            yield (f'{owner}.{node.name}' if owner else node.name), node
+            yield node.name, node
             for method in methods(node):
                 yield f'{node.name}.{method.name}', method
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -127,7 +114,7 @@ def arguments(
     found += [Argument(p.arg, p, p.annotation, default) for p, default in zip(a.kwonlyargs, a.kw_defaults)]
     if a.kwarg:
         found.append(Argument('**' + a.kwarg.arg, a.kwarg, a.kwarg.annotation, None))
-    is_method = bool(found) and (found[0].name in ('self', 'cls') or bool(patched(node)))
+    is_method = bool(found) and found[0].name in ('self', 'cls')
     return found[1:] if is_method else found
 
 
@@ -321,7 +308,7 @@ class Module:
         for name, node in definitions(self.tree):
             above = [page for number, page in cells if number < node.lineno]
             if above:
-                yield Symbol(name, node, above[-1], node in self.tree.body)
+                yield Symbol(name, node, above[-1])
 
     def pages(self):
         "Pages of the notebooks that the module comes from."
@@ -336,7 +323,7 @@ def anchor_of(
         left = ast.unparse(symbol.node).split('=')[0]
         if symbol.name[0].islower() or ',' in left:
             return ''
-    return '#' + symbol.written.lower()
+    return '#' + symbol.head.lower()
 
 
 def index_text(
@@ -362,10 +349,9 @@ class Reference:
         self.address = address
         self.modules = [Module(path, page_of) for path in sorted(package.rglob('*.py')) if is_module(path)]
         self.places = {
-            (module.name, symbol.written): f'{module.page}.html#{symbol.name}'
+            (module.name, symbol.name): f'{module.page}.html#{symbol.name}'
             for module in self.modules
             for symbol in module.symbols
-            if symbol.own
         }
 
     def links(self, module, symbol):
