@@ -67,7 +67,7 @@ def parse_sources(
             raise typer.BadParameter(f'no source is called {name!r}; choose from {known}', param_hint='--source')
     return {name: Path(folder) for name, folder in folders.items()}
 
-
+# %% ../nbs/cli.ipynb #9c604798
 def parse_rules(
     pairs: list[str],  # As given, KEY=NAME
 ) -> dict[str, str]:  # Dataset key to rule
@@ -135,7 +135,7 @@ def curate(
         typer.echo(_counted(key, count))
     typer.echo(f'Atlas: {out}')
 
-
+# %% ../nbs/cli.ipynb #ecec1834
 def _counted(key, count):
     "What became of the rows of a dataset, in one line."
     note = ''

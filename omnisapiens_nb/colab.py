@@ -42,7 +42,7 @@ def _extra_of(requirement):
     found = re.search(r'extra == .(\w+)', requirement)
     return found[1] if found else ''
 
-
+# %% ../nbs/colab.ipynb #4c445d6b
 def _required(extra):
     "Packages that an extra asks for, by itself and through the extras that it names."
     found = set()

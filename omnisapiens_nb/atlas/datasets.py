@@ -535,7 +535,7 @@ def _setting(row, dataset, style):
         return f'{media} from {dataset.setting}.'
     return f'{media}.'
 
-
+# %% ../../nbs/atlas/04_datasets.ipynb #1fc0268d
 def _instruction(dataset, style):
     "How to answer, and what stands between the options."
     if style == 'atlas' or dataset.task.endswith('_qa'):

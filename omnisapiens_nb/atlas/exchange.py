@@ -162,7 +162,7 @@ def jsonl_to_parquet(
     writer.finish()
     return Path(out)
 
-
+# %% ../../nbs/atlas/13_exchange.ipynb #7f455d83
 def _whole_row(row, split, number):
     columns = {}
     for name in SCHEMA.names:

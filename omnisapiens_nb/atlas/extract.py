@@ -37,19 +37,19 @@ def _one_by_one(of):
     "An extractor of one medium, for several."
     return lambda media: [of(data) for data in media]
 
-
+# %% ../../nbs/atlas/19_extract.ipynb #85b9cdc7
 def _prosody(data):
     return prosody(read_audio(data))
 
-
+# %% ../../nbs/atlas/19_extract.ipynb #936eb36f
 def _motion(data):
     return motion(read_video(data, FRAMES))
 
-
+# %% ../../nbs/atlas/19_extract.ipynb #81771a24
 def _compare(data):
     return functionals(read_audio(data))
 
-
+# %% ../../nbs/atlas/19_extract.ipynb #6e778327
 def _egemaps(data):
     return functionals(read_audio(data), 'eGeMAPSv02')
 

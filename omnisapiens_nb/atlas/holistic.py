@@ -31,7 +31,7 @@ def _points_of_part(marks, part):
         raise ValueError(f'{what}; use a model whose face has its irises, as mediapipe 0.10 has')
     return points
 
-
+# %% ../../nbs/atlas/17_holistic.ipynb #9c4b2b2a
 def points_of(
     found,  # What MediaPipe's holistic model found in a picture
 ) -> np.ndarray:  # float32, shape (553, 3): x, y, confidence
@@ -104,7 +104,7 @@ def pictures(
         for frame in film.decode(video=0):
             yield frame.to_ndarray(format='rgb24')
 
-
+# %% ../../nbs/atlas/17_holistic.ipynb #67f08b55
 def main(
     folder: str,  # Has `*.mp4`; each gets a `.npy` of shape (frames, 553, 3)
     model: str = '',  # `.task` file for the tasks API; without one the models that come with mediapipe

@@ -150,7 +150,7 @@ def _is_one_box(
     fills_the_text = (start, end) == (0, len(text))
     return fills_the_text and unwrap(content) != '' and not boxes(content)
 
-
+# %% ../../nbs/evaluation/00_answers.ipynb #e2b8cd38
 def parse_response(
     response: str,  # What the model wrote
 ) -> Response:  # Its think text, its answer, and whether the format was kept

@@ -27,7 +27,7 @@ def smallest_difference(
     z_power = ndtri(power)
     return float((z_level + z_power) * se)
 
-
+# %% ../../nbs/evaluation/14_comparing_models.ipynb #7e19618b
 @dataclass(frozen=True)
 class Comparison:
     "Model a less model b on one test set."
@@ -51,7 +51,7 @@ def _p_value(drawn, g):
     q = min(share, 0.5)
     return float(2 * stdtr(g - 1, ndtri(q) * ((g - 1) / g) ** 0.5))
 
-
+# %% ../../nbs/evaluation/14_comparing_models.ipynb #a07eb72d
 def compare_models(
     metric: Callable,  # Of (y_true, y_pred)
     y_true: Sequence,  # Reference labels
@@ -92,7 +92,7 @@ def _sign_flips(d):
         chance = (np.roll(chance, size) + np.roll(chance, -size)) / 2
     return chance[np.abs(sums) >= abs(d.sum())].sum()
 
-
+# %% ../../nbs/evaluation/14_comparing_models.ipynb #86edb277
 def mcnemar(
     y_true: Sequence[Hashable],  # Reference labels
     y_pred_a: Sequence[Hashable],  # Answers of one model

@@ -72,7 +72,7 @@ def judge(
             backend.answer(list(todo.values()), progress)
     return _in_order(len(questions), keys, found | progress.found)
 
-
+# %% ../../nbs/evaluation/12_judge.ipynb #cd59e56d
 def _kept(folder, keys):
     "Verdicts of the cache."
     if folder is None:
@@ -80,7 +80,7 @@ def _kept(folder, keys):
     loaded = {key: load_verdict(folder, key) for key in set(keys)}
     return {key: verdict for key, verdict in loaded.items() if verdict is not None}
 
-
+# %% ../../nbs/evaluation/12_judge.ipynb #ff7c6b33
 def _in_order(questions, keys, found):
     "Verdicts in the order of the questions; of several that asked the same the first pays."
     verdicts = []

@@ -16,7 +16,7 @@ from .uncertainty import Interval, bootstrap
 def _accuracy(t, j):
     return float(np.mean(t == j))
 
-
+# %% ../../nbs/evaluation/13_judge_agreement.ipynb #2d94676b
 def _share(of, among):
     "Share of those among whom it holds; NaN where there are none."
     return float(np.mean(of[among])) if among.any() else float('nan')

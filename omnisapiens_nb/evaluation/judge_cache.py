@@ -28,7 +28,7 @@ def cache_key(
 def _path(folder, key):
     return folder / key[:2] / f'{key}.json'  # No folder holds more than a few hundred
 
-
+# %% ../../nbs/evaluation/11_judge_cache.ipynb #d0b4d14e
 def load_verdict(
     folder: Path,  # From `cache_folder`
     key: str,  # From `cache_key`
@@ -48,7 +48,7 @@ def load_verdict(
         cached=True,
     )
 
-
+# %% ../../nbs/evaluation/11_judge_cache.ipynb #2dd692ac
 def save_verdict(
     folder: Path,  # From `cache_folder`
     key: str,  # From `cache_key`

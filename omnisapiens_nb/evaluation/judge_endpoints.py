@@ -189,7 +189,7 @@ _QUOTED = 200  # Characters of what an endpoint says
 def _without(key, text):
     return text.replace(key, '[key]') if key else text
 
-
+# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #c3a3d479
 def _refusal(endpoint, response, key):
     "Why an endpoint said no, and what to mend."
     status = response.status_code
@@ -197,7 +197,7 @@ def _refusal(endpoint, response, key):
     said = _without(key, ' '.join(response.text.split()))
     return f'HTTP {status}: {advice}; it says: {said[:_QUOTED]}'
 
-
+# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #1d75ae30
 def _asked_wait(response):
     "Seconds that Retry-After asks for, 0 if it does not."
     value = response.headers.get('retry-after', '').strip()
@@ -218,7 +218,7 @@ class _Fault(Exception):
         self.reason = reason
         self.pause = pause  # Seconds the endpoint wants to be left alone
 
-
+# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #308394da
 class _Refused(Exception):
     "An endpoint said no, and would say it again."
 

@@ -65,7 +65,7 @@ def _end_tokens(judge):
         return {judge.tokenizer.eos_token_id}
     return {ends} if isinstance(ends, int) else set(ends)
 
-
+# %% ../../nbs/evaluation/10_judge_local.ipynb #bc350b2b
 def _inputs(judge, requests):
     "A batch of requests as the model takes them."
     tokenizer = judge.tokenizer
@@ -76,7 +76,7 @@ def _inputs(judge, requests):
     inputs = tokenizer(texts, return_tensors='pt', padding=True, padding_side='left', add_special_tokens=False)
     return inputs.to(judge.model.device)
 
-
+# %% ../../nbs/evaluation/10_judge_local.ipynb #abb33d64
 def _reply(judge, new, ends, tokens_in):
     "New tokens as a reply."
     end = next((k for k, token in enumerate(new) if token in ends), None)
@@ -85,7 +85,7 @@ def _reply(judge, new, ends, tokens_in):
         return Reply(text, 'token limit', finished=False, tokens_in=tokens_in, tokens_out=len(new))
     return Reply(text, 'end', finished=True, tokens_in=tokens_in, tokens_out=end + 1)
 
-
+# %% ../../nbs/evaluation/10_judge_local.ipynb #35e1b75e
 def _generate(judge, requests):
     "Replies of a local model to a batch of requests."
     inputs = _inputs(judge, requests)

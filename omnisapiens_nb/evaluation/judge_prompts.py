@@ -42,7 +42,7 @@ def _check_row(row, responses):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f'row {row.id!r}: no {column} to judge by; leave the row out')
 
-
+# %% ../../nbs/evaluation/07_judge_prompts.ipynb #afdf34db
 def questions_of(
     rows: pd.DataFrame,  # Columns `QUESTION_COLUMNS`
     responses: Mapping[str, str],  # Row id to what the model wrote

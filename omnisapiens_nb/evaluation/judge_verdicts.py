@@ -20,14 +20,14 @@ def _once(pairs):
         raise ValueError('a key twice')
     return found
 
-
+# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #c9e717e4
 def _unwrapped(text):
     "A reply without a closed think block before it, and without a code fence around it."
     said = re.sub(r'\A\s*<think>.*?</think>', '', text, count=1, flags=re.S).strip()
     fenced = re.fullmatch(r'```(?:json)?\s*\n(.*)\n\s*```', said, re.S)
     return fenced[1].strip() if fenced else said
 
-
+# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #f45b709a
 def parse_reply(
     text: str,  # What the judge wrote
 ) -> tuple[bool | None, str]:  # Right, wrong or None, and why None
@@ -74,7 +74,7 @@ class Reply:
     tokens_in: int = 0  # As counted there
     tokens_out: int = 0  # As counted there
 
-
+# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #ac1099ce
 def verdict_of(
     reply: Reply,  # Of a language model
 ) -> Verdict:  # Not graded where the reply was cut off or is no verdict
@@ -85,7 +85,7 @@ def verdict_of(
         correct, reason = None, f'reply cut off ({reply.end})'
     return Verdict(correct, reason, reply.text, reply.tokens_in, reply.tokens_out)
 
-
+# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #67a31e45
 def token_count(
     usage: object,  # What an endpoint sent, or a file holds
     name: str,  # Of the count

@@ -24,7 +24,7 @@ def _as_list(
     "A column as a list."
     return list(values.tolist() if hasattr(values, 'tolist') else values)
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #de23e60e
 def _check(
     y_true: Sequence,  # Reference labels
     y_pred: Sequence,  # Answers
@@ -177,7 +177,7 @@ def mean_weighted_accuracy_of(
     mean = _ratio(both.sum(-1), classes, np.nan) / 2
     return np.where(classes == 1, accuracy_of(counts), mean)
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #9b861b7c
 def mean_weighted_accuracy(
     y_true: Sequence[Hashable],  # Reference labels
     y_pred: Sequence[Hashable],  # Answers; one outside the labels of `y_true` is wrong
@@ -256,7 +256,7 @@ def _label_sets(
     "The labels of each row."
     return [set(labels.split(', ')) if labels else set() for labels in lists]
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #1d5301bb
 def list_cells(
     y_true: Sequence[str],  # References, labels joined by a comma
     y_pred: Sequence[str | None],  # Answers, the same
@@ -286,7 +286,7 @@ def mean_label_f1_of(
     f1 = _ratio(2 * hits, support + predicted)
     return _ratio((occurs * f1).sum(-1), occurs.sum(-1), np.nan)
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #cbb6bad2
 def mean_label_f1(
     y_true: Sequence[str],  # References, labels joined by a comma
     y_pred: Sequence[str | None],  # Answers, the same; as `match_labels` gives them
@@ -317,7 +317,7 @@ def similar_share(
     _, values = _check(y_true, cosines)
     return similarity_accuracy(values)
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #e0cd057f
 def similar_cells(
     y_true: Sequence,  # References; only their number matters
     cosines: Sequence[float],  # As for `similar_share`

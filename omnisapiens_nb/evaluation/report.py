@@ -80,7 +80,7 @@ def _curve(ax, values, colour, marker, marks, label):
     every = max(1, len(values) // marks)
     ax.plot(running_mean(values), color=colour, marker=marker, markevery=every, ms=4, label=label)
 
-
+# %% ../../nbs/evaluation/05_report.ipynb #56f6535e
 def reward_figure(
     logs: Mapping[str, Sequence[dict]],  # Method to its log, see `rl.loop.step_log`
 ) -> Figure:

@@ -39,7 +39,7 @@ def _prediction(
         raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
     return row['id'], row['response']
 
-
+# %% ../../nbs/evaluation/04_scores.ipynb #6e22060c
 def read_predictions(
     path: Path,  # JSON Lines
     ids: set[str],  # Ids of the split that is scored
@@ -92,7 +92,7 @@ def _matched(rows, answers):
     kinds = [classify(answer, of_row, match) for answer, of_row in zip(answers, options)]
     return said, kinds
 
-
+# %% ../../nbs/evaluation/04_scores.ipynb #f8fc757f
 def _graded(rows, answers, embed, verdicts):
     "A judge's verdicts on open answers as numbers, or cosines to the references."
     if verdicts is not None:
@@ -201,7 +201,7 @@ def _best_constant(train):
         candidates.add(', '.join(sorted(every_label)))
     return max(sorted(candidates), key=lambda label: metric(truth, [label] * len(truth)))
 
-
+# %% ../../nbs/evaluation/04_scores.ipynb #95ac4ef2
 def constant_responses(
     train: pd.DataFrame,  # Columns dataset, task, question, answer
     rows: pd.DataFrame,  # Rows to answer

@@ -27,7 +27,7 @@ def _score(part):
         return metric([1] * len(said), cosines)
     return metric(part.truth.tolist(), said)
 
-
+# %% ../../nbs/evaluation/17_seeds.ipynb #565b041c
 def dataset_scores(
     answers: pd.DataFrame,  # From `answer_table` or alike
     by: Sequence[str] = ('method', 'seed'),  # Columns that say whose the answers are
@@ -58,7 +58,7 @@ def minus_method(
     of_other = values.xs(other, level='method').reindex(seeds)
     return rest - of_other.to_numpy()
 
-
+# %% ../../nbs/evaluation/17_seeds.ipynb #f81fa5de
 def seed_interval(
     d: Sequence[float],  # One value per seed
 ) -> tuple[float, float]:  # Mean, half the width
@@ -68,7 +68,7 @@ def seed_interval(
     half = stats.sem(d) * quantile
     return float(np.mean(d)), float(half)
 
-
+# %% ../../nbs/evaluation/17_seeds.ipynb #d6dbee56
 def starred(
     d: Sequence[float],  # One difference per seed
     digits: int = 3,  # After the point
@@ -102,7 +102,7 @@ def reward_halves(
     means = groups.reward.mean().unstack()
     return means.reindex(columns=['first', 'second'])
 
-
+# %% ../../nbs/evaluation/17_seeds.ipynb #5acac1f4
 def reward_rise(
     steps: pd.DataFrame,  # From `step_table` or alike
     half: int,  # First step of the second half
@@ -137,7 +137,7 @@ def relative_advantages(
     tasks = each_step.task.transform('size')
     return part.assign(relative=part.share * tasks)
 
-
+# %% ../../nbs/evaluation/17_seeds.ipynb #da045953
 def unevenness(
     steps: pd.DataFrame,  # From `step_table`
     signature: str = 'text_video_audio',  # Steps that count

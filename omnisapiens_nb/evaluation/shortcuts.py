@@ -96,7 +96,7 @@ def _better_weights(shortcut, train):
 
     return max((np.ones(len(train)), balanced(truth)), key=score)
 
-
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #577ab40d
 def fitted(
     shortcut: Callable,  # Of training rows, rows and a weight per training row
 ) -> Callable:  # Of training rows and rows
@@ -115,7 +115,7 @@ def _heaviest(weights):
     "The label of the greatest weight; of several the first in the alphabet."
     return min(weights, key=lambda label: (-weights[label], label))
 
-
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #6a16ea87
 def by_value(
     known: list,  # A value per training row, None where there is none
     answers: list[str],  # A label per training row
@@ -185,7 +185,7 @@ def _word_counts(rows):
     "Words of each transcript, as a table of one column."
     return rows.transcript.map(word_count).to_numpy().reshape(-1, 1)
 
-
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #fccc0c5c
 def length(
     train: pd.DataFrame,  # Training rows of one key
     rows: pd.DataFrame,  # Rows to answer
@@ -203,7 +203,7 @@ def length(
 def _has_words(texts):
     return any(re.search(r'\w', text) for text in texts)
 
-
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #b068b2b1
 def interviewer_words(
     train: pd.DataFrame,  # Training rows of one key
     rows: pd.DataFrame,  # Rows to answer

@@ -146,7 +146,7 @@ MISSING = '–'
 def _is_missing(value):
     return value is None or value != value  # NaN is not itself
 
-
+# %% ../../nbs/evaluation/16_tables.ipynb #63819928
 def _cell(value):
     "A cell of Markdown."
     if _is_missing(value):
@@ -154,7 +154,7 @@ def _cell(value):
     text = f'{value:.3f}' if isinstance(value, float) else str(value)
     return text.replace('|', '\\|').replace('\n', ' ')
 
-
+# %% ../../nbs/evaluation/16_tables.ipynb #888a4fb6
 def to_markdown(
     table: pd.DataFrame,  # Any
 ) -> str:

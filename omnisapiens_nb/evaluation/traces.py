@@ -62,13 +62,13 @@ def _whole(form):
     after = rf'(?!{_LETTER})' if re.match(_LETTER, form[-1]) else ''
     return before + re.escape(form) + after
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #517fe47b
 @cache
 def _any_of(forms):
     longest_first = sorted(forms, key=len, reverse=True)
     return re.compile('|'.join(map(_whole, longest_first)))
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #0ecbc92a
 def named(
     text: str,  # Any text
     options: Sequence[str],  # Allowed labels
@@ -90,7 +90,7 @@ def sentences(
     parts = re.split(r'(?<=[.!?])\s+|(?<=[。！？])|\n+', text)
     return [part.strip() for part in parts if part.strip()]
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #c5aa528f
 def conclusion(
     trace: str,  # Text between the think tags
     options: Sequence[str],  # Allowed labels
@@ -110,7 +110,7 @@ class Consistency(StrEnum):
     DIFFERS = 'differs'
     UNDETERMINED = 'undetermined'
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #a474e70f
 def consistency(
     trace: str,  # Text between the think tags
     answer: str | None,  # As read by `read_answer`
@@ -150,7 +150,7 @@ def _script(letter):
         return 'Han'
     return word.capitalize() or 'other'
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #f3f0f550
 def script_shares(
     text: str,  # A trace or a question
 ) -> dict[str, float]:  # Script to its share of the letters, largest first
@@ -158,7 +158,7 @@ def script_shares(
     letters = Counter(_script(character) for character in text if character.isalpha())
     return {script: n / letters.total() for script, n in letters.most_common()}
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #efcd2833
 def script_of(
     text: str,  # A trace or a question
 ) -> str | None:  # Such as `Latin` or `Han`, or `mixed`; None where there is no letter
@@ -180,7 +180,7 @@ def repeated(
         return 0.0
     return 1 - len(set(grams)) / len(grams)
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #3b0915d3
 def longest_loop(
     words: Sequence[str],  # From `units`
     period: int = 50,  # Longest round looked for
@@ -244,7 +244,7 @@ def _facts(trace, question, tokenize):
         compression=compression(trace),
     )
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #eb4e15c3
 def _consistencies(rows, traces, answers):
     "Whether each trace leads to its answer; None where there is no trace."
     task = rows.task.iloc[0]
@@ -279,7 +279,7 @@ def _embedding(rows, embed):
         return minilm()
     return embed
 
-
+# %% ../../nbs/evaluation/15_traces.ipynb #2702ac19
 def trace_table(
     rows: pd.DataFrame,  # From `scores.table_of`
     predictions: Mapping[str, str],  # Row id to response, of one model

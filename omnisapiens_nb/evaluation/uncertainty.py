@@ -162,7 +162,7 @@ def _from_counts(value, cells, plan):
         found.append(value(counts))
     return np.concatenate(found).T
 
-
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #22dbefbb
 def _from_rows(metric, truth, answers, plan):
     "The same, one metric and one resample at a time."
     truth = _as_objects(truth)

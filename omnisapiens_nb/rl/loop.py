@@ -387,13 +387,13 @@ def step_log(
     groups = [[task, rewards] for (_, task), rewards in by_prompt.items()]
     return means | dict(tasks=_task_entries(table, step), groups=groups)
 
-
+# %% ../../nbs/rl/11_loop.ipynb #b4280938
 def _task_entries(table, step):
     rewards = torch.tensor(table.reward.tolist(), dtype=torch.float64)
     found = task_metrics(rewards, table.prompt.tolist(), table.task.tolist(), step)
     return {task: _task_entry(**found[task]) for task in sorted(found)}
 
-
+# %% ../../nbs/rl/11_loop.ipynb #06578835
 def _task_entry(reward, share, live, factor=1.0, contribution=None):
     return dict(reward=reward, share=share, live=live, factor=factor)
 

@@ -64,7 +64,7 @@ def _generated(train: dict, rows: int, sampled: int | None, processes: int) -> i
         generated = rows * (train.get('steps_per_generation') or train.get('gradient_accumulation_steps', 1))
     return min(generated, sampled or generated)
 
-
+# %% ../../nbs/rl/14_memory.ipynb #59fc39be
 def plan_recipe(
     recipe: dict,  # Read from YAML, `train` with TRL's names
     prompt: int = PAPER['prompt'],  # Tokens of the longest prompt, media included
@@ -101,7 +101,7 @@ class _Shape(NamedTuple):
     a: int  # Heads
     V: int  # Words
 
-
+# %% ../../nbs/rl/14_memory.ipynb #d74cfd78
 @lru_cache
 def _shape(name: str) -> _Shape:
     "The decoder of a model, named as for `thinker_config`."
@@ -116,7 +116,7 @@ def _shape(name: str) -> _Shape:
         V=text.vocab_size,
     )
 
-
+# %% ../../nbs/rl/14_memory.ipynb #7a61ac00
 @lru_cache
 def _counts(name: str) -> tuple[int, int]:
     "Weights of a Thinker: all, and those of its linear layers but for `lm_head`."
@@ -138,7 +138,7 @@ class _Weights(NamedTuple):
     training: int  # What training adds
     casts: int  # Copies in two bytes, during a pass
 
-
+# %% ../../nbs/rl/14_memory.ipynb #0fc31288
 def _weights(plan: Plan) -> _Weights:
     "Bytes of the base, of what training adds, and of the casts of a pass."
     H, I, K, n, _, _ = _shape(plan.model)
@@ -163,7 +163,7 @@ class _Work(NamedTuple):
     layer: float  # One layer at work
     head: float  # The head at work
 
-
+# %% ../../nbs/rl/14_memory.ipynb #bf0af1e2
 def _generation(plan: Plan) -> tuple[_Work, _Work]:
     "What is asked for when prompts are read, and when completions are written."
     H, I, K, n, a, V = _shape(plan.model)
@@ -183,7 +183,7 @@ def _tile(tokens: int) -> int:
     "Bytes of the head's largest tile."
     return 2 * min(tokens, TILE[0]) * TILE[1]
 
-
+# %% ../../nbs/rl/14_memory.ipynb #f3d31318
 def _loss(plan: Plan) -> _Work:
     "What is asked for at the peak of loss and backward."
     H, I, _, n, a, _ = _shape(plan.model)
@@ -209,7 +209,7 @@ class _Towers(NamedTuple):
     training: int  # At work in training
     reading: int  # At work without gradients
 
-
+# %% ../../nbs/rl/14_memory.ipynb #34ee3e5e
 def _towers(plan: Plan) -> _Towers:
     "What the towers of sound and film ask for."
     config = thinker_config(plan.model)
@@ -265,7 +265,7 @@ def memory(
     total = fixed.sum() + parts.loc[HELD].sum() + parts.loc[AT_WORK].max()
     return pd.concat([fixed, parts, total.to_frame('total').T])
 
-
+# %% ../../nbs/rl/14_memory.ipynb #38f7f5e5
 def peak(
     plan: Plan,  # One card's part of a run
 ) -> float:  # GiB
@@ -282,7 +282,7 @@ def card(
 
 MOST_ROWS = 4096  # Where the search for a batch ends
 
-
+# %% ../../nbs/rl/14_memory.ipynb #c67d06f8
 def largest_batch(
     plan: Plan,  # Its `rows` are ignored
     gib: float,  # Memory of the card, see `card`

@@ -86,7 +86,7 @@ class _Reading:
     exact: bool  # Whether it is the reference
     well_formed: bool  # Whether the form is kept
 
-
+# %% ../../nbs/rl/01_rewards.ipynb #a78f5561
 def _read_released(
     response: str,  # What the model wrote
     reference: str,  # What is right

@@ -102,7 +102,7 @@ def save_memory(
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / MEMORY_FILE).write_text(state, encoding='utf-8')
 
-
+# %% ../../nbs/rl/13_verl.ipynb #a4a53e82
 def load_memory(
     advantages: TokenAdvantages,  # Gets the memory
     tasks: Sequence[str],  # Of the training file

@@ -51,7 +51,7 @@ def _describe_column(block, rows, name):
     found = dict(zip(owners, described))
     return [[found[data] for data in row[media] or ()] for row in rows]
 
-
+# %% ../../nbs/runs/05_describe.ipynb #a14e7567
 def _undecodable(shard, owners, name, error):
     "Which medium it was, found by trying one after the other."
     for data, owner in owners.items():
@@ -96,7 +96,7 @@ def _describe_blocks(blocks, workers):
         for _ in tqdm(pool.map(_describe_block, blocks), **bar):
             pass
 
-
+# %% ../../nbs/runs/05_describe.ipynb #258a348a
 def _describe_missing(blocks, workers):
     "Describe the blocks that are not there; SourceError if a worker is killed."
     missing = [block for block in blocks if not block.file.is_file()]
@@ -155,7 +155,7 @@ def describe_atlas(
     _fill(atlas, partial / 'atlas', blocks, _records(atlas, made))
     return deliver(partial, 'atlas', out)
 
-
+# %% ../../nbs/runs/05_describe.ipynb #560f2d5c
 def _fill(atlas, out, blocks, records):
     "Write the Atlas anew with what the blocks hold."
     described = (row for block in blocks for row in pq.read_table(block.file).to_pylist())

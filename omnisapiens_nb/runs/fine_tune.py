@@ -97,7 +97,7 @@ def _is_open(row):
     "Whether a row asks an open question."
     return row['task'].endswith('_qa')
 
-
+# %% ../../nbs/runs/07_fine_tune.ipynb #c2851c5a
 def run_lm_head(
     recipe: LMHeadRecipe,  # What to train on what
     resume: bool = False,  # Go on with an interrupted run

@@ -53,7 +53,7 @@ def _flat(settings, within=''):
             flat[name] = 'unset' if value is None else value
     return flat
 
-
+# %% ../../nbs/runs/00_folders.ipynb #38694fd2
 def differences(
     before: dict,  # Settings of a folder
     now: dict,  # Settings asked for
@@ -134,7 +134,7 @@ def finish(
     (partial / 'state.pt').unlink(missing_ok=True)
     return put_in_place(partial, out)
 
-
+# %% ../../nbs/runs/00_folders.ipynb #a70c7f20
 def read_log(
     folder: Path,  # Folder of a training step
 ) -> list[dict]:  # One entry per training step

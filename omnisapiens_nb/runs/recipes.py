@@ -81,7 +81,7 @@ def read_recipe(
         faults = '; '.join(map(_fault, e.errors()))
         raise SourceError(f'{path}: {faults}') from e
 
-
+# %% ../../nbs/runs/02_recipes.ipynb #fc2720ac
 def _fault(error):
     "A fault of one field in pydantic's words, such as `train.steps: Input should be greater than 0`."
     field = '.'.join(map(str, error['loc'])) or 'the file'

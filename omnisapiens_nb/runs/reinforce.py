@@ -107,7 +107,7 @@ def _four_bits(recipe):
     card = int(os.environ.get('LOCAL_RANK', 0))
     return dict(quantization_config=bits, device_map={'': card})
 
-
+# %% ../../nbs/runs/08_reinforce.ipynb #ffccee2a
 def _merge(recipe, processor, partial):
     "Fold the adapter into the base as it was."
     base, _ = load_model(recipe.model, 'cpu', dtype=recipe.dtype)

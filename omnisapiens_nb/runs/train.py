@@ -41,7 +41,7 @@ def start_model(
     save_model(model, processor, partial)
     return put_in_place(partial, out)
 
-
+# %% ../../nbs/runs/03_train.ipynb #192f3a32
 def _prompts_and_targets(store, rows):
     "Every text that a model of this Atlas has to read or write."
     columns = store.columns('problem', 'answer', 'cues', 'modality_signature')
@@ -63,7 +63,7 @@ def begin_step(
 def _any_row(row):
     return True
 
-
+# %% ../../nbs/runs/03_train.ipynb #b5472708
 def training_rows(
     recipe: Recipe,  # Has Atlas, share and rows
     processor: OmniProcessor,  # Encodes rows

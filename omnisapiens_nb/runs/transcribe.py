@@ -51,7 +51,7 @@ def _verdict(text):
         return 'empty'
     return 'control token' if MARKS.search(text) else 'transcribed'
 
-
+# %% ../../nbs/runs/06_transcribe.ipynb #8c261245
 def _hear_rows(rows, recogniser, place):
     "Row id to verdict and text, for the rows that have sound or a prompt of somebody else."
     ours = [row for row in rows if prompt_style(row)]

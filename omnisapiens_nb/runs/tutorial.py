@@ -122,7 +122,7 @@ def make_atlas(
             out.mkdir()
         raise
 
-
+# %% ../../nbs/runs/09_tutorial.ipynb #9c1247df
 def _mini_sources(out, seed):
     "Name and folder of the synthetic sources, which are written where they are not there."
     folder = make_once(out / 'sources', lambda partial: write_mini(partial, seed))
@@ -164,7 +164,7 @@ def _warm_up(out, atlas, config):
     )
     run_sft(recipe, resume=True)
 
-
+# %% ../../nbs/runs/09_tutorial.ipynb #a7e0660e
 def _reinforce(out, atlas, config, name, longest):
     "The warm-started model after one method."
     if (out / name).exists():
@@ -220,7 +220,7 @@ def _row_table(atlas, counts):
         rows.append(dict(dataset=key, task=DATASETS[key].task, **count, **by_split))
     return pd.DataFrame(rows).rename(columns=dict(text_only='kept as text'))
 
-
+# %% ../../nbs/runs/09_tutorial.ipynb #cf7abc21
 def _reason_table(atlas, most=12):
     "The most frequent reasons for rejection, without the names of files in them."
     file = atlas / 'rejected.jsonl'
@@ -231,7 +231,7 @@ def _reason_table(atlas, most=12):
     sizes = rejected.groupby(['dataset', 'reason']).size().reset_index(name='rows')
     return sizes.sort_values('rows', ascending=False).head(most)
 
-
+# %% ../../nbs/runs/09_tutorial.ipynb #152f35ac
 def _absent_clips(counts):
     "A sentence on clips that were not there."
     absent = []
@@ -259,7 +259,7 @@ def _mean_reward(log):
     rewards = [entry['reward'] for entry in log]
     return round(float(np.mean(rewards)), 3)
 
-
+# %% ../../nbs/runs/09_tutorial.ipynb #c66ffdfc
 def _reward_table(logs):
     rows = []
     for name, log in logs.items():
@@ -356,7 +356,7 @@ def _lead(out, config):
         f'{config.rl_steps} RL steps per method, at most {config.test_rows} test rows per dataset, seed {config.seed}.'
     )
 
-
+# %% ../../nbs/runs/09_tutorial.ipynb #6dfeb977
 def _footer():
     found = versions()
     return (

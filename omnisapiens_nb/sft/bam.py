@@ -24,7 +24,7 @@ def _check_descriptors(descriptors, present, features):
             'extract them again, or mark them as absent'
         )
 
-
+# %% ../../nbs/sft/08_bam.ipynb #cb6f2837
 def _kept(present, dropout, generator):
     "Rows that modality dropout leaves as they are, bool (B,)."
     if generator is None:

@@ -107,7 +107,7 @@ def _contradicting(args):
     )
     return [name for name, is_wrong in wrong.items() if is_wrong]
 
-
+# %% ../../nbs/sft/10_trl_sft.ipynb #3c7d9e8c
 def _settings(args, examples):
     "A copy of the settings that fits our batches; ValueError names what cannot be had."
     wrong = _contradicting(args)
@@ -139,7 +139,7 @@ class EpochCallback(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kwargs):  # As transformers calls it
         self.batches.set_epoch(int(state.epoch))
 
-
+# %% ../../nbs/sft/10_trl_sft.ipynb #2fc3e3cf
 class StopsAtTheEnd:
     "For a trainer resumed from the checkpoint of its last step, after which transformers would run one step more."
 
@@ -149,7 +149,7 @@ class StopsAtTheEnd:
         else:
             self.control.should_training_stop = True
 
-
+# %% ../../nbs/sft/10_trl_sft.ipynb #b8bcb4b0
 class OmniCheckpoints(StopsAtTheEnd):
     "For a trainer with a `processor`: saves it beside the weights, and resumes a Thinker's weights by their names."
 

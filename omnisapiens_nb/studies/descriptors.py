@@ -69,7 +69,7 @@ def deal(
 
     return make_once(out, write)
 
-
+# %% ../../nbs/studies/07_descriptors.ipynb #d4c2dfef
 def _dealt(described, rng):
     "Id of each row to the descriptors of another row."
     dealt = {}
@@ -80,7 +80,7 @@ def _dealt(described, rng):
                 dealt[columns['id'][i]] = {feature: columns[feature][other] for feature in FEATURES}
     return dealt
 
-
+# %% ../../nbs/studies/07_descriptors.ipynb #8b9b676f
 def _alike(columns):
     "Rows of one dataset that have as many descriptors of each kind."
     found = defaultdict(list)
@@ -113,7 +113,7 @@ def _stages(out, run, seed, config):
         (run_bam, BAMRecipe(train=bam, **common('shuffled', run / 'sft', atlas=out / 'dealt'))),
     ]
 
-
+# %% ../../nbs/studies/07_descriptors.ipynb #1705bb32
 def _timed(step, recipe, seconds):
     "Run a stage that is not there; its seconds are kept beside it."
     if recipe.out.exists():

@@ -61,7 +61,7 @@ def run_jobs(
             'mend that, and the same command goes on with what is missing'
         )
 
-
+# %% ../../nbs/studies/00_jobs.ipynb #1d0f651f
 def _attempt_all(what, jobs, workers):
     "What was wrong with the runs that failed, in the order in which they ended."
     parallel = Parallel(n_jobs=workers, return_as='generator_unordered')

@@ -189,7 +189,7 @@ def mini_atlas(
         curate({source.name: source for source in sorted(sources.iterdir())}, out / 'atlas')
     return out / 'atlas'
 
-
+# %% ../../nbs/studies/02_methods.ipynb #40305d76
 def open_study(
     out: Path,  # Folder of the study
     config: StudyConfig,  # Bounds

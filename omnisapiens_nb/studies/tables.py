@@ -37,7 +37,7 @@ def _entries(folders, methods):
             for entry in read_log(folder / slug(method)):
                 yield dict(method=method, seed=seed, step=entry['step']), entry
 
-
+# %% ../../nbs/studies/01_tables.ipynb #2b308efd
 def step_table(
     folders: dict[int, Path],  # Seed to its folder
     methods: list[str],  # Names

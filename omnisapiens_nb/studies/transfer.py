@@ -89,7 +89,7 @@ def part_atlases(
             found[key, regime] = (others, own)
     return found
 
-
+# %% ../../nbs/studies/05_transfer.ipynb #b199ac1c
 def _ids_by_dataset(atlas):
     "Dataset key to the ids of its rows in all splits."
     found = defaultdict(set)
@@ -99,7 +99,7 @@ def _ids_by_dataset(atlas):
             found[key].add(id)
     return found
 
-
+# %% ../../nbs/studies/05_transfer.ipynb #1fcd6541
 def _part(atlas, folder, ids):
     if not folder.exists():
         subset_atlas(atlas, folder, ids)
@@ -147,7 +147,7 @@ def held_out_atlas(
         curate({source.name: source for source in sorted(sources.iterdir())}, out / 'held_out')
     return out / 'held_out'
 
-
+# %% ../../nbs/studies/05_transfer.ipynb #7494c71a
 def run_asked(
     folder: Path,  # Of the seed
     atlas: Path,  # Atlas of the study
@@ -177,7 +177,7 @@ def _transfer_table(folders, parts):
                 tables.append(answers_in(rows, of_part / f'{name}-tuned.jsonl', embed, **labels, tuned=True))
     return pd.concat(tables)
 
-
+# %% ../../nbs/studies/05_transfer.ipynb #940aedd4
 def _held_out_table(folders, atlas):
     "What the models of the whole Atlas answered about the held-out sets."
     rows = table_of(open_atlas(atlas, 'test'))
@@ -197,7 +197,7 @@ def _rows_kept(parts):
         kept[f'{key}, {regime}'] = counts.sort_index().to_dict()
     return kept
 
-
+# %% ../../nbs/studies/05_transfer.ipynb #46bf9256
 def _run_parts(folders, atlas, parts, held_out, workers, config):
     "All runs of all seeds, those on the whole Atlas first."
     whole = []

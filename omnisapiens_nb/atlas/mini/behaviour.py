@@ -78,7 +78,7 @@ def _resonance(hz, formants):
         lift += weight * math.exp(-(distance**2))
     return lift
 
-
+# %% ../../../nbs/atlas/03_mini.ipynb #59737983
 def _harmonics(f0, angle, rng):
     "Sum of the harmonics of a fundamental, given its angle over time."
     formants = [(centre * _deviation(rng, 0.15), width, weight) for centre, width, weight in FORMANTS]

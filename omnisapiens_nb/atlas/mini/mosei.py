@@ -65,7 +65,7 @@ def _mosei_blog(rng):
         at += 1 + rng.uniform(0.2, 0.6)
     return blog
 
-
+# %% ../../../nbs/atlas/mini/05_mosei.ipynb #7826f401
 def _timed_words(blog):
     "Features and intervals of a blog's words."
     words = [[word.encode()] for sentence in blog for word in sentence['words']]

@@ -18,7 +18,7 @@ from ..sources.mustard import MUSTARD_FILE
 def _speaker(rng):
     return rng.choice(SPEAKERS).upper()
 
-
+# %% ../../../nbs/atlas/mini/20_mustard.ipynb #b7139834
 def _entry(number, sarcastic, line, rng):
     "A remark with one to three lines before it, which it shares with its neighbour."
     only_sarcastic = sarcastic and rng.random() < 0.2
