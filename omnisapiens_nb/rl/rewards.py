@@ -90,6 +90,7 @@ class _Reading:
 def _read_released(
     response: str,  # What the model wrote
     reference: str,  # What is right
+    kind: str,  # "cls" or "qa"; both are read alike
     recipe: str,  # "harpo" or "grpo"
 ) -> _Reading:
     "Answer, exact match and format as the released code sees them."
@@ -101,14 +102,21 @@ def _read_released(
     return _Reading(answer, folded(answer) == folded(reference), released_format(response))
 
 # %% ../../nbs/rl/01_rewards.ipynb #e8bbec62
+def _labels(text):
+    "The labels of a list with commas, in an order of their own."
+    return sorted(map(normalise, text.split(',')))
+
+
 def _read_mended(
     response: str,  # What the model wrote
     reference: str,  # What is right
+    kind: str,  # "cls" or "qa"
     recipe: str,  # Either; both recipes read alike
 ) -> _Reading:
     "Answer, exact match and format by the one reader."
     answer = read_answer(response)
-    exact = answer is not None and normalise(answer) == normalise(reference)
+    compared = _labels if kind == 'cls' else normalise
+    exact = answer is not None and compared(answer) == compared(reference)
     return _Reading(answer, exact, parse_response(response).well_formed)
 
 # %% ../../nbs/rl/01_rewards.ipynb #7e6a2560
@@ -198,11 +206,12 @@ def score(
 ) -> list[Reward]:  # One per row
     "Rewards of responses by the recipe of either paper (2510.04899; 2602.10635, section 3)."
     _check_rows(responses, recipe, references=references, task_ids=task_ids, lengths=lengths)
-    weights = [RECIPES[recipe][kind] for kind in task_kinds(task_ids)]
+    kinds = task_kinds(task_ids)
+    weights = [RECIPES[recipe][kind] for kind in kinds]
     known = [reference is not None for reference in references]
     read = _read_released if released else _read_mended
     compared = ['' if reference is None else reference for reference in references]
-    readings = [read(response, reference, recipe) for response, reference in zip(responses, compared)]
+    readings = [read(*row, recipe) for row in zip(responses, compared, kinds)]
     answers = [reading.answer for reading in readings]
     wanted = [w.similarity > 0 for w in weights]
     halved = released and recipe == 'harpo'
