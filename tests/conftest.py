@@ -1,4 +1,4 @@
-"""What tests share: files outside the project, folders made once, and the command line as users call it.
+"""What tests share: files outside the project, the command line as users call it, and folders made once.
 
 With OMNISAPIENS_REQUIRE_ALL=1 a file that is missing is a failure."""
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,6 +65,51 @@ def shared_once(tmp_path_factory, name, make):
             make(folder)
             (folder / '.done').touch()
     return folder
+
+
+@pytest.fixture(scope='session')
+def mini_sources(tmp_path_factory):
+    "A folder with four small synthetic sources, written once for all tests; copy what you change."
+    from omnisapiens_nb.atlas.mini.registry import WRITERS
+
+    sizes = dict(
+        cremad=dict(actors=8),
+        meld=dict(dialogues=(5, 2, 2)),
+        mustard=dict(rows=60),
+        siq2=dict(videos=(8, 2, 2)),
+    )
+
+    def write(folder):
+        for name, size in sizes.items():
+            WRITERS[name](folder / name, 0, **size)
+
+    return shared_once(tmp_path_factory, 'mini_sources', write)
+
+
+@pytest.fixture(scope='session')
+def mini_atlas(tmp_path_factory, mini_sources):
+    "An Atlas of voices, remarks and films with open questions, curated once for all tests; not to be changed."
+    from omnisapiens_nb.atlas.curate import curate
+
+    def make(folder):
+        curate({name: mini_sources / name for name in ('cremad', 'mustard', 'siq2')}, folder / 'atlas')
+
+    return shared_once(tmp_path_factory, 'mini_atlas', make) / 'atlas'
+
+
+@pytest.fixture(scope='session')
+def warm_start(tmp_path_factory, mini_atlas):
+    "A tiny model after a few steps on the small Atlas, made once for all tests; not to be changed."
+    from omnisapiens_nb.runs.recipes import SFTRecipe
+    from omnisapiens_nb.runs.train import run_sft, start_model
+    from omnisapiens_nb.sft.warmstart import SFTConfig
+
+    def make(folder):
+        start = start_model(mini_atlas, folder / 'start')
+        config = SFTConfig(steps=20)
+        run_sft(SFTRecipe(atlas=mini_atlas, out=folder / 'model', model=str(start), train=config))
+
+    return shared_once(tmp_path_factory, 'warm_start', make) / 'model'
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,4 @@
-"""Mistakes a user makes at the command line: a sentence that says how to mend it, the right exit code, nothing
-left behind.
-"""
+"A user's mistakes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
 
 import json
 import os
@@ -10,26 +8,19 @@ import sys
 
 import pytest
 
-from omnisapiens_nb.atlas.curate import curate
-from omnisapiens_nb.atlas.mini.cremad import write_cremad
-from omnisapiens_nb.atlas.mini.meld import write_meld
-from omnisapiens_nb.atlas.mini.mustard import write_mustard
-from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 
 
-@pytest.fixture(scope='module')
-def sources(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('sources')
-    write_meld(folder / 'meld', dialogues=(5, 2, 2))
-    write_cremad(folder / 'cremad', actors=3)
-    write_mustard(folder / 'mustard', rows=40)
-    return folder
-
-
 @pytest.fixture
-def meld(sources, tmp_path):
-    return shutil.copytree(sources / 'meld', tmp_path / 'meld')
+def meld(mini_sources, tmp_path):
+    return shutil.copytree(mini_sources / 'meld', tmp_path / 'meld')
+
+
+def write_right_answers(atlas, file):
+    "Predictions that are the references themselves."
+    rows = open_atlas(atlas, 'test')
+    lines = [json.dumps(dict(id=row['id'], response=row['answer'])) for row in rows]
+    file.write_text(''.join(line + '\n' for line in lines))
 
 
 def empty_table(folder):
@@ -75,8 +66,8 @@ def test_wrong_usage(cli, tmp_path, source):
     assert not (tmp_path / 'out').exists()
 
 
-def test_truncated_wav_is_named_and_rejected(cli, sources, tmp_path):
-    folder = shutil.copytree(sources / 'cremad', tmp_path / 'cremad')
+def test_truncated_wav_is_named_and_rejected(cli, mini_sources, tmp_path):
+    folder = shutil.copytree(mini_sources / 'cremad', tmp_path / 'cremad')
     wav = sorted((folder / 'AudioWAV').glob('1001_*.wav'))[0]
     wav.write_bytes(wav.read_bytes()[:5000])
     result = cli('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
@@ -84,19 +75,19 @@ def test_truncated_wav_is_named_and_rejected(cli, sources, tmp_path):
     assert f'{wav.name}: the file is truncated (5000 of ' in (tmp_path / 'out' / 'rejected.jsonl').read_text()
 
 
-def test_all_rows_rejected(cli, sources, tmp_path):
-    folder = shutil.copytree(sources / 'cremad', tmp_path / 'cremad')
+def test_all_rows_rejected(cli, mini_sources, tmp_path):
+    folder = shutil.copytree(mini_sources / 'cremad', tmp_path / 'cremad')
     shutil.rmtree(folder / 'AudioWAV')
     result = cli('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
     assert result.returncode == 1 and 'is not in the folder' in result.stderr
     assert not (tmp_path / 'out').exists() and not (tmp_path / 'out.partial').exists()
 
 
-def test_out_that_exists(cli, sources, tmp_path):
+def test_out_that_exists(cli, mini_sources, tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'mine.txt').write_text('keep')
     for command in ('curate', 'tutorial'):
-        result = cli(command, '--source', f'mustard={sources / "mustard"}', '--out', tmp_path / 'out')
+        result = cli(command, '--source', f'mustard={mini_sources / "mustard"}', '--out', tmp_path / 'out')
         assert result.returncode == 1 and 'choose another' in result.stderr
     assert (tmp_path / 'out' / 'mine.txt').read_text() == 'keep'
 
@@ -123,19 +114,12 @@ def test_help_needs_no_torch(tmp_path):
 
 
 def test_models_are_named_by_their_files(cli, tmp_path):
+    files = []
     for name in ('a', 'b'):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / 'p.jsonl').write_text('')
-    result = cli(
-        'evaluate',
-        '--atlas',
-        tmp_path,
-        '--predictions',
-        tmp_path / 'a' / 'p.jsonl',
-        tmp_path / 'b' / 'p.jsonl',
-        '--out',
-        tmp_path / 'out',
-    )
+        files.append(tmp_path / name / 'p.jsonl')
+        files[-1].parent.mkdir()
+        files[-1].write_text('')
+    result = cli('evaluate', '--atlas', tmp_path, '--predictions', *files, '--out', tmp_path / 'out')
     assert result.returncode == 1 and "two files are called 'p'" in result.stderr
 
 
@@ -152,21 +136,10 @@ def test_models_are_named_by_their_files(cli, tmp_path):
         ),
     ],
 )
-def test_a_judge_that_is_not_to_be_had(cli, tmp_path, options, said):
-    write_siq2(tmp_path / 'siq2', videos=(2, 1, 2))
-    curate(dict(siq2=tmp_path / 'siq2'), tmp_path / 'atlas')
-    rows = open_atlas(tmp_path / 'atlas', 'test')
-    (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(dict(id=r['id'], response=r['answer'])) + '\n' for r in rows))
-    result = cli(
-        'evaluate',
-        '--atlas',
-        tmp_path / 'atlas',
-        '--predictions',
-        tmp_path / 'a.jsonl',
-        '--out',
-        tmp_path / 'out',
-        *options,
-    )
+def test_a_judge_that_is_not_to_be_had(cli, mini_atlas, tmp_path, options, said):
+    answers = tmp_path / 'a.jsonl'
+    write_right_answers(mini_atlas, answers)
+    result = cli('evaluate', '--atlas', mini_atlas, '--predictions', answers, '--out', tmp_path / 'out', *options)
     assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
 
 
@@ -198,8 +171,8 @@ BAD_ROWS = [
 ]
 
 
-def test_odd_values_of_one_row_cost_that_row_only(cli, sources, tmp_path):
-    data = json.loads((sources / 'mustard' / 'sarcasm_data.json').read_text())
+def test_odd_values_of_one_row_cost_that_row_only(cli, mini_sources, tmp_path):
+    data = json.loads((mini_sources / 'mustard' / 'sarcasm_data.json').read_text())
     for key, bad in zip(list(data), BAD_ROWS):
         data[key] |= bad
     entries = [*data.items(), next(iter(reversed(data.items()))), ('list', []), ('number', 3)]
@@ -228,28 +201,97 @@ def test_a_stray_quotation_mark_costs_its_own_row_only(cli, meld, tmp_path):
     ]
 
 
-def test_check_and_evaluate_as_a_user_calls_them(cli, sources, tmp_path):
+def test_check_and_evaluate_as_a_user_calls_them(cli, mini_sources, tmp_path):
     atlas = tmp_path / 'atlas'
-    assert cli('curate', '--source', f'mustard={sources / "mustard"}', '--out', atlas).returncode == 0
+    assert cli('curate', '--source', f'mustard={mini_sources / "mustard"}', '--out', atlas).returncode == 0
     result = cli('check', atlas)
     assert result.returncode == 0 and '0 problems' in result.stdout
-    rows = open_atlas(atlas, 'test')
-    for name in ('a', 'b'):
-        (tmp_path / f'{name}.jsonl').write_text(
-            ''.join(json.dumps(dict(id=r['id'], response=r['answer'])) + '\n' for r in rows)
-        )
-    result = cli(
-        'evaluate',
-        '--atlas',
-        atlas,
-        '--predictions',
-        tmp_path / 'a.jsonl',
-        tmp_path / 'b.jsonl',
-        '--out',
-        tmp_path / 'out',
-    )
+    files = [tmp_path / f'{name}.jsonl' for name in ('a', 'b')]
+    for file in files:
+        write_right_answers(atlas, file)
+    result = cli('evaluate', '--atlas', atlas, '--predictions', *files, '--out', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'out' / 'report.html').is_file() and 'b,mmsd' in (tmp_path / 'out' / 'scores.csv').read_text()
     (atlas / 'data' / 'train-00000-of-00001.parquet').write_bytes(b'PAR1 and no more')
     result = cli('check', atlas)
     assert result.returncode == 1 and 'no Parquet file' in result.stderr
+
+
+def test_a_recipe_as_a_user_calls_it_into_an_empty_folder(cli, mini_atlas, warm_start, tmp_path):
+    (tmp_path / 'out').mkdir()
+    recipe = dict(atlas=str(mini_atlas), model=str(warm_start), out=str(tmp_path / 'out'), train=dict(steps=1))
+    (tmp_path / 'sft.yaml').write_text(json.dumps(recipe))
+    result = cli('sft', '--config', tmp_path / 'sft.yaml')
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'out' / 'model.safetensors').is_file()
+    result = cli('sft', '--config', tmp_path / 'sft.yaml')
+    assert result.returncode == 1 and 'exists already' in result.stderr
+
+
+def test_predictions_are_gone_on_with_or_refused(cli, mini_atlas, warm_start, tmp_path):
+    "One that is begun with other settings, by another version, or is none of ours, is left as it is."
+    out = tmp_path / 'p.jsonl'
+    partial = tmp_path / 'p.jsonl.run.partial'
+    partial.mkdir()
+    command = ('predict', '--model', warm_start, '--atlas', mini_atlas, '--out', out, '--max-new-tokens', 4)
+    (partial / 'letter.txt').write_text('Dear reader')
+    for name, text, said in (
+        ('letter.txt', 'Dear reader', 'none of ours'),
+        ('settings.json', json.dumps(dict(model='m')), 'begun by version 0.1.0'),
+    ):
+        (partial / 'letter.txt').unlink(missing_ok=True)
+        (partial / name).write_text(text)
+        result = cli(*command)
+        assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
+        assert [(file.name, file.read_text()) for file in partial.iterdir()] == [(name, text)]
+    shutil.rmtree(partial)
+    result = cli(*command, '--rows', 1)
+    assert result.returncode == 0, result.stderr
+    assert len(out.read_text().splitlines()) == 3
+
+
+WITHOUT_TRAIN = """
+import sys
+from omnisapiens_nb.atlas.extras import EXTRAS
+sys.modules |= dict.fromkeys(EXTRAS['train'])
+from omnisapiens_nb.cli import main
+main()
+"""
+
+
+def without_train(*args):
+    "The command line where the packages of the extra `train` are not installed."
+    command = [sys.executable, '-c', WITHOUT_TRAIN, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        ('start', '--atlas', 'a', '--out', 'b'),
+        ('sft', '--config', 'c'),
+        ('bam', '--config', 'c'),
+        ('merge', '--model', 'm', '--out', 'b'),
+        ('rl', '--config', 'c'),
+        ('predict', '--model', 'm', '--atlas', 'a', '--out', 'b'),
+        ('transcribe', '--model', 'm', '--atlas', 'a', '--out', 'b'),
+        ('tutorial', '--out', 'b'),
+        ('study', 'A', '--out', 'b'),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, command):
+    monkeypatch.setenv('PYTHONPATH', os.getcwd())
+    monkeypatch.chdir(tmp_path)
+    result = without_train(*command)
+    assert result.returncode == 1 and 'pip install "omnisapiens_nb[train]"' in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_an_atlas_needs_no_training(mini_sources, mini_atlas, tmp_path):
+    assert without_train('--help').returncode == 0
+    assert without_train('check', mini_atlas).returncode == 0
+    assert without_train('cards', '--out', tmp_path / 'cards').returncode == 0
+    assert 'exists already' in without_train('mini', '--out', mini_sources).stderr
+    result = without_train('curate', '--source', f'mustard={mini_sources / "mustard"}', '--out', tmp_path / 'atlas')
+    assert result.returncode == 0, result.stderr
