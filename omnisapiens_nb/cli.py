@@ -234,7 +234,7 @@ def mini(
 ):
     "Write small synthetic folders of all sources in their original formats."
     from omnisapiens_nb.atlas.folders import check_free
-    from omnisapiens_nb.atlas.sources.registry import write_all, write_held_out
+    from omnisapiens_nb.atlas.mini.registry import write_all, write_held_out
 
     check_free(out)
     write = write_held_out if held_out else write_all
