@@ -164,8 +164,9 @@ def test_core_curates_and_checks_rows_of_words(core, tmp_path):
     "Rows without media, from a source to an Atlas, where nothing can decode a clip."
     folder = Path(tmp_path)
     script = f"""
+from pathlib import Path
 from omnisapiens_nb.atlas.mini.mmpsy import write_mmpsy
-write_mmpsy({str(folder / 'mmpsy')!r})
+write_mmpsy(Path({str(folder / 'mmpsy')!r}))
 """
     written = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=ROOT)
     assert written.returncode == 0, written.stderr
