@@ -10,16 +10,12 @@ import hashlib
 import random
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..atlas.store import Atlas
-
-# %% ../../nbs/sft/03_batches.ipynb #9ecfc003
-if TYPE_CHECKING:  # Batches are drawn without the packages that a processor needs
-    from omnisapiens_nb.sft.processor import Example, OmniProcessor
+from .processor import Example, OmniProcessor
 
 # %% ../../nbs/sft/03_batches.ipynb #fd77cd50
 CACHE_BYTES = 1 << 31  # 2 GiB: all rows of a mini-Atlas, and no more than a laptop can spare
@@ -37,7 +33,7 @@ class Examples(Sequence):
     def __init__(
         self,
         atlas: Atlas,  # One split
-        processor: 'OmniProcessor',  # Encodes rows
+        processor: OmniProcessor,  # Encodes rows
         rows: Sequence[int],  # Row numbers in the atlas
         blank: str = '',  # Take away `text`, `audio` or `video`
         keep: int = CACHE_BYTES,  # Bytes of encoded rows kept in memory
@@ -57,7 +53,7 @@ class Examples(Sequence):
     def __len__(self):
         return len(self.rows)
 
-    def __getitem__(self, i) -> 'Example':
+    def __getitem__(self, i) -> Example:
         if i not in self.cache:
             row = self.atlas[self.rows[i]]
             self.cache[i] = self.processor.encode(row, self.blank)
