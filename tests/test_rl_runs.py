@@ -17,7 +17,7 @@ from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.rl.harpo import Harpo
-from omnisapiens_nb.runs.reinforcement import read_rl
+from omnisapiens_nb.runs.reinforce import read_rl
 from omnisapiens_nb.sft.model import save_model, tiny_model
 from omnisapiens_nb.sft.processor import train_tokenizer
 from omnisapiens_nb.sft.targets import target_text
