@@ -117,15 +117,35 @@ def _shape(name: str) -> _Shape:
     )
 
 # %% ../../nbs/rl/14_memory.ipynb #7a61ac00
+class _Counts(NamedTuple):
+    "Weights of a Thinker, and those of the linear layers of its parts but for `lm_head`."
+
+    total: int
+    decoder: int
+    sound: int  # Of the tower for sound
+    film: int  # Of the tower for pictures and films
+
+    @property
+    def linear(self) -> int:
+        return self.decoder + self.sound + self.film
+
+# %% ../../nbs/rl/14_memory.ipynb #c6f24748
 @lru_cache
-def _counts(name: str) -> tuple[int, int]:
-    "Weights of a Thinker: all, and those of its linear layers but for `lm_head`."
+def _counts(name: str) -> _Counts:
+    "Weights of a model, named as for `thinker_config`."
     net = meta_model(name)
-    linear = 0
-    for part, module in net.named_modules():
-        if isinstance(module, nn.Linear) and part != 'lm_head':
-            linear += module.weight.numel()
-    return parameters(net), linear
+    linear = dict(decoder=0, sound=0, film=0)
+    for path, module in net.named_modules():
+        if not isinstance(module, nn.Linear) or path == 'lm_head':
+            continue
+        if 'audio_tower' in path:
+            part = 'sound'
+        elif 'visual' in path:
+            part = 'film'
+        else:
+            part = 'decoder'
+        linear[part] += module.weight.numel()
+    return _Counts(parameters(net), **linear)
 
 # %% ../../nbs/rl/14_memory.ipynb #b09c235f
 FOUR_BIT = 0.5625  # Bytes of a weight in NF4: half a byte, and a float32 scale for 64 of them
@@ -142,7 +162,8 @@ class _Weights(NamedTuple):
 def _weights(plan: Plan) -> _Weights:
     "Bytes of the base, of what training adds, and of the casts of a pass."
     H, I, K, n, _, _ = _shape(plan.model)
-    total, linear = _counts(plan.model)
+    counts = _counts(plan.model)
+    total, linear = counts.total, counts.linear
     adapters = plan.rank * (4 * H + 2 * (H + K) + 3 * (H + I)) * n
     if not plan.rank:
         base = 4 * total
@@ -153,7 +174,8 @@ def _weights(plan: Plan) -> _Weights:
     reference = 2 * total if plan.reference else 0
     if plan.rank:
         return _Weights(base + reference, training=16 * adapters, casts=2 * adapters)
-    return _Weights(base + reference, training=12 * total, casts=2 * linear)
+    used = counts.decoder + bool(plan.sound) * counts.sound + bool(plan.film) * counts.film
+    return _Weights(base + reference, training=12 * total, casts=2 * used)
 
 # %% ../../nbs/rl/14_memory.ipynb #6cdf3d66
 class _Work(NamedTuple):
@@ -183,6 +205,14 @@ def _tile(tokens: int) -> int:
     "Bytes of the head's largest tile."
     return 2 * min(tokens, TILE[0]) * TILE[1]
 
+# %% ../../nbs/rl/14_memory.ipynb #45f4035a
+def _head_gradient(plan: Plan) -> int:
+    "Bytes for the gradient of `lm_head` while it is being made; none where it is not trained."
+    if plan.rank:
+        return 0
+    shape = _shape(plan.model)
+    return 4 * shape.V * shape.H + 4 * TILE[1] * shape.H
+
 # %% ../../nbs/rl/14_memory.ipynb #f3d31318
 def _loss(plan: Plan) -> _Work:
     "What is asked for at the peak of loss and backward."
@@ -194,12 +224,13 @@ def _loss(plan: Plan) -> _Work:
     mask = N * L
     S = (28 if plan.rank else 34) * H + 8 * I + 14 * plan.rank + 4 * a + 2 * L + 8
     head = 10 * H * T + 8 * H * N + _tile(T)
+    head_backward = head + _head_gradient(plan)
     backward = (8 * I + 4 * H) * N
     if not plan.checkpointing:
-        return _Work(S * N * n + mask + casts, backward, head)
+        return _Work(S * N * n + mask + casts, backward, head_backward)
     inputs = (2 if plan.rank else 4) * H * N * n
     forward = casts + (8 * I + 12 * H) * N
-    return _Work(inputs + mask, max(S * N + backward, forward), casts + head)
+    return _Work(inputs + mask, max(S * N + backward, forward), max(casts + head, head_backward))
 
 # %% ../../nbs/rl/14_memory.ipynb #f5f35a42
 class _Towers(NamedTuple):
