@@ -22,8 +22,14 @@ def tested_versions(
     constraints: str | Path,  # File of `name==version` lines
 ) -> dict[str, str]:  # Package to version
     "The versions that the notebooks were tested with."
-    lines = [l.strip().split('==') for l in Path(constraints).read_text(encoding='utf-8').splitlines() if '==' in l]
-    return {name.lower().replace('_', '-'): v for name, v in lines}
+    tested = {}
+    text = Path(constraints).read_text(encoding='utf-8')
+    for line in text.splitlines():
+        name, pinned, number = line.strip().partition('==')
+        if pinned:
+            package = name.lower().replace('_', '-')
+            tested[package] = number
+    return tested
 
 # %% ../nbs/colab.ipynb #b3295eae
 def _installed(name):

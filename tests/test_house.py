@@ -57,9 +57,10 @@ def test_a_picture_without_a_text_is_told(tmp_path, source, faults):
 
 
 def test_code_can_be_read_aloud():
-    "Lines of cells and functions and nodes per line, all together; width, each module by itself."
+    "Lines of cells and functions, all together; width and nodes per line, each module by itself too."
     assert not measures.too_long()
     assert not list(measures.too_wide())
+    assert not list(measures.dense())
 
 
 def test_a_dense_module_is_told(tmp_path):

@@ -19,7 +19,10 @@ def _accuracy(t, j):
 # %% ../../nbs/evaluation/13_judge_agreement.ipynb #2d94676b
 def _share(of, among):
     "Share of those among whom it holds; NaN where there are none."
-    return float(np.mean(of[among])) if among.any() else float('nan')
+    if not among.any():
+        return float('nan')
+    held = of[among]
+    return float(np.mean(held))
 
 
 def _precision(t, j):
@@ -37,9 +40,12 @@ def _specificity(t, j):
 def _kappa(t, j):
     truth = np.mean(t)
     said = np.mean(j)
-    p_o = np.mean(t == j)
-    p_e = truth * said + (1 - truth) * (1 - said)
-    return float((p_o - p_e) / (1 - p_e)) if p_e < 1 else float('nan')
+    observed = np.mean(t == j)
+    by_chance = truth * said + (1 - truth) * (1 - said)
+    if by_chance >= 1:
+        return float('nan')
+    kappa = (observed - by_chance) / (1 - by_chance)
+    return float(kappa)
 
 # %% ../../nbs/evaluation/13_judge_agreement.ipynb #71d3f0e6
 # Name to a function of truth and verdicts

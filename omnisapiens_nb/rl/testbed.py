@@ -52,17 +52,24 @@ def generators(
     seeds: Sequence[int],  # One generator each
 ) -> list[torch.Generator]:  # In the order of the seeds
     "A generator for each seed, apart from those of other purposes."
-    return [torch.Generator().manual_seed(1_000_000 * purpose + seed) for seed in seeds]
+    first = 1_000_000 * purpose
+    every = []
+    for seed in seeds:
+        generator = torch.Generator()
+        every.append(generator.manual_seed(first + seed))
+    return every
 
 
 def _uniform(gens: list[torch.Generator], *size: int) -> Tensor:
     "Uniform numbers for every world, (worlds, *size); the generators move on."
-    return torch.stack([torch.rand(*size, generator=g) for g in gens])
+    worlds = [torch.rand(*size, generator=g) for g in gens]
+    return torch.stack(worlds)
 
 
 def _normal(gens: list[torch.Generator], *size: int) -> Tensor:
     "Normal numbers for every world, (worlds, *size); the generators move on."
-    return torch.stack([torch.randn(*size, generator=g) for g in gens])
+    worlds = [torch.randn(*size, generator=g) for g in gens]
+    return torch.stack(worlds)
 
 # %% ../../nbs/rl/09_testbed.ipynb #1ba7d61e
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ class TaskSet:
 
     def _knob(self, name: str) -> Tensor:
         "A setting of all tasks."
-        return torch.tensor([float(getattr(task, name)) for task in self.tasks])
+        settings = [getattr(task, name) for task in self.tasks]
+        return torch.tensor(settings, dtype=torch.float32)
 
 # %% ../../nbs/rl/09_testbed.ipynb #e14a2bad
 class Environment(TaskSet):
@@ -119,12 +127,17 @@ class Environment(TaskSet):
         which, of_class, of_death, of_noise = _uniform(gens, 4, n).unbind(1)
         about = _normal(gens, n, self.features)
         share = torch.full_like(self.share, 1 / len(self.share)) if test else self.share
-        task = (which[..., None] > share.cumsum(0)[:-1]).sum(-1)
+        ends = share.cumsum(0)[:-1]
+        task = (which[..., None] > ends).sum(-1)
         true = self._class_of(of_class, task)
-        row = (task * self.answers + true)[..., None].expand(-1, -1, self.features)
-        x = torch.cat([self.centres.gather(1, row) + about, 2 * F.one_hot(task, len(self.tasks))], -1)
+        row = task * self.answers + true
+        columns = row[..., None].expand(-1, -1, self.features)
+        features = self.centres.gather(1, columns) + about
+        member = 2 * F.one_hot(task, len(self.tasks))
+        x = torch.cat([features, member], -1)
         if test:
-            return Prompts(x, task, true, torch.zeros_like(task, dtype=torch.bool))
+            none_dead = torch.zeros_like(task, dtype=torch.bool)
+            return Prompts(x, task, true, none_dead)
         noise = self.noise[task]
         by_chance = self._class_of(of_noise / noise.clamp(min=1e-9), task)
         label = torch.where(of_noise < noise, by_chance, true)
@@ -144,7 +157,8 @@ class Environment(TaskSet):
         right = p.label[..., None]
         graded = self.graded[p.task][..., None]
         scale = self.scale[p.task][..., None]
-        cosine = (self._meaning_of(answers) * self._meaning_of(right)).sum(-1)
+        product = self._meaning_of(answers) * self._meaning_of(right)
+        cosine = product.sum(-1)
         equal = (answers == right).float()
         earned = torch.where(graded > 0, cosine.clamp(min=0), equal)
         earned = torch.where(p.dead[..., None], 0.0, earned)
@@ -153,7 +167,8 @@ class Environment(TaskSet):
     def _meaning_of(self, answers: Tensor) -> Tensor:
         "The vectors of answers, (*answers, embedding)."
         row = answers.flatten(1)[..., None]
-        vectors = self.meaning.gather(1, row.expand(-1, -1, self.embedding))
+        columns = row.expand(-1, -1, self.embedding)
+        vectors = self.meaning.gather(1, columns)
         return vectors.view(*answers.shape, self.embedding)
 
 # %% ../../nbs/rl/09_testbed.ipynb #8edb86f1
@@ -170,7 +185,9 @@ class World(Environment):
         "Logits of all answers, minus infinity in effect where the task does not allow one."
         w1, b1, w2, b2 = weights
         hidden = torch.tanh(torch.baddbmm(b1, p.x, w1))
-        return torch.baddbmm(b2, hidden, w2).masked_fill(~self.allowed[p.task], -1e9)
+        logits = torch.baddbmm(b2, hidden, w2)
+        forbidden = ~self.allowed[p.task]
+        return logits.masked_fill(forbidden, -1e9)
 
     def scores(
         self,
@@ -178,11 +195,13 @@ class World(Environment):
         n: int = 2000,  # Test prompts
     ) -> Tensor:  # (worlds, tasks)
         "Probability of the right answer on fixed test prompts of each task."
-        p = self.prompts(generators(2, self.seeds), n, test=True)
+        gens = generators(2, self.seeds)
+        p = self.prompts(gens, n, test=True)
         chance = self.logits(weights, p).softmax(-1)
         right = chance.gather(2, p.label[..., None])
         member = F.one_hot(p.task, len(self.tasks)).float()
-        return (right * member).sum(1) / member.sum(1)
+        total = (right * member).sum(1)
+        return total / member.sum(1)
 
 # %% ../../nbs/rl/09_testbed.ipynb #79694f1d
 def _fresh_weights(world: World, gens: list[torch.Generator]) -> list[Tensor]:
@@ -190,8 +209,10 @@ def _fresh_weights(world: World, gens: list[torch.Generator]) -> list[Tensor]:
     worlds = len(world.seeds)
     inputs = world.features + len(world.tasks)
     first = inputs**-0.5 * _normal(gens, inputs, world.hidden)
+    first_bias = torch.zeros(worlds, 1, world.hidden)
     second = 0.3 * world.hidden**-0.5 * _normal(gens, world.hidden, world.answers)
-    return [first, torch.zeros(worlds, 1, world.hidden), second, torch.zeros(worlds, 1, world.answers)]
+    second_bias = torch.zeros(worlds, 1, world.answers)
+    return [first, first_bias, second, second_bias]
 
 # %% ../../nbs/rl/09_testbed.ipynb #1a6f2a8f
 def warm_up(
@@ -232,8 +253,10 @@ def sample(
     classes: Tensor,  # Allowed answers of each prompt, (worlds, prompts)
 ) -> Tensor:  # (worlds, prompts, rollouts)
     "Answers by inversion: the same uniform number gives the same answer as long as the policy is the same."
-    ends = logits.softmax(-1).cumsum(-1)  # Of each answer's part of the unit interval
-    chosen = (u[..., None] > ends[:, :, None]).sum(-1)
+    chance = logits.softmax(-1)
+    ends = chance.cumsum(-1)  # Of each answer's part of the unit interval
+    beyond = u[..., None] > ends[:, :, None]
+    chosen = beyond.sum(-1)
     last = classes[..., None] - 1
     return torch.minimum(chosen, last)
 
@@ -246,7 +269,8 @@ def _advantages_in_one(
 ) -> Tensor:  # (prompts, rollouts)
     "Advantages of one world, filtered and equalised where that is asked for."
     n, rollouts = rewards.shape
-    batch = rewards.flatten(), torch.arange(n).repeat_interleave(rollouts), tasks.repeat_interleave(rollouts)
+    prompts = torch.arange(n).repeat_interleave(rollouts)
+    batch = rewards.flatten(), prompts, tasks.repeat_interleave(rollouts)
     step = estimator(*batch)
     a = step.advantages
     if n > config.prompts:
@@ -254,7 +278,8 @@ def _advantages_in_one(
         chosen = live & (live.cumsum(0) <= config.prompts)
         a = a * chosen.repeat_interleave(rollouts)
     if config.equalise and a.any():
-        a = a * GRPO()(*batch).advantages.abs().sum() * config.prompts / n / a.abs().sum()
+        of_grpo = GRPO()(*batch).advantages.abs().sum()
+        a = a * of_grpo * config.prompts / n / a.abs().sum()
     return a.view(n, rollouts)
 
 # %% ../../nbs/rl/09_testbed.ipynb #a8d445e5
@@ -265,8 +290,11 @@ def advantages_of(
     config: TestbedConfig,  # Settings
 ) -> Tensor:  # (worlds, prompts, rollouts)
     "Advantages of every world by its own estimator, filtered and equalised where that is asked for."
-    worlds = zip(estimators, rewards, tasks)
-    return torch.stack([_advantages_in_one(estimator, r, m, config) for estimator, r, m in worlds])
+    worlds = []
+    for estimator, its_rewards, its_tasks in zip(estimators, rewards, tasks):
+        advantages = _advantages_in_one(estimator, its_rewards, its_tasks, config)
+        worlds.append(advantages)
+    return torch.stack(worlds)
 
 # %% ../../nbs/rl/09_testbed.ipynb #ca163d8d
 @dataclass(frozen=True)

@@ -26,8 +26,11 @@ def versions() -> dict[str, str]:
 # %% ../../nbs/runs/01_machine.ipynb #7098f0c6
 def _commit():
     folder = Path(find_spec('omnisapiens_nb').origin).parent
-    found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=folder, capture_output=True, text=True)
-    return found.stdout.strip() if found.returncode == 0 else None
+    asked = ['git', 'rev-parse', 'HEAD']
+    found = subprocess.run(asked, cwd=folder, capture_output=True, text=True)
+    if found.returncode:
+        return None
+    return found.stdout.strip()
 
 
 def facts(
@@ -36,5 +39,12 @@ def facts(
     **more,  # Plain values
 ) -> dict:  # For JSON
     "Where and with what a run was made."
-    machine = dict(commit=_commit(), cores=os.cpu_count(), machine=platform.machine())
-    return dict(command=command, seconds=round(seconds), **more) | machine | versions()
+    return dict(
+        command=command,
+        seconds=round(seconds),
+        **more,
+        commit=_commit(),
+        cores=os.cpu_count(),
+        machine=platform.machine(),
+        **versions(),
+    )

@@ -67,7 +67,8 @@ def _phase(rng):
 
 def _wave(hz, t, rng):
     angle = 2 * np.pi * hz * t
-    return np.sin(angle + _phase(rng))
+    shifted = angle + _phase(rng)
+    return np.sin(shifted)
 
 # %% ../../../nbs/atlas/03_mini.ipynb #d2f82e33
 def _resonance(hz, formants):
@@ -83,9 +84,11 @@ def _harmonics(f0, angle, rng):
     "Sum of the harmonics of a fundamental, given its angle over time."
     formants = [(centre * _deviation(rng, 0.15), width, weight) for centre, width, weight in FORMANTS]
     tone = np.zeros_like(angle)
-    for k in range(1, int(HIGHEST / f0)):
+    highest = int(HIGHEST / f0)
+    for k in range(1, highest):
         weight = 1 / k + _resonance(k * f0, formants)
-        tone += weight * np.sin(k * angle + _phase(rng))
+        wave = np.sin(k * angle + _phase(rng))
+        tone += weight * wave
     return tone
 
 # %% ../../../nbs/atlas/03_mini.ipynb #3998e747
@@ -127,10 +130,12 @@ def _mouth(draw, shape, x, y, ink):
 
 # %% ../../../nbs/atlas/03_mini.ipynb #aecec9fd
 def _brows(draw, shape, x, y, ink):
-    inner, outer = dict(lowered=(6, -6), raised=(-8, -8), slanted=(-8, 2), level=(0, 0))[shape]
+    ends = dict(lowered=(6, -6), raised=(-8, -8), slanted=(-8, 2), level=(0, 0))
+    inner, outer = ends[shape]
     for side in (-1, 1):
         eye = x + side * 16
-        draw.ellipse([eye - 4, y - 12, eye + 4, y - 4], fill=ink)
+        pupil = [eye - 4, y - 12, eye + 4, y - 4]
+        draw.ellipse(pupil, fill=ink)
         begin = (eye - side * 8, y - 20 + inner)
         end = (eye + side * 8, y - 20 + outer)
         draw.line([begin, end], fill=ink, width=6)
@@ -143,8 +148,9 @@ def _disc(draw, x, y, radius, color):
 
 def _hand(draw, gesture, number, x, y, skin):
     "Draw the hand; a waving one is elsewhere in every other picture."
-    waving = (12 + 16 * (number % 2), 24)
-    hand_x, hand_y = dict(down=(16, 104), waving=waving, covering=(x - 18, y + 24))[gesture]
+    side = 16 * (number % 2)
+    places = dict(down=(16, 104), waving=(12 + side, 24), covering=(x - 18, y + 24))
+    hand_x, hand_y = places[gesture]
     shade = tuple(int(v * 0.8) for v in skin)
     _disc(draw, hand_x, hand_y, 9, shade)
 
@@ -164,7 +170,8 @@ def face(
     from PIL import Image, ImageDraw
 
     def near(value, spread):
-        return value + rng.uniform(-spread, spread)
+        shift = rng.uniform(-spread, spread)
+        return value + shift
 
     mouth, brows, hands = BEHAVIOUR[emotion][1]
     centre_x = near(size / 2, 4)
@@ -213,10 +220,13 @@ def utterance(
     "Put a line of dialogue together."
     sentiments = dict(happy='positive', neutral='neutral', surprise=rng.choice(list(SURPRISE)))
     sentiment = sentiments.get(emotion, 'negative')
-    event = rng.choice(SURPRISE[sentiment] if emotion == 'surprise' else EVENTS[emotion])
+    events = SURPRISE[sentiment] if emotion == 'surprise' else EVENTS[emotion]
+    event = rng.choice(events)
     frame = rng.choice(FRAMES)
-    line = frame.format(f'{rng.choice(WHO)} {event}')
-    return line, event.split()[-1], sentiment
+    who = rng.choice(WHO)
+    line = frame.format(f'{who} {event}')
+    noun = event.split()[-1]
+    return line, noun, sentiment
 
 # %% ../../../nbs/atlas/03_mini.ipynb #ab6c371a
 # fmt: off
@@ -237,6 +247,11 @@ def remark(
     welcome = not sarcastic and rng.random() < 0.5
     word = rng.choice(PRAISE if sarcastic or welcome else BLAME)
     opener = rng.choice(OPENERS)
-    news = rng.choice(WELCOME if welcome else UNWELCOME)
-    kind = 'welcome' if welcome else 'unwelcome'
-    return f'{opener} {word} , {news}', f'the word is {word} and the news is {kind}'
+    if welcome:
+        kind = 'welcome'
+        news = rng.choice(WELCOME)
+    else:
+        kind = 'unwelcome'
+        news = rng.choice(UNWELCOME)
+    line = f'{opener} {word} , {news}'
+    return line, f'the word is {word} and the news is {kind}'

@@ -48,9 +48,11 @@ def chinese_line(
 
 # %% ../../../nbs/atlas/mini/07_chsimsv2.ipynb #5332b2d1
 def _score(steps, rng):
-    is_off = steps != 0 and rng.random() < 0.2
-    hair = 1e-7 * rng.choice((-1, 1)) if is_off else 0
-    return repr(steps / STEP + hair)
+    exact = steps / STEP
+    if steps == 0 or rng.random() >= 0.2:
+        return repr(exact)
+    side = rng.choice((-1, 1))
+    return repr(exact + 1e-7 * side)
 
 # %% ../../../nbs/atlas/mini/07_chsimsv2.ipynb #9cdab043
 def _chsims_row(video, clip, mode, rng):
@@ -70,10 +72,12 @@ def _chsims_row(video, clip, mode, rng):
 def _clip_names(number, clips):
     "A video and its clips, named as in the first version of the set or as in the second."
     if number % 2:
+        video = f'video_{number:04}'
         names = [f'{clip:04}' for clip in range(1, clips + 1)]
-        return f'video_{number:04}', names
-    names = [f'{clip:05}' for clip in range(clips)]
-    return f'aqgy3_{number:04}', names
+    else:
+        video = f'aqgy3_{number:04}'
+        names = [f'{clip:05}' for clip in range(clips)]
+    return video, names
 
 # %% ../../../nbs/atlas/mini/07_chsimsv2.ipynb #c61e12d4
 def _break_chsims(folder, rows):

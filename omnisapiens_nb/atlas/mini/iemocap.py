@@ -44,12 +44,16 @@ def _dialogue(dialogue, turns, rng):
 def _write_dialogue(session, dialogue, turns, rng):
     "Write the files of one dialogue into the folder of its session; returns the cues."
     labels, words, sounds = _dialogue(dialogue, turns, rng)
+    wavs = session / 'sentences' / 'wav' / dialogue
     cues = []
     for name, emotion in sounds.items():
         cues.append(dict(row=name, cues=voice_cues(emotion)))
-        write_file(session / 'sentences' / 'wav' / dialogue / f'{name}.wav', write_wav(voice(emotion, rng)))
-    write_file(session / 'dialog' / 'EmoEvaluation' / f'{dialogue}.txt', '\n'.join(labels).encode())
-    write_file(session / 'dialog' / 'transcriptions' / f'{dialogue}.txt', ''.join(words).encode())
+        write_file(wavs / f'{name}.wav', write_wav(voice(emotion, rng)))
+    texts = session / 'dialog'
+    labelled = '\n'.join(labels)
+    spoken = ''.join(words)
+    write_file(texts / 'EmoEvaluation' / f'{dialogue}.txt', labelled.encode())
+    write_file(texts / 'transcriptions' / f'{dialogue}.txt', spoken.encode())
     return cues
 
 # %% ../../../nbs/atlas/mini/12_iemocap.ipynb #5c53bb78

@@ -37,8 +37,9 @@ SIQ2_QUESTIONS = (  # The question, its answers, and which of them an emotion ha
 # %% ../../../nbs/atlas/mini/19_siq2.ipynb #61327ead
 def _siq2_row(video, number, question, answers, key, rng):
     right = answers[key]
-    others = [answer for k, answer in answers.items() if k != key]
-    options = rng.sample([*others, 'Keys were lost on the way.'], 3)
+    wrong = [answer for k, answer in answers.items() if k != key]
+    wrong.append('Keys were lost on the way.')
+    options = rng.sample(wrong, 3)
     kinds = ['matched', 'matched', 'rewrite']
     at = rng.randrange(4)
     options.insert(at, right)
@@ -83,18 +84,25 @@ def write_siq2(
 def _break_siq2(files):
     train = files['train']
     answers = ('ans_corr', 'answer_idx', 'idx_types')
-    tested = files['test'] + train[:4]
-    files['test'] = [{key: value for key, value in row.items() if key not in answers} for row in tested]
+    tested = [dict(row) for row in files['test'] + train[:4]]
+    for row in tested:
+        for key in answers:
+            del row[key]
+    files['test'] = tested
     train[3] = train[3] | dict(qid=train[1]['qid'])
-    right = train[0]['answer_idx']
+    twice = train[0]
+    right = twice['answer_idx']
     first, second, _ = [f'a{n}' for n in range(4) if n != right]
-    train[0][second] = train[0][first]
+    twice[second] = twice[first]
 
 # %% ../../../nbs/atlas/mini/19_siq2.ipynb #d89937b1
 def _siq2_files(folder, files, trims):
     for file, rows in files.items():
         write_lines(folder / 'qa' / f'qa_{file}.json', rows)
-    (folder / 'trims.json').write_text(json.dumps(trims))
-    videos = {file: sorted({row['vid_name'] for row in rows}) for file, rows in files.items()}
+    videos = {}
+    for file, rows in files.items():
+        names = {row['vid_name'] for row in rows}
+        videos[file] = sorted(names)
     split = dict(subsets=dict(youtubeclips=videos))
+    (folder / 'trims.json').write_text(json.dumps(trims))
     (folder / 'original_split.json').write_text(json.dumps(split))
