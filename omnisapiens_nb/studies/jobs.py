@@ -19,6 +19,7 @@ from contextlib import redirect_stderr
 
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -66,7 +67,12 @@ def _attempt_all(what, jobs, workers):
     "What was wrong with the runs that failed, in the order in which they ended."
     parallel = Parallel(n_jobs=workers, return_as='generator_unordered')
     done = parallel(delayed(attempt)(*job) for job in jobs)
-    with warnings.catch_warnings():
-        # The memory of a worker had grown, and joblib puts a fresh one in its place
-        warnings.filterwarnings('ignore', 'A worker stopped')
-        return [fault for fault in tqdm(done, what, total=len(jobs), disable=None) if fault]
+    try:
+        with warnings.catch_warnings():
+            # The memory of a worker had grown, and joblib puts a fresh one in its place
+            warnings.filterwarnings('ignore', 'A worker stopped')
+            return [fault for fault in tqdm(done, what, total=len(jobs), disable=None) if fault]
+    finally:
+        # joblib keeps idle workers for five minutes, and a process that was forked waits for them when it ends
+        if workers > 1:
+            get_reusable_executor().shutdown()
