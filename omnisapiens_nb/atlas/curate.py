@@ -304,17 +304,19 @@ def _line(rejected):
 def _drop(result, partial, leakage, kinds):
     "Take rows tied to a later split out of the shards, the counts and the search for leakage."
     dropped = _write_without(result.splits, partial, rows_to_drop(leakage, kinds))
-    forget(leakage, [rejected.id for _, rejected in dropped])
+    forget(leakage, [rejected.id for _, _, rejected in dropped])
     with (partial / 'rejected.jsonl').open('a', encoding='utf-8') as rejects:
-        for split, rejected in dropped:
+        for split, text_only, rejected in dropped:
             rejects.write(_line(rejected))
             result.splits[split] -= 1
-            result.counts[rejected.dataset]['kept'] -= 1
-            result.counts[rejected.dataset]['rejected'] += 1
+            count = result.counts[rejected.dataset]
+            count['kept'] -= 1
+            count['rejected'] += 1
+            count['text_only'] -= text_only
 
 
 def _write_without(splits, partial, reasons):
-    "Write the shards anew without the rows that have a reason; returns split and rejection of each of those."
+    "Write the shards anew without the rows that have a reason; returns of each its split, whether media were absent, and its rejection."
     everything = partial / 'all'
     (partial / 'data').rename(everything)
     writer = StoreWriter(partial)
@@ -326,7 +328,7 @@ def _write_without(splits, partial, reasons):
             reason = reasons.get(row['id'])
             if reason:
                 rejected = Rejected(row['dataset'], row['source_file'], row['source_row'], reason, row['id'])
-                dropped.append((split, rejected))
+                dropped.append((split, bool(row['absent_media']), rejected))
             else:
                 writer.add(row_of(row))
     writer.finish()

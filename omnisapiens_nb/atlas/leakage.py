@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'EXAMPLES', 'leakage_keys', 'Ties', 'incidence', 'near_ties'
 # %% ../../nbs/atlas/10_leakage.ipynb #79cedc90
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -231,16 +231,20 @@ def _arrays(columns):
 # %% ../../nbs/atlas/10_leakage.ipynb #62c16282
 def all_ties(
     found: Leakage,  # After all rows have passed
+    kinds: Collection[str] = tuple(KINDS),  # Which of them
 ) -> Iterator[tuple[str, Ties]]:  # Kind and relation
-    "The relation of every kind."
+    "The relation of each kind that is asked for."
     count = len(found.ids)
     for kind in ('text', 'medium', 'source_video', 'person'):
         held, keys = incidence(*_arrays(found.keys[kind]), count)
-        yield kind, Ties(held, _identity(len(keys)))
-        if kind == 'text' and found.near:
+        if kind in kinds:
+            yield kind, Ties(held, _identity(len(keys)))
+        if kind == 'text' and found.near and 'near_text' in kinds:
             yield 'near_text', near_ties(held, [found.texts[key] for key in keys.tolist()])
-    yield 'context', context_ties(_arrays(found.keys['text']), _arrays(found.keys['context']), count)
-    yield 'span', _span_ties(found, count)
+    if 'context' in kinds:
+        yield 'context', context_ties(_arrays(found.keys['text']), _arrays(found.keys['context']), count)
+    if 'span' in kinds:
+        yield 'span', _span_ties(found, count)
 
 
 def _span_ties(found, count):
@@ -327,9 +331,7 @@ def rows_to_drop(
     counts = np.array([against is None or dataset in against for dataset, _ in places])
     scripted = np.array([dataset in DATASETS and DATASETS[dataset].scripted for dataset, _ in places])
     reasons = {}
-    for kind, ties in all_ties(found):
-        if kind not in kinds:
-            continue
+    for kind, ties in all_ties(found, kinds):
         tied = ties.matches(place_of, len(places)) & later & counts[None]
         if kind in ('text', 'near_text'):
             tied &= ~scripted[place_of][:, None]
