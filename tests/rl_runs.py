@@ -143,11 +143,21 @@ def looped(folder, name):
     (folder / f'{name}{os.environ.get("RANK", 0)}.json').write_text(json.dumps(dict(steps=seen, weights=weights)))
 
 
+def check_barrier(ranks, file):
+    "The first process writes late; the others must find the file all the same."
+    if ranks.rank == 0:
+        time.sleep(0.5)
+        file.touch()
+    ranks.barrier()
+    assert file.exists(), f'process {ranks.rank} did not wait'
+
+
 def descended(folder, name):
     "One update on given rollouts, a share of them in each process; the weights after it."
     model, processor = load_model(folder / 'base', device='cpu')
     data = rows(folder, processor)
     ranks = join_ranks()
+    check_barrier(ranks, folder / f'{name}_waited_for')
     examples = [data[i] for i in (0, 1, -2, -1) for _ in range(2)]  # Words on one side, films on the other
     advantages = [1.0, -1.0, 0.5, 0.0, 0.0, 2.0, -0.5, 0.25]
     config = RLConfig(prompts=4, mini_batch=4, rollouts=2, accumulate=2, beta=0.1, max_grad_norm=1e9)
