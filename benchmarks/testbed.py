@@ -5,12 +5,9 @@ python benchmarks/testbed.py [SEEDS] [WORKERS]     (or `make testbed`)
 """
 
 import json
-import os
-import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import torch
 
 from omnisapiens_nb.rl.advantages import ESTIMATORS
 from omnisapiens_nb.rl.testbed import ALIKE, UNLIKE, TaskSpec, TestbedConfig, World, summary, train, warm_up
+from omnisapiens_nb.runs.machine import facts
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
 WORLDS = dict(alike=ALIKE, unlike=UNLIKE)
@@ -82,18 +80,9 @@ def main(seeds='40', workers='2'):
     save(pd.concat(runs for runs, _ in done[: len(tables)]), 'runs')
     save(pd.concat(tasks for _, tasks in done[: len(tables)]), 'tasks')
     save(pd.concat(runs for runs, _ in done[len(tables) :]), 'maps')
-    facts = dict(
-        command=f'python benchmarks/testbed.py {seeds} {workers}',
-        seconds=round(time.monotonic() - begun),
-        seeds=seeds,
-        map_seeds=seeds // 2,
-        cores=os.cpu_count(),
-        machine=platform.machine(),
-        python=platform.python_version(),
-        torch=version('torch'),
-        package=version('omnisapiens_nb'),
-    )
-    (RESULTS / 'testbed_run.json').write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
+    seconds = time.monotonic() - begun
+    run = facts(f'python benchmarks/testbed.py {seeds} {workers}', seconds, seeds=seeds, map_seeds=seeds // 2)
+    (RESULTS / 'testbed_run.json').write_text(json.dumps(run, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -4,18 +4,17 @@
 
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from omnisapiens_nb.evaluation.answers import read_answer
+from omnisapiens_nb.runs.machine import facts
 from omnisapiens_nb.sft.model import load_model
 
 RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
@@ -51,24 +50,20 @@ def main(out, name, *sources):
         check=True,
         env=os.environ | dict(OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false'),
     )
-    seconds, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     shown = [
         'omnisapiens-nb',
         'tutorial',
         *(s if s.startswith('--') else f'{s.split("=")[0]}=…/{Path(s).name}' for s in sources),
     ]
-    facts = dict(
-        command=' '.join(shown),
+    run = facts(
+        ' '.join(shown),
+        seconds,
         parameters=load_model(Path(out) / 'sft', device='cpu')[0].num_parameters(),
-        seconds=round(seconds),
         peak_megabytes=round(peak / 1024),
-        cores=os.cpu_count(),
-        machine=platform.machine(),
-        python=platform.python_version(),
-        torch=version('torch'),
-        package=version('omnisapiens_nb'),
     )
-    (RESULTS / f'{name}_run.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    (RESULTS / f'{name}_run.json').write_text(json.dumps(run, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     shutil.copy(Path(out) / 'scores.csv', RESULTS / f'{name}_scores.csv')
     answers(out).to_csv(RESULTS / f'{name}_answers.csv', index=False)
 
