@@ -38,6 +38,34 @@ def golden():
     return lambda name: json.loads((ROOT / 'tests' / 'golden' / f'{name}.json').read_text(encoding='utf-8'))
 
 
+@pytest.fixture
+def beside_release(request):
+    """Measure ours against the release: `beside_release(piece, cases, difference, bound)`, or `why` for a departure.
+
+    The row must stand in nbs/results/release.json, which tools/release.py makes from the same calls.
+    """
+    test = f'{request.path.stem}::{request.function.__name__}'
+
+    def measure(piece, cases, difference, bound=None, why=''):
+        difference = float(difference)
+        if bound is None:
+            assert why and difference > 0, f'{piece}: a departure has a reason and shows'
+        else:
+            assert difference <= bound, f'{piece}: {difference} for {bound}'
+        row = dict(piece=piece, cases=cases, test=test, difference=difference, bound=bound, why=why)
+        record = os.environ.get('OMNISAPIENS_RELEASE')
+        if record:
+            with open(record, 'a', encoding='utf-8') as file:
+                file.write(json.dumps(row) + '\n')
+            return
+        table = json.loads((ROOT / 'nbs' / 'results' / 'release.json').read_text(encoding='utf-8'))
+        stated = [{key: known[key] for key in row if key != 'difference'} for known in table['rows']]
+        del row['difference']
+        assert row in stated, f'not in nbs/results/release.json: {row}; run tools/release.py'
+
+    return measure
+
+
 @pytest.fixture(scope='session')
 def cli():
     "Call the command line in a process of its own."
