@@ -320,7 +320,7 @@ def _pooled(loaded, pooling):
     return _pool_film(loaded, pooling) if loaded.keys() & PARTS.keys() else None
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #f04087e1
-_TORCH = (b'PK', b'\x80')  # How a file of `torch.save` begins: a zip archive, or a pickle in versions before 1.6
+_TORCH = (b'PK\x03\x04', b'\x80\x02\x8a\n')  # A zip archive; a pickled magic number in versions before 1.6
 
 
 def _checked(features, width):
