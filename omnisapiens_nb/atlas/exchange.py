@@ -22,7 +22,7 @@ from .store import StoreWriter, open_atlas, released_value, shards_of
 
 # %% ../../nbs/atlas/13_exchange.ipynb #112b3ede
 BINARY = (*MEDIA, 'ext_video_feats', 'ext_audio_feats')
-SUFFIXES = ((b'RIFF', '.wav'), (b'ID3', '.mp3'), (b'\x89PNG', '.png'), (b'\xff\xd8', '.jpg'))
+SUFFIXES = ((b'RIFF', '.wav'), (b'ID3', '.mp3'), (b'\x89PNG', '.png'), (b'\xff\xd8', '.jpg'), (b'PK', '.pt'))
 
 
 def _suffix(data):

@@ -30,7 +30,7 @@ from ..atlas.reading import SourceError
 from .folders import finish
 from .recipes import Recipe, SFTRecipe, read_recipe, read_yaml
 from .train import begin_step, run_sft, training_rows
-from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam
+from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam, unusable_of
 from ..sft.batches import Examples
 from ..sft.heads import Heads
 from ..sft.model import load_model, save_model
@@ -75,7 +75,7 @@ class BAMRecipe(Recipe):
     stage: Literal['bam'] = 'bam'
     extractors: dict[Literal['video', 'audio'], Literal[tuple(EXTRACTORS)]] = Field(
         dict(video='motion', audio='prosody'), min_length=1
-    )  # What the Atlas was described with, in the order of the adapters
+    )  # What the Atlas was described with, in the order of the adapters; `landmarks` and `compare` in a released one
     datasets: list[Literal[tuple(DATASETS)]] = []  # Keys to train for; all that have descriptors where empty
     train: BAMConfig = BAMConfig()
 
@@ -160,12 +160,19 @@ def _lines(log):
     return '\n'.join(map(json.dumps, log))
 
 
+def _skipped(key, rows):
+    "What the log says of a dataset without adapters."
+    reasons = [f'{count} × {reason}' for reason, count in unusable_of(rows).items()]
+    said = '; '.join(['no row has descriptors', *reasons])
+    return [dict(dataset=key, skipped=said)]
+
+
 def _train_adapters(recipe, key, model, heads, examples, partial):
     "Train and save the adapters of one dataset; its log is written last, and says that the dataset is done."
-    rows = freeze(model, examples.processor, examples, recipe.extractors)
+    rows = freeze(model, examples.processor, examples, recipe.extractors, form=recipe.train.form)
     has = {kind for row in rows for kind in row.descriptors}
     kinds = {kind: name for kind, name in recipe.extractors.items() if kind in has}
-    log = [dict(dataset=key, skipped='no row has descriptors')]
+    log = _skipped(key, rows)
     if kinds:
         scaled, steps = train_bam(model, heads, examples.tasks[0], rows, kinds, recipe.train, partial / 'state.pt')
         save_adapters(scaled, kinds, rows, partial / f'{key}.safetensors')
@@ -202,9 +209,11 @@ def run_bam(
         if not (partial / f'{key}.log').is_file():
             _train_adapters(recipe, key, model, heads, Examples(examples.atlas, processor, rows), partial)
     if not any(partial.glob('*.safetensors')):
+        logs = [json.loads((partial / f'{key}.log').read_text(encoding='utf-8')) for key in datasets]
+        said = ', '.join(f'{log["dataset"]}: {log["skipped"]}' for log in logs)
         raise SourceError(
-            f'{recipe.atlas}: no row has descriptors; make an Atlas that has them with `omnisapiens-nb describe`, '
-            f'then remove {partial}'
+            f'{recipe.atlas}: no descriptors to train on ({said}); '
+            f'make an Atlas that has them with `omnisapiens-nb describe`, then remove {partial}'
         )
     describe_bam(partial, recipe.model, recipe.extractors)
     return _finish_datasets(partial, recipe.out, datasets)

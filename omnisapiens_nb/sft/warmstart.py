@@ -15,9 +15,11 @@ require('train', 'transformers')
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,7 +85,9 @@ class FitConfig(BaseModel):
     accumulate: int = Field(1, gt=0)  # Parts in which a batch is run, one after the other, to save memory
     lr: float = Field(2e-3, gt=0)  # Peak learning rate
     warmup: float = Field(0.05, ge=0, lt=1)  # Share of the steps over which it rises
-    clip: float = Field(1.0, gt=0)  # Largest gradient norm
+    schedule: Literal['cosine', 'constant'] = 'cosine'  # Of the learning rate after it has risen
+    optimizer: Literal['adamw', 'adam'] = 'adamw'  # AdamW with a weight decay of 0.01, or Adam without one
+    clip: float | None = Field(1.0, gt=0)  # Largest gradient norm; None: no limit
     seed: int = 0  # Of batches and dropout
     save_every: int = Field(100, gt=0)  # Steps between checkpoints
 
@@ -186,6 +190,23 @@ class Trained:
 _ADAMW = dict(betas=(0.9, 0.98), weight_decay=0.01)  # Averages over some 50 steps, as runs of a few hundred want
 
 
+def _rate_of(name, config, rates):
+    "Peak learning rate of a weight: that of the part it belongs to, or the run's."
+    of_part = [rate for part, rate in rates.items() if name.startswith(f'{part}.')]
+    return of_part[0] if of_part else config.lr
+
+
+def _optimizer(trained, config, rates):
+    "The optimizer of a run, one group of weights per learning rate."
+    groups = defaultdict(list)
+    for name, master in trained.masters.items():
+        groups[_rate_of(name, config, rates)].append(master)
+    groups = [dict(params=masters, lr=rate) for rate, masters in groups.items()]
+    if config.optimizer == 'adam':
+        return torch.optim.Adam(groups)
+    return torch.optim.AdamW(groups, **_ADAMW)
+
+
 def _seed_dropout(name, seed, step, generator):
     "The same for a step in every run; a hash has 64 bits, and seeds have a sign."
     number = stable_hash(name, 'dropout', seed, step) >> 1
@@ -204,7 +225,8 @@ def _step(loss_of, examples, rows, trained, optimizer, config):
         for key, value in logged.items():
             means[key] += value.item() / config.accumulate
     trained.take_gradients()
-    nn.utils.clip_grad_norm_(trained.masters.values(), config.clip)
+    if config.clip is not None:
+        nn.utils.clip_grad_norm_(trained.masters.values(), config.clip)
     optimizer.step()
     trained.give_back()
     return means
@@ -225,6 +247,13 @@ def _resume(checkpoint, trained, optimizer, settings):
     return state['log']
 
 
+def _factor(step, steps, config):
+    "What the peak learning rates are multiplied by."
+    if config.schedule == 'constant':
+        return cosine(step, steps, config.warmup, floor=1.0)
+    return cosine(step, steps, config.warmup)
+
+
 def _save(checkpoint, trained, optimizer, log, settings):
     weights = {name: weight.detach() for name, weight in trained.masters.items()}
     save_checkpoint(checkpoint, weights=weights, optimizer=optimizer.state_dict(), log=log, settings=settings)
@@ -238,22 +267,24 @@ def fit(
     name: str,  # Of the stage; part of the batches' seeds
     checkpoint: Path | None = None,  # Resume from and save to this file
     generator: torch.Generator | None = None,  # What the loss draws from; seeded anew at every step
+    rates: Mapping[str, float] = MappingProxyType({}),  # Part to its own peak learning rate, in place of the run's
 ) -> list[dict]:  # One entry per step: what the loss logs, and the learning rate
     "Train for a number of steps; the same whether it was interrupted or not."
     trained = Trained(parts)
-    optimizer = torch.optim.AdamW(trained.masters.values(), lr=config.lr, **_ADAMW)
+    optimizer = _optimizer(trained, config, rates)
+    peaks = [group['lr'] for group in optimizer.param_groups]
     settings = dict(name=name, rows=len(examples), **config.model_dump())
     log = _resume(checkpoint, trained, optimizer, settings)
     steps = config.steps_for(len(examples))
     parts.train()
     for step in trange(len(log), steps, desc=name, initial=len(log), total=steps, disable=None):
-        rate = config.lr * cosine(step, steps, config.warmup)
-        for group in optimizer.param_groups:
-            group['lr'] = rate
+        factor = _factor(step, steps, config)
+        for group, peak in zip(optimizer.param_groups, peaks):
+            group['lr'] = peak * factor
         _seed_dropout(name, config.seed, step, generator)
         rows = draw_batch(examples, config.batch, name, config.seed, step)
         means = _step(loss_of, examples, rows, trained, optimizer, config)
-        log.append(dict(step=step, **means, lr=rate))
+        log.append(dict(step=step, **means, lr=config.lr * factor))
         if checkpoint and (step + 1) % config.save_every == 0:
             _save(checkpoint, trained, optimizer, log, settings)
     parts.eval()
