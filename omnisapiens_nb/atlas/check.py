@@ -13,43 +13,103 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .datasets import DATASETS
+from .datasets import DATASETS, dataset_key, find_task
 from .exchange import read_jsonl
 from .reading import SourceError
-from .schema import MEDIA, OURS, SPLITS, TAGS, answer_labels, labels_in, leading_tags
+from omnisapiens_nb.atlas.schema import (
+    DOMAINS,
+    MEDIA,
+    OURS,
+    SPLITS,
+    TAGS,
+    answer_labels,
+    labels_in,
+    leading_tags,
+    task_kind,
+    task_named,
+)
 from .store import Atlas, open_atlas, shards_of
 
 # %% ../../nbs/atlas/14_check.ipynb #8838b820
 def _asked(row):
-    "The prompt from its question on."
+    "The prompt from the line of its question on."
     problem = row['problem'] or ''
     question = row.get('question')
     if not question or question not in problem:
         return problem
-    return problem[problem.rfind(question) :]
+    line_end = problem.rfind('\n', 0, problem.rfind(question))
+    return problem[line_end + 1 :]
+
+# %% ../../nbs/atlas/14_check.ipynb #43b02acb
+def _dataset_of(row):
+    "The entry of a row's dataset; None where it has none."
+    return DATASETS.get(dataset_key(row['dataset']))
+
+
+def _contradicts(dataset, task):
+    "Whether a task's name says something else than its dataset."
+    named = task_named(task)
+    if named:
+        return named != dataset.task
+    kind = task_kind(task)
+    return kind is not None and not dataset.task.endswith(kind)
+
+# %% ../../nbs/atlas/14_check.ipynb #c73be110
+def _task_problems(row):
+    "What is wrong with dataset and task, on which head and metric depend."
+    dataset = _dataset_of(row)
+    if find_task(row['dataset'], row['task']) is None:
+        yield 'an unknown dataset key with an unknown task, for which there is neither head nor metric'
+    elif dataset is None:
+        yield 'an unknown dataset key'
+    elif dataset.key != row['dataset']:
+        yield 'a dataset key in another spelling'
+    if task_kind(row['task']) is None:
+        yield 'the task ends neither in _cls nor in _qa'
+    elif dataset and _contradicts(dataset, row['task']):
+        yield 'the dataset and the task contradict each other'
 
 # %% ../../nbs/atlas/14_check.ipynb #e5e27131
 def _answer_problems(row):
-    if row['task'].endswith('_qa'):
-        if row['class_label']:
-            yield 'an open answer with a class_label'
-    elif row['task'].endswith('_cls'):
-        yield from _label_problems(row)
-    else:
-        yield 'the task ends neither in _cls nor in _qa'
+    dataset = _dataset_of(row)
+    task = find_task(row['dataset'], row['task']) or row['task']
+    kind = task_kind(task)
+    if kind == 'cls':
+        yield from _label_problems(row, dataset, task)
+    elif kind == 'qa' and row['class_label']:
+        yield 'an open answer with a class_label'
+
+# %% ../../nbs/atlas/14_check.ipynb #38f34e90
+def _stray_labels(row, column, task, allowed):
+    "Labels of a column that are not among those allowed."
+    return set(answer_labels(task, row[column] or '')) - set(allowed)
+
+
+def _domain_problems(row, dataset, task):
+    "Labels that neither a head nor a metric knows."
+    allowed = dataset.options if dataset else DOMAINS.get(task.removesuffix('_cls'))
+    if allowed is None:
+        return
+    place = 'dataset' if dataset else 'domain'
+    if _stray_labels(row, 'answer', task, allowed):
+        yield f'the answer is no label of its {place}'
+    if row['class_label'] and _stray_labels(row, 'class_label', task, allowed):
+        yield f'the class_label is no label of its {place}'
 
 # %% ../../nbs/atlas/14_check.ipynb #84ea4489
-def _label_problems(row):
+def _label_problems(row, dataset, task):
     if row['class_label'] != row['answer']:
         yield 'class_label is not the answer'
-    labels = set(answer_labels(row['task'], row['answer'] or ''))
+    outside = list(_domain_problems(row, dataset, task))
+    yield from outside
+    if outside:
+        return
     options = row.get('options')
-    dataset = DATASETS.get(row['dataset'])
-    if dataset and not labels <= set(dataset.options):
-        yield 'the answer is no label of its dataset'
-    elif options and not labels <= set(options):
+    if options and _stray_labels(row, 'answer', task, options):
         yield 'the answer is not among the options'
-    elif dataset and not labels <= labels_in(_asked(row), dataset.options):
+        return
+    labels = set(answer_labels(task, row['answer'] or ''))
+    if dataset and not labels <= labels_in(_asked(row), dataset.options):
         yield 'the answer does not stand in the prompt as a whole label'
 
 # %% ../../nbs/atlas/14_check.ipynb #ad7d018b
@@ -68,8 +128,7 @@ def row_problems(
     row: dict,  # A row with at least the released columns
 ) -> Iterator[str]:  # One sentence per problem, the same for the same kind
     "What is wrong with a row, released or ours."
-    if row['dataset'] not in DATASETS:
-        yield 'an unknown dataset key'
+    yield from _task_problems(row)
     if not (row['answer'] or '').strip():
         yield 'no answer'
     if (row['problem'] or '').strip():

@@ -132,6 +132,13 @@ def _media(files, data):
         media[column] = [files.read(name) for name in names]
     return media
 
+# %% ../../nbs/atlas/13_exchange.ipynb #37e08efd
+def _check_texts(data):
+    "`Reject` where a column of text holds anything else; null is allowed."
+    for column in RELEASED.names:
+        if column not in BINARY and not isinstance(data[column], str | None):
+            raise Reject(f'{column} is {str(data[column])[:40]!r}, no text; write it in quotation marks')
+
 # %% ../../nbs/atlas/13_exchange.ipynb #8e26dea8
 def read_jsonl(
     file: Path,  # JSON Lines in path form, released or ours
@@ -143,6 +150,7 @@ def read_jsonl(
         if record.fault:
             raise SourceError(f'{file}, line {record.row}: {record.fault}')
         try:
+            _check_texts(record.data)
             row = record.data | _media(files, record.data)
         except Reject as e:
             raise SourceError(f'{file}, line {record.row}: {e}') from e
@@ -166,7 +174,7 @@ def jsonl_to_parquet(
 def _whole_row(row, split, number):
     columns = {}
     for name in SCHEMA.names:
-        columns[name] = row[name] if name in row else released_value(name, split, number, row['dataset'])
+        columns[name] = row[name] if name in row else released_value(name, split, number, row)
     columns['split'] = split
     return Row(**columns)
 

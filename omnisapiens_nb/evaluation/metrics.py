@@ -350,12 +350,17 @@ METRICS = dict(
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #2c9427b4
 def metric_of(
-    task: str,  # A task of the Atlas, as in the column `task`
+    task: str,  # A task of the Atlas, by our name or the release's
 ) -> Callable:  # Of (y_true, y_pred) for labels, of cosines for open answers
     "The metric by which the Atlas paper scores a task."
-    if task not in METRICS:
+    if task in METRICS:
+        return METRICS[task]
+    from omnisapiens_nb.atlas.schema import task_named  # Here, since metrics need no more than numpy
+
+    named = task_named(task)
+    if named is None:
         raise ValueError(f'no metric for task {task!r}; the tasks are {", ".join(METRICS)}')
-    return METRICS[task]
+    return METRICS[named]
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #9d18dc60
 def _polar_cells(y_true, y_pred):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..atlas.reading import SourceError
-from ..atlas.schema import MULTI_LABEL, answer_labels
+from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_labels, task_kind, task_named
 from ..atlas.store import Atlas
 from .answers import Kind, classify, match_label, match_labels, read_answer
 from .metrics import metric_of, similar_share
@@ -76,16 +76,16 @@ class Answers:
 
 # %% ../../nbs/evaluation/04_scores.ipynb #b8a4355e
 def metric_fn(
-    task: str,  # Task of the Atlas
+    task: str,  # Task of the Atlas, by our name or the release's
 ) -> Callable:  # Of references and answers
     "The metric of a task as a function of `Answers.truth` and `Answers.said`."
-    return similar_share if task.endswith('_qa') else metric_of(task)
+    return similar_share if task_kind(task) == 'qa' else metric_of(task)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2d22f40c
 def _matched(rows, answers):
     "Labels that the answers name, and what kind of answer each is."
     task = rows.task.iloc[0]
-    match = match_labels if task in MULTI_LABEL else match_label
+    match = match_labels if task_named(task) in MULTI_LABEL else match_label
     known = sorted({label for reference in rows.answer for label in answer_labels(task, reference)})
     options = [list(of_row) or known for of_row in rows.options]
     said = [match(answer, of_row) for answer, of_row in zip(answers, options)]
@@ -109,7 +109,7 @@ def answers_of(
     "Read one model's responses to one dataset."
     first = rows.iloc[0]
     answers = [read_answer(response) for response in responses]
-    if first.task.endswith('_qa'):
+    if task_kind(first.task) == 'qa':
         truth = [1] * len(rows)
         said = _graded(rows, answers, embed, verdicts)
         kinds = []
@@ -216,11 +216,27 @@ def constant_responses(
 COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group', 'modality_signature')
 
 
+def _fault_of(task, answer, options):
+    "Why an answer cannot be a reference; empty where it can."
+    if not (answer or '').strip():
+        return 'no answer to score by'
+    if task.endswith('_qa'):
+        return ''
+    allowed = options or DOMAINS.get(task.removesuffix('_cls'), ())
+    if set(answer_labels(task, answer)) <= set(allowed):
+        return ''
+    return f'the reference {answer!r} is no label of the row, which are {", ".join(allowed)}'
+
+
 def table_of(
-    atlas: Atlas,  # One split
-) -> pd.DataFrame:  # The columns scoring needs, indexed by id
-    "Rows of a split without their media; a released Atlas without our columns is refused."
-    columns = atlas.columns(*COLUMNS)
+    atlas: Atlas,  # One split, ours or released
+) -> pd.DataFrame:  # The columns scoring needs, indexed by id; datasets and tasks by our names
+    "Rows of a split without their media; SourceError names the first row that cannot be scored."
+    columns = atlas.routed(*COLUMNS)
+    for number, row in enumerate(zip(columns['task'], columns['answer'], columns['options'])):
+        fault = _fault_of(*row)
+        if fault:
+            raise SourceError(f'{atlas.place(number)}: {fault}; see what else `omnisapiens-nb check` finds')
     return pd.DataFrame(columns, index=columns['id'])
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2de85bf3

@@ -58,7 +58,7 @@ def shortcut_table(
     "What shortcuts may look at; SourceError if the Atlas lacks our columns."
     if not shards_of(atlas, split):
         return pd.DataFrame(columns=COLUMNS)
-    return pd.DataFrame(open_atlas(atlas, split).columns(*COLUMNS), columns=COLUMNS)
+    return pd.DataFrame(open_atlas(atlas, split).routed(*COLUMNS), columns=COLUMNS)
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #c0d79443
 def best_constant(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from ..atlas.datasets import task_of
 from ..atlas.media import MediaError
 from ..evaluation.answers import parse_response
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, task_metrics
@@ -266,7 +267,7 @@ def rewards_of(
 ) -> list[float]:  # One per rollout
     "Rewards as released (method of the papers)."
     answers = [e.row['answer'] for e in examples]
-    tasks = [e.row['task'] for e in examples]
+    tasks = [task_of(e.row.get('dataset'), e.row['task']) for e in examples]
     scores = score(texts, answers, tasks, recipe=config.recipe, released=True, embed=embed)
     return [s.total for s in scores]
 
@@ -415,7 +416,7 @@ def _facts(rollouts, texts, rewards, end, rank):
         fact = dict(
             rank=rank,
             signature=example.row['modality_signature'],
-            task=example.row['task'],
+            task=task_of(example.row.get('dataset'), example.row['task']),
             prompt=prompt,
             reward=reward,
             length=len(completion),

@@ -492,7 +492,7 @@ def atlas_prompts(
 ) -> Dataset:  # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read
     "Rows of an Atlas as TRL wants them."
     atlas = examples.atlas
-    columns = atlas.columns('id', 'dataset', 'task', 'answer', 'modality_signature')
+    columns = atlas.routed('id', 'dataset', 'task', 'answer', 'modality_signature')
     chosen = {name: [values[i] for i in examples.rows] for name, values in columns.items()}
 
     def with_prompts(drawn):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from ..atlas.datasets import task_of
 from ..atlas.reading import SourceError
 from ..atlas.store import Atlas
 from .advantages import ESTIMATORS, estimator_state, restore_estimator
@@ -127,12 +128,13 @@ def verl_row(
     index: int,  # Its number in the file
 ) -> dict:  # Columns of verl's
     "A row of an Atlas as verl reads it."
+    task = task_of(row['dataset'], row['task'])
     return dict(
         prompt=[dict(role='user', content=row['problem'])],
         data_source=row['dataset'],
-        task=row['task'],
+        task=task,
         reward_model=dict(style='rule', ground_truth=row['answer']),
-        extra_info=dict(index=index, id=row['id'], task=row['task']),
+        extra_info=dict(index=index, id=row['id'], task=task),
     )
 
 # %% ../../nbs/rl/13_verl.ipynb #a51557ec

@@ -23,7 +23,7 @@ import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from pydantic import Field
 
-from ..atlas.datasets import DATASETS
+from ..atlas.datasets import DATASETS, task_of
 from ..atlas.extract import EXTRACTORS
 from ..atlas.folders import write_whole
 from ..atlas.reading import SourceError
@@ -95,7 +95,7 @@ def run_classify(
 # %% ../../nbs/runs/07_fine_tune.ipynb #e6f6dc21
 def _is_open(row):
     "Whether a row asks an open question."
-    return row['task'].endswith('_qa')
+    return task_of(row['dataset'], row['task']).endswith('_qa')
 
 # %% ../../nbs/runs/07_fine_tune.ipynb #c2851c5a
 def run_lm_head(

@@ -71,7 +71,7 @@ def training_rows(
 ) -> Examples:
     "Rows a step trains on; SourceError if there are none."
     store = open_atlas(recipe.atlas, 'train')
-    columns = store.columns('dataset', 'task', 'options')
+    columns = store.routed('dataset', 'task', 'options')
     chosen = choose_rows(store, recipe.share, recipe.rows)
     rows = [i for i in chosen if keep({name: values[i] for name, values in columns.items()})]
     if not rows:

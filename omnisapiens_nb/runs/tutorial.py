@@ -400,7 +400,7 @@ def tutorial(
     atlas = make_atlas(out, sources or {}, config)
     if (out / 'report.html').exists():
         return out / 'report.html'
-    tasks = open_atlas(atlas, 'train').columns('task')['task']
+    tasks = open_atlas(atlas, 'train').routed('task')['task']
     if any(task.endswith('_qa') for task in tasks):
         minilm()  # Missing weights are told before training, not after
     longest = train_models(out, atlas, config)

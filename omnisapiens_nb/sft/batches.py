@@ -45,7 +45,7 @@ class Examples(Sequence):
         self.keep = keep
         self.kept = 0
         self.cache = OrderedDict()
-        columns = atlas.columns('modality_signature', 'dataset', 'task')
+        columns = atlas.routed('modality_signature', 'dataset', 'task')
         self.signatures = [columns['modality_signature'][i] for i in self.rows]
         self.datasets = [columns['dataset'][i] for i in self.rows]
         self.tasks = [columns['task'][i] for i in self.rows]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..atlas.datasets import find_task
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES, DOMAINS, class_index
 
@@ -47,11 +48,13 @@ CLASS_DOMAIN = torch.tensor([_NUMBER[domain] for domain, _ in CLASSES])  # Domai
 
 
 def domain_of(
-    task: str,  # Such as `emotion_cls`
+    task: str,  # Such as `emotion_cls`, or the release's name
+    dataset: str | None = None,  # Dataset key, which decides where it is known
 ) -> int:  # Domain number
-    "Which head a task is routed to; ValueError if it has no head."
-    domain = task.removesuffix('_cls')
-    if not task.endswith('_cls') or domain not in DOMAINS:
+    "Which head a row is routed to; ValueError if it has no head."
+    found = find_task(dataset, task) or ''
+    domain = found.removesuffix('_cls')
+    if domain not in DOMAINS:
         heads = ', '.join(f'{name}_cls' for name in DOMAINS)
         raise ValueError(f'task {task!r} has no head; there are heads for {heads}')
     return _NUMBER[domain]
@@ -91,13 +94,14 @@ def heads_loss(
 # %% ../../nbs/sft/06_heads.ipynb #47de198f
 def choose_labels(
     logits: Tensor,  # From `Heads`, shape (B, 25)
-    rows: Sequence[dict],  # Each with `task` and `options`
+    rows: Sequence[dict],  # Each with `task` and `options`; routed by `dataset` where there is one
 ) -> list[str]:  # One label per row
     "Likeliest of each row's options; ValueError if an option has no head."
     allowed = torch.zeros_like(logits, dtype=torch.bool)
     for r, row in enumerate(rows):
+        task = find_task(row.get('dataset'), row['task']) or row['task']
         for option in row['options']:
-            allowed[r, class_index(row['task'], option)] = True
+            allowed[r, class_index(task, option)] = True
     likeliest = logits.masked_fill(~allowed, float('-inf')).argmax(-1)
     return [CLASSES[i][1] for i in likeliest.tolist()]
 

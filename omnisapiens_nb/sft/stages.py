@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from ..atlas.datasets import task_of
 from ..atlas.folders import check_free, put_in_place
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
@@ -70,12 +71,12 @@ def add_lora(
 
 # %% ../../nbs/sft/07_stages.ipynb #19358398
 def has_head(
-    row: dict,  # With `task` and `options`
+    row: dict,  # With `dataset`, `task` and `options`
 ) -> bool:
-    "Whether a row asks for labels that are among the 25 classes."
+    "Whether a row asks for labels that are among the 25 classes; SourceError if nobody knows what it asks for."
+    domain = task_of(row.get('dataset'), row['task']).removesuffix('_cls')
     if not row['options']:
         return False
-    domain = row['task'].removesuffix('_cls')
     return all((domain, option) in CLASSES for option in row['options'])
 
 # %% ../../nbs/sft/07_stages.ipynb #61d1aca1
@@ -88,13 +89,14 @@ def class_targets(
     classes = []
     for example in examples:
         row = example.row
-        pair = (row['task'].removesuffix('_cls'), row['class_label'])
+        task = task_of(row.get('dataset'), row['task'])
+        pair = (task.removesuffix('_cls'), row['class_label'])
         if pair not in CLASSES:
             raise SourceError(
                 f'{row["id"]}: label {row["class_label"]!r} of task {row["task"]!r} has no head; '
                 'train on the rows `has_head` keeps'
             )
-        domains.append(domain_of(row['task']))
+        domains.append(domain_of(task))
         classes.append(CLASSES.index(pair))
     return torch.tensor(domains, device=device), torch.tensor(classes, device=device)
 
@@ -293,8 +295,9 @@ def classify(
     model.eval()
     rows = [example.row for example in examples]
     states = pooled_states(model, processor, examples) + delta
-    domains = torch.tensor([domain_of(row['task']) for row in rows], device=model.device)
-    labels = choose_labels(heads(states, domains), rows)
+    domains = [domain_of(row['task'], row.get('dataset')) for row in rows]
+    logits = heads(states, torch.tensor(domains, device=model.device))
+    labels = choose_labels(logits, rows)
     return [f'\\boxed{{{label}}}' for label in labels]
 
 # %% ../../nbs/sft/07_stages.ipynb #88b5eb02

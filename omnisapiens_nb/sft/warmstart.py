@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from tqdm.auto import trange
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from ..atlas.datasets import find_task
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, draw_batch, on_device, stable_hash
@@ -293,8 +294,12 @@ def fit(
 # %% ../../nbs/sft/04_warmstart.ipynb #b0922ac7
 def _classes(examples):
     "Class of each row; none where it is an open question, or its label is not the Atlas's."
-    pairs = [(e.row['task'].removesuffix('_cls'), e.row['class_label']) for e in examples]
-    return [CLASSES.index(pair) if pair in CLASSES else IGNORED for pair in pairs]
+    classes = []
+    for example in examples:
+        task = find_task(example.row.get('dataset'), example.row['task']) or ''
+        pair = (task.removesuffix('_cls'), example.row['class_label'])
+        classes.append(CLASSES.index(pair) if pair in CLASSES else IGNORED)
+    return classes
 
 
 def _tower_tokens(example, modality):

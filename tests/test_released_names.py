@@ -1,0 +1,254 @@
+"""A file as the release writes it: its own task names, no question, no options. It is checked, scored and judged as
+ours is; a row that nobody can place is named with file and row; dataset or task alone is enough."""
+
+import json
+import re
+from itertools import chain
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from omnisapiens_nb.atlas.check import check
+from omnisapiens_nb.atlas.curate import curate
+from omnisapiens_nb.atlas.datasets import DATASETS, find_task, question_in, task_of
+from omnisapiens_nb.atlas.exchange import jsonl_to_parquet, read_jsonl, write_jsonl
+from omnisapiens_nb.atlas.mini.chsimsv2 import write_chsimsv2
+from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.intentqa import write_intentqa
+from omnisapiens_nb.atlas.mini.mimeqa import write_mimeqa
+from omnisapiens_nb.atlas.mini.mmpsy import write_mmpsy
+from omnisapiens_nb.atlas.mini.siq2 import write_siq2
+from omnisapiens_nb.atlas.reading import SourceError
+from omnisapiens_nb.atlas.schema import CLASSES, RELEASED, TASKS, task_named
+from omnisapiens_nb.atlas.store import open_atlas, open_splits
+from omnisapiens_nb.evaluation.evaluate import evaluate, grader_of, score_models
+from omnisapiens_nb.evaluation.metrics import metric_of
+from omnisapiens_nb.evaluation.scores import metric_fn, table_of
+from omnisapiens_nb.sft.heads import choose_labels, domain_of
+from omnisapiens_nb.sft.stages import has_head
+
+SIZES = {
+    write_cremad: dict(actors=14),
+    write_chsimsv2: dict(videos=(3, 1, 3), clips=3),
+    write_mmpsy: dict(people=30),
+    write_siq2: dict(videos=(8, 3, 2)),
+    write_intentqa: dict(videos=(6, 2, 4)),
+    write_mimeqa: dict(videos=12),
+}
+WRITERS = dict(cremad=write_cremad, chsimsv2=write_chsimsv2, mmpsy=write_mmpsy, siq2=write_siq2)
+THEIR_TASKS = dict(
+    cremad='emotion_cls',
+    chsimsv2='chsimsv2_sentiment_intensity_cls',
+    mmpsy_depression='mental_health_depression_cls',
+    mmpsy_anxiety='mental_health_anxiety_cls',
+    siq2='siq2_qna',
+)
+
+
+def released(rows, file, **changed):
+    "Rows in the release's form and words, as one shard."
+    written = []
+    for row in rows:
+        bare = {name: row[name] for name in RELEASED.names}
+        descriptors = dict(ext_video_feats=[b'\x80\x02'] if row['videos'] else [], ext_audio_feats=[])
+        written.append(bare | descriptors | dict(task=THEIR_TASKS[row['dataset']]) | changed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(written, RELEASED), file)
+    return file
+
+
+@pytest.fixture(scope='module')
+def forms(tmp_path_factory):
+    "Folder of our Atlas, and of the same rows as the release writes them."
+    folder = tmp_path_factory.mktemp('names')
+    for name, write in WRITERS.items():
+        write(folder / name, **SIZES[write])
+    ours = curate({name: folder / name for name in WRITERS}, folder / 'ours').folder
+    theirs = folder / 'theirs'
+    for split in ('train', 'test'):
+        released(open_atlas(ours, split), theirs / 'data' / f'{split}-00000-of-00001.parquet')
+    return ours, theirs
+
+
+def answer_file(atlas, path):
+    "Predictions for the test split: right in two rows of three."
+    columns = open_atlas(atlas, 'test').columns('id', 'answer')
+    lines = []
+    for number, (row_id, answer) in enumerate(zip(columns['id'], columns['answer'])):
+        said = answer if number % 3 else 'who knows'
+        lines.append(json.dumps(dict(id=row_id, response=f'<think>so</think>\\boxed{{{said}}}')))
+    path.write_text('\n'.join(lines), encoding='utf-8')
+    return path
+
+
+def test_every_dataset_decides_and_every_spelling_is_known():
+    for key, dataset in DATASETS.items():
+        assert {task_of(key, task) for task in (None, '', 'mood_cls', *TASKS, *THEIR_TASKS.values())} == {dataset.task}
+    for key, task in THEIR_TASKS.items():
+        assert find_task('mine', task) == DATASETS[key].task
+        assert metric_of(task) is metric_of(DATASETS[key].task)
+    assert metric_fn('siq2_q&a') is metric_fn('social_qa')
+
+
+@pytest.mark.parametrize(
+    'name', ['cls', 'qa', '', None, 'classification', 'mood_cls', 'emotion_qa', 'sarcasm_humour_cls']
+)
+def test_a_task_that_says_nothing(name):
+    assert task_named(name) is None
+    with pytest.raises(SourceError, match='neither the dataset'):
+        task_of('mine', name)
+
+
+def test_check_finds_no_problem(cli, forms):
+    result = cli('check', forms[1])
+    assert result.returncode == 0 and '0 problems' in result.stdout, result.stdout + result.stderr
+
+
+def test_the_question_is_read_from_the_prompt(tmp_path, forms):
+    for name, write in dict(intentqa=write_intentqa, mimeqa=write_mimeqa).items():
+        write(tmp_path / name, **SIZES[write])
+    others = curate({name: tmp_path / name for name in ('intentqa', 'mimeqa')}, tmp_path / 'atlas').folder
+    for atlas in (forms[0], others):
+        for row in chain(*open_splits(atlas).values()):
+            assert question_in(row['problem']) == row['question']
+
+
+def test_it_is_scored_and_judged_as_ours_is(forms, tmp_path):
+    scores = {}
+    for name, atlas in zip(('ours', 'theirs'), forms):
+        file = answer_file(atlas, tmp_path / f'{name}.jsonl')
+        report, scored, of = evaluate(atlas, {'model': file}, tmp_path / name, grader=grader_of('offline'))
+        assert scored == of and report.is_file()
+        scores[name] = pd.read_csv(tmp_path / name / 'scores.csv').set_index(['model', 'dataset'])
+    columns = ['task', 'rows', 'value', 'out_of_set', 'abstained']
+    pd.testing.assert_frame_equal(scores['ours'][columns], scores['theirs'][columns])
+    assert set(scores['theirs'].task) == {DATASETS[key].task for key in THEIR_TASKS}
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        dict(dataset='a set of my own'),
+        dict(dataset=None),
+        dict(dataset=' '),
+        dict(task=None),
+        dict(task='mood_cls'),
+        dict(task=''),
+        dict(dataset=' CREMAD ', task='EMOTION_CLS'),
+    ],
+)
+def test_one_of_the_two_is_enough(forms, tmp_path, changed):
+    rows = [row for row in open_atlas(forms[0], 'test') if row['dataset'] == 'cremad'][:4]
+    file = released(rows, tmp_path / 'data' / 'test-00000-of-00001.parquet', **changed)
+    (found,) = set(table_of(open_atlas(tmp_path, 'test')).task)
+    assert found == 'emotion_cls'
+    e = score_models(tmp_path, {'m': answer_file(tmp_path, tmp_path / 'm.jsonl')})
+    (score,) = e.scores['m'].values()
+    assert (score.task, score.rows, score.out_of_set) == ('emotion_cls', 4, 2)
+    _, problems = check(file)
+    assert len(problems) <= 2
+    assert problems.empty == (changed == dict(task='mood_cls'))
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        dict(dataset='mine', task='mood_cls'),
+        dict(dataset=None, task=None),
+        dict(dataset='', task='QA'),
+        dict(dataset='CREMA', task='emotion'),
+    ],
+)
+def test_neither_is_named_with_file_and_row(forms, tmp_path, changed):
+    rows = open_atlas(forms[0], 'test')[:3]
+    file = released(rows[:2], tmp_path / 'data' / 'test-00000-of-00002.parquet')
+    bad = released(rows, tmp_path / 'data' / 'test-00001-of-00002.parquet', **changed)
+    message = f'{bad}, row 1: neither the dataset {changed["dataset"]!r} nor the task {changed["task"]!r} is known'
+    with pytest.raises(SourceError, match=re.escape(message)) as raised:
+        table_of(open_atlas(tmp_path, 'test'))
+    assert 'cremad' in str(raised.value) and 'emotion_cls' in str(raised.value)
+    total, problems = check(bad)
+    counted = problems.set_index('problem').rows
+    assert counted['an unknown dataset key with an unknown task, for which there is neither head nor metric'] == total
+    assert check(file)[1].empty
+
+
+def test_neither_is_one_sentence_to_a_user(cli, forms, tmp_path):
+    rows = open_atlas(forms[0], 'test')[:3]
+    bad = released(rows, tmp_path / 'data' / 'test-00000-of-00001.parquet', dataset='mine', task='mood_cls')
+    predictions = answer_file(tmp_path, tmp_path / 'm.jsonl')
+    result = cli('evaluate', '--atlas', tmp_path, '--predictions', predictions, '--out', tmp_path / 'out')
+    assert result.returncode == 1
+    (sentence,) = result.stderr.strip().splitlines()
+    assert sentence.startswith(f'error: {bad}, row 1: neither')
+    result = cli('check', tmp_path)
+    assert result.returncode == 1 and 'unknown task' in result.stdout
+
+
+def test_a_dataset_and_a_task_that_contradict(forms, tmp_path):
+    rows = [row for row in open_atlas(forms[0], 'test') if row['dataset'] == 'cremad'][:3]
+    for task in ('sentiment_intensity_cls', 'social_qa', 'mood_qa'):
+        _, problems = check(released(rows, tmp_path / 'test-00000-of-00001.parquet', task=task))
+        assert list(problems.problem) == ['the dataset and the task contradict each other']
+        assert list(problems.rows) == [3]
+
+
+@pytest.mark.parametrize('column', ['answer', 'class_label'])
+def test_a_label_outside_the_domain(forms, tmp_path, column):
+    rows = [row for row in open_atlas(forms[0], 'test') if row['dataset'] == 'chsimsv2'][:2]
+    changed = {column: 'joy', 'dataset': 'mine'}
+    file = released(rows, tmp_path / 'test-00000-of-00001.parquet', **changed)
+    _, problems = check(file)
+    place = 'answer' if column == 'answer' else 'class_label'
+    assert f'the {place} is no label of its domain' in set(problems.problem)
+    if column == 'answer':
+        with pytest.raises(SourceError, match=f"{file}, row 1: the reference 'joy' is no label"):
+            table_of(open_atlas(tmp_path, 'test'))
+
+
+def test_path_form(forms, tmp_path):
+    "JSON Lines with the release's names: read, checked, made into Parquet; a task that is a number is a sentence."
+    file = write_jsonl(forms[1], 'test', tmp_path / 'paths')
+    lines = [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines()]
+    bare = [{name: line[name] for name in (*RELEASED.names, 'texts')} for line in lines]
+    file.write_text('\n'.join(map(json.dumps, bare)), encoding='utf-8')
+    assert check(file)[1].empty
+    back = jsonl_to_parquet({'test': file}, tmp_path / 'back')
+    assert open_atlas(back, 'test').columns('task') == open_atlas(forms[1], 'test').columns('task')
+    assert open_atlas(back, 'test').columns('question') == open_atlas(forms[0], 'test').columns('question')
+    bare[1] |= dict(task=3)
+    file.write_text('\n'.join(map(json.dumps, bare)), encoding='utf-8')
+    with pytest.raises(SourceError, match="line 2: task is '3', no text"):
+        list(read_jsonl(file))
+
+
+def test_heads_go_by_the_dataset():
+    sentiment = dict(dataset='meld_senti', task='emotion_cls', options=['negative', 'neutral', 'positive'])
+    assert has_head(sentiment)
+    assert domain_of('emotion_cls', 'meld_senti') == domain_of('sentiment_intensity_cls') == domain_of('sentiment_cls')
+    logits = torch.arange(25.0)[None]
+    assert choose_labels(logits, [sentiment]) == ['positive']
+    by_task = dict(task='sentiment_intensity_cls', options=[label for _, label in CLASSES[:7]])
+    assert choose_labels(logits, [by_task]) == ['highly positive']
+    with pytest.raises(SourceError, match="neither the dataset 'mine' nor the task 'mood_cls'"):
+        has_head(dict(dataset='mine', task='mood_cls', options=[]))
+
+
+def test_an_own_question_is_kept(forms, tmp_path):
+    "A file with the released columns and a question of its own, but no ids."
+    rows = open_atlas(forms[1], 'test')[:2]
+    table = pa.Table.from_pylist([{name: row[name] for name in RELEASED.names} for row in rows], RELEASED)
+    pq.write_table(table.append_column('question', [['One?', 'Two?']]), tmp_path / 'test-00000-of-00001.parquet')
+    atlas = open_atlas(tmp_path, 'test')
+    assert atlas.columns('question', 'id') == dict(question=['One?', 'Two?'], id=['test/1', 'test/2'])
+    assert [row['question'] for row in atlas] == ['One?', 'Two?']
+
+
+def test_a_model_that_left_rows_out(forms, tmp_path):
+    file = answer_file(forms[1], tmp_path / 'm.jsonl')
+    lines = file.read_text(encoding='utf-8').splitlines()
+    file.write_text('\n'.join(lines[5:]), encoding='utf-8')
+    assert score_models(forms[1], {'m': file}).missing == 5
