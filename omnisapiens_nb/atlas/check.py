@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .datasets import DATASETS
 from .exchange import read_jsonl
 from .reading import SourceError
-from .schema import MEDIA, OURS, SPLITS, TAGS, answer_labels, labels_in, leading_tags
+from .schema import MEDIA, OURS, SPLITS, TAGS, answer_kind, answer_labels, labels_in, leading_tags
 from .store import Atlas, open_atlas, shards_of
 
 # %% ../../nbs/atlas/14_check.ipynb #8838b820
@@ -30,13 +30,14 @@ def _asked(row):
 
 # %% ../../nbs/atlas/14_check.ipynb #e5e27131
 def _answer_problems(row):
-    if row['task'].endswith('_qa'):
+    kind = answer_kind(row['task'])
+    if kind == 'qa':
         if row['class_label']:
             yield 'an open answer with a class_label'
-    elif row['task'].endswith('_cls'):
+    elif kind == 'cls':
         yield from _label_problems(row)
     else:
-        yield 'the task ends neither in _cls nor in _qa'
+        yield 'the task says neither that its answer is a label (…_cls) nor that it is open (…_qa)'
 
 # %% ../../nbs/atlas/14_check.ipynb #84ea4489
 def _label_problems(row):

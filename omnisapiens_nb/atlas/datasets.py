@@ -9,7 +9,7 @@ __all__ = ['DATASETS', 'BEHAVIOURS', 'ATLAS_KEYS', 'PHRASES', 'STYLES', 'NEUTRAL
 # %% ../../nbs/atlas/04_datasets.ipynb #6d37b1bf
 from dataclasses import dataclass, field
 
-from .schema import DOMAINS, MULTI_LABEL, TAGS, Reject, Row
+from .schema import DOMAINS, MULTI_LABEL, TAGS, Reject, Row, answer_kind
 
 # %% ../../nbs/atlas/04_datasets.ipynb #6a6a7ace
 @dataclass(frozen=True)
@@ -538,7 +538,7 @@ def _setting(row, dataset, style):
 # %% ../../nbs/atlas/04_datasets.ipynb #1fc0268d
 def _instruction(dataset, style):
     "How to answer, and what stands between the options."
-    if style == 'atlas' or dataset.task.endswith('_qa'):
+    if style == 'atlas' or answer_kind(dataset.task) == 'qa':
         return dataset.instruction, dataset.separator
     if dataset.task in MULTI_LABEL:
         return _ALL_THAT_APPLY, ', '

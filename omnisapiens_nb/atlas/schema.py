@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS', 'HELD_OUT_TASKS',
-           'MULTI_LABEL', 'class_index', 'Row', 'row_of', 'Rejected', 'Reject', 'signature', 'leading_tags',
-           'labels_in', 'answer_labels', 'row_faults']
+           'MULTI_LABEL', 'class_index', 'answer_kind', 'Row', 'row_of', 'Rejected', 'Reject', 'signature',
+           'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
 import re
@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
+from typing import Literal
 
 import pyarrow as pa
 
@@ -59,6 +60,19 @@ def class_index(
     if (domain, label) not in CLASSES:
         raise ValueError(f'{label!r} is no label of {task!r}; its labels are {DOMAINS.get(domain, ())}')
     return CLASSES.index((domain, label))
+
+# %% ../../nbs/atlas/01_schema.ipynb #3c1eef52
+_LAST_WORD = re.compile(r'(?:^|[\W_])(cls|qa|qna|q&a)[\W_]*$', re.IGNORECASE)
+
+
+def answer_kind(
+    task: str,  # Task id, such as `emotion_cls` or `siq2_qna`
+) -> Literal['cls', 'qa'] | None:  # A label, an open answer, or None where the id does not say
+    "What kind of answer a task wants, by the last word of its id."
+    last_word = _LAST_WORD.search(str(task))
+    if last_word is None:
+        return None
+    return 'cls' if last_word[1].lower() == 'cls' else 'qa'
 
 # %% ../../nbs/atlas/01_schema.ipynb #8265a236
 _TEXT = pa.string()
@@ -225,7 +239,7 @@ def answer_labels(
 def _answer_faults(row):
     if not row.answer.strip():
         yield 'the answer is empty'
-    if row.task.endswith('_qa'):
+    if answer_kind(row.task) == 'qa':
         if row.class_label:
             yield 'an open-answer row has a class_label'
     else:

@@ -27,6 +27,7 @@ from ..atlas.descriptors import read_descriptors
 from ..atlas.extract import COLUMNS, EXTRACTORS
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
+from ..atlas.schema import answer_kind
 from .bam import BAM, added_to_answers, final_norm, stack_descriptors
 from .batches import Examples, by_signature, on_device
 from .generate import Responder, writing
@@ -168,7 +169,7 @@ def freeze(
 ) -> FrozenRows:  # In the order of the rows
     "One pass of the frozen model over a dataset (arXiv 2510.04899, BAM: the backbone is frozen)."
     model.eval()
-    states_of = _answer_states if examples.tasks[0].endswith('_qa') else _class_states
+    states_of = _answer_states if answer_kind(examples.tasks[0]) == 'qa' else _class_states
     out = FrozenRows([None] * len(examples))
     batches = by_signature(examples.signatures, batch)
     for places in tqdm(batches, f'freezing {examples.datasets[0]}', disable=None):
@@ -191,7 +192,7 @@ def frozen_loss(
     targets = torch.cat([row.targets for row in rows])
     counts = torch.tensor([len(row.targets) for row in rows], device=delta.device)
     moved = hidden + delta.repeat_interleave(counts, 0).to(hidden.dtype)
-    if task.endswith('_qa'):
+    if answer_kind(task) == 'qa':
         logits = model.get_output_embeddings()(final_norm(model)(moved))
         return F.cross_entropy(logits.float(), targets)
     domains = torch.full_like(targets, domain_of(task))
