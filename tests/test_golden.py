@@ -1,20 +1,19 @@
 "The released forms reproduce what the authors' code was recorded to do."
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import omnisapiens_nb
+from omnisapiens_nb.atlas.schema import answer_kind
 from omnisapiens_nb.evaluation.metrics import mean_weighted_accuracy, sentiment_binary_f1, weighted_f1
 from omnisapiens_nb.rl.harpo import ABLATIONS, Harpo, HarpoConfig
-from omnisapiens_nb.rl.rewards import minilm, score
+from omnisapiens_nb.rl.rewards import minilm, score, task_kinds
 
 DEAD_TASKS = ('whole_task_dead_five_rollouts', 'whole_task_dead_mixed_sizes', 'whole_task_dead_long')
-FLOORED_TOO_LATE = (
-    'known fault: the release floors a batch contribution before it enters the average, ours only the average, '
-    'so a task whose prompts are all all-same comes out by up to 2e-6 otherwise'
-)
 PARTS = dict(
     score='total',
     standard_score='exact',
@@ -22,14 +21,6 @@ PARTS = dict(
     similarity_score='similarity',
     overlong_score='overlong',
 )  # A recorded part and its name with us
-READ_OTHERWISE = (
-    'known fault: the release deletes blanks around < > / before it reads, its patterns end at a line break, '
-    'and the second recipe compares no open answer exactly'
-)
-SPELT_OTHERWISE = (
-    'known fault: the release takes the last token of a task id for its kind, qna and q&a too, '
-    'and everything else for a classification; ours refuses what ends neither in _cls nor in _qa'
-)
 
 
 def largest(pairs):
@@ -58,13 +49,18 @@ def test_harpo_released(golden, variant):
             assert ours.scale == 1.0
 
 
-@pytest.mark.xfail(strict=True, reason=FLOORED_TOO_LATE)
 @pytest.mark.parametrize('name', DEAD_TASKS)
 def test_harpo_released_where_whole_tasks_are_dead(golden, name):
     by_name = {s['scenario']: s for s in golden('harpo_dead_tasks')['scenarios']}
     assert tuple(by_name) == DEAD_TASKS
     for ours, _, theirs in steps(by_name[name]):
         assert largest([(ours.advantages, theirs['advantages'])]) < 1e-9
+
+
+def test_recorded_steps_are_as_many_as_the_pages_say(golden):
+    scenarios = golden('harpo_released_code')['scenarios'] + golden('harpo_dead_tasks')['scenarios']
+    assert len(scenarios) == 21
+    assert sum(len(s['steps']) for s in scenarios) == 208
 
 
 def numbers(ids):
@@ -114,27 +110,30 @@ def test_rewards_in_one_call(golden):
     assert largest((r.total, c['harpo_reward']['score']) for r, c in zip(ours, cases)) < 1e-4
 
 
-def odd_rewards():
-    "Recipe, spelling of the task ids and part of a reward of odd responses; those that ours misses are marked."
-    found = []
-    for recipe, parts in (('harpo', list(PARTS)), ('grpo', list(PARTS)[:-1])):
-        for part in parts:
-            reached = part in ('format_score', 'overlong_score')
-            marks = [] if reached else [pytest.mark.xfail(strict=True, reason=READ_OTHERWISE)]
-            found.append(pytest.param(recipe, 'known', part, marks=marks))
-            refused = pytest.mark.xfail(strict=True, reason=SPELT_OTHERWISE, raises=ValueError)
-            found.append(pytest.param(recipe, 'other', part, marks=refused))
-    return found
-
-
-@pytest.mark.parametrize('recipe, spelling, part', odd_rewards())
-def test_rewards_of_odd_responses(golden, recipe, spelling, part):
-    every = golden('rewards_odd')['cases']
-    known = [c['task_id'].endswith(('_cls', '_qa')) for c in every]
-    cases = [c for c, k in zip(every, known) if k == (spelling == 'known')]
-    assert len(cases) == dict(known=157, other=63)[spelling]
+@pytest.mark.parametrize('recipe', ['harpo', 'grpo'])
+@pytest.mark.parametrize('part', PARTS)
+def test_rewards_of_odd_responses(golden, recipe, part):
+    cases = golden('rewards_odd')['cases']
+    assert len(cases) == 220
     ours = score(*columns(cases), recipe=recipe, released=True)
-    assert largest((getattr(r, PARTS[part]), c[f'{recipe}_reward'][part]) for r, c in zip(ours, cases)) < 1e-4
+    recorded = [c[f'{recipe}_reward'].get(part, 0.0) for c in cases]  # The first recipe has no length in it
+    assert largest((getattr(r, PARTS[part]), value) for r, value in zip(ours, recorded)) < 1e-4
+
+
+def test_kinds_of_odd_task_ids(golden):
+    cases = golden('rewards_odd')['cases']
+    kinds = [c['harpo_reward']['task_type'] for c in cases]
+    assert task_kinds([c['task_id'] for c in cases], released=True) == kinds
+    assert task_kinds(['a_qa_', ' x_QNA ', 'qa-two', 'cls', 'x.qa', 7, None], released=True) == [
+        *('qa', 'qa', 'cls', 'cls', 'qa', 'cls', 'cls')
+    ]
+
+
+def test_one_function_tells_an_open_task():
+    modules = Path(omnisapiens_nb.__file__).parent.rglob('*.py')
+    asked_by_suffix = [str(m) for m in modules if "endswith('_qa')" in m.read_text(encoding='utf-8')]
+    assert asked_by_suffix == []
+    assert answer_kind('siq2_QnA') == answer_kind('intentqa_q&a') == 'qa'
 
 
 @pytest.mark.parametrize('key, metric, count', [('weighted_f1', weighted_f1, 13), ('F1w2', sentiment_binary_f1, 3)])

@@ -13,7 +13,7 @@ import yaml
 
 from .datasets import DATASETS, build_prompt
 from .reading import SourceError
-from .schema import SPLITS, Row
+from .schema import SPLITS, Row, answer_kind
 from .sources.registry import ADAPTERS
 
 # %% ../../nbs/atlas/15_cards.ipynb #c1f8a991
@@ -472,6 +472,6 @@ def _example(dataset, facts):
 def _prompt(dataset, facts):
     prompt = build_prompt(_example(dataset, facts)).replace('\n', ' ⏎ ')
     neutral = 'With `--prompts neutral` every dataset of the task is asked in the same words.'
-    if dataset.task.endswith('_qa'):
+    if answer_kind(dataset.task) == 'qa':
         neutral = ''
     return _paragraphs(f'Style `atlas`, {WORDINGS[dataset.wording]}:', f'> {prompt}', neutral)

@@ -22,10 +22,10 @@ from omnisapiens_nb.atlas.schema import (
     OURS,
     SPLITS,
     TAGS,
+    answer_kind,
     answer_labels,
     labels_in,
     leading_tags,
-    task_kind,
     task_named,
 )
 from .store import Atlas, open_atlas, shards_of
@@ -51,7 +51,7 @@ def _contradicts(dataset, task):
     named = task_named(task)
     if named:
         return named != dataset.task
-    kind = task_kind(task)
+    kind = answer_kind(task)
     return kind is not None and not dataset.task.endswith(kind)
 
 # %% ../../nbs/atlas/14_check.ipynb #c73be110
@@ -64,7 +64,7 @@ def _task_problems(row):
         yield 'an unknown dataset key'
     elif dataset.key != row['dataset']:
         yield 'a dataset key in another spelling'
-    if task_kind(row['task']) is None:
+    if answer_kind(row['task']) is None:
         yield 'the task ends neither in _cls nor in _qa'
     elif dataset and _contradicts(dataset, row['task']):
         yield 'the dataset and the task contradict each other'
@@ -73,7 +73,7 @@ def _task_problems(row):
 def _answer_problems(row):
     dataset = _dataset_of(row)
     task = find_task(row['dataset'], row['task']) or row['task']
-    kind = task_kind(task)
+    kind = answer_kind(task)
     if kind == 'cls':
         yield from _label_problems(row, dataset, task)
     elif kind == 'qa' and row['class_label']:

@@ -572,7 +572,7 @@ def _setting(row, dataset, style):
 # %% ../../nbs/atlas/04_datasets.ipynb #1fc0268d
 def _instruction(dataset, style):
     "How to answer, and what stands between the options."
-    if style == 'atlas' or dataset.task.endswith('_qa'):
+    if style == 'atlas' or answer_kind(dataset.task) == 'qa':
         return dataset.instruction, dataset.separator
     if dataset.task in MULTI_LABEL:
         return _ALL_THAT_APPLY, ', '

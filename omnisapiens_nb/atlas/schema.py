@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'KINDS', 'SUBJECTS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS',
-           'HELD_OUT_TASKS', 'MULTI_LABEL', 'task_kind', 'task_named', 'class_index', 'Row', 'row_of', 'Rejected',
+           'HELD_OUT_TASKS', 'MULTI_LABEL', 'answer_kind', 'task_named', 'class_index', 'Row', 'row_of', 'Rejected',
            'Reject', 'signature', 'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import takewhile
+from typing import Literal
 
 import pyarrow as pa
 
@@ -76,10 +77,10 @@ def _words(task):
     return re.findall(r'[\w&]+', str(task or '').casefold().replace('_', ' '))
 
 # %% ../../nbs/atlas/01_schema.ipynb #14c52dbe
-def task_kind(
+def answer_kind(
     task: str | None,  # Name of a task, in any spelling
-) -> str | None:  # `cls`, `qa`, or None where the name does not say
-    "Which kind of answer a task's name asks for."
+) -> Literal['cls', 'qa'] | None:  # A label, an open answer, or None where the name does not say
+    "What kind of answer a task wants, by the last word of its name."
     words = _words(task)
     return KINDS.get(words[-1]) if words else None
 
@@ -89,7 +90,7 @@ def task_named(
     task: str | None,  # Name of a task, ours or the release's, in any case
 ) -> str | None:  # Our name for it; None where the name is not known
     "A task of ours by its name."
-    kind = task_kind(task)
+    kind = answer_kind(task)
     named = {SUBJECTS[word] for word in _words(task) if word in SUBJECTS}
     of_kind = [name for name in named if kind and name.endswith(f'_{kind}')]
     return of_kind[0] if len(of_kind) == 1 else None
@@ -270,7 +271,7 @@ def answer_labels(
 def _answer_faults(row):
     if not row.answer.strip():
         yield 'the answer is empty'
-    if row.task.endswith('_qa'):
+    if answer_kind(row.task) == 'qa':
         if row.class_label:
             yield 'an open-answer row has a class_label'
     else:

@@ -251,14 +251,6 @@ class _Shards:
                 values += table.column(name).to_pylist()
         return columns
 
-    def place(self, number):
-        for path, file in zip(self.paths, self.files):
-            rows = file.metadata.num_rows
-            if number < rows:
-                return f'{path}, row {number + 1}'
-            number -= rows
-        raise IndexError(number)
-
 # %% ../../nbs/atlas/11_store.ipynb #727c42cf
 UNNAMED = 'no dataset'  # Rows that name none, in tables by dataset
 
@@ -319,13 +311,6 @@ class Atlas(Sequence):
         for name in made_up:
             columns[name] = [released_value(name, self.split, number, row) for number, row in enumerate(rows, 1)]
         return {name: columns[name] for name in names}
-
-    def place(
-        self,
-        number: int,  # Row number
-    ) -> str:  # File and row in it, from 1
-        "Where a row stands, for a message."
-        return self._shards.place(number)
 
     def routed(
         self,

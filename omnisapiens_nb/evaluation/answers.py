@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['boxes', 'unwrap', 'read_answer', 'normalise', 'Kind', 'match_label', 'match_labels', 'classify', 'Response',
-           'parse_response', 'released_answer']
+           'parse_response', 'released_text', 'released_answer']
 
 # %% ../../nbs/evaluation/00_answers.ipynb #1626fa71
 import re
@@ -164,12 +164,24 @@ def parse_response(
     kept = starts_with_it and '<think>' not in think and _is_one_box(found[2].rstrip())
     return Response(think, answer, kept)
 
+# %% ../../nbs/evaluation/00_answers.ipynb #3c1f9a70
+def released_text(
+    response: str,  # What the model wrote
+) -> str:  # What the released code reads in its place
+    "A response without the blanks around `<`, `>` and `/`, as the released code reads it."
+    return re.sub(r'\s*([<>/])\s*', r'\1', response)
+
 # %% ../../nbs/evaluation/00_answers.ipynb #0ab8ea6b
+_RELEASED_PATTERNS = (r'\\boxed\{([^}]*)\}', r'\[(.*?)\]', r'<answer>(.*?)</answer>')
+
+
 def released_answer(
     response: str,  # What the model wrote
 ) -> str:  # What the released code takes for the answer
     r"The released reader: first `\boxed{…}`, else first `[…]`, else `<answer>`, else everything."
-    for pattern in (r'\\boxed\{(.*?)\}', r'\[(.*?)\]', r'<answer>(.*?)</answer>'):
-        if m := re.search(pattern, response, re.S):
-            return m[1]
-    return response
+    text = released_text(response)
+    for pattern in _RELEASED_PATTERNS:
+        found = re.search(pattern, text)
+        if found:
+            return found[1]
+    return text

@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..atlas.reading import SourceError
+from ..atlas.schema import answer_kind
 from ..atlas.store import open_atlas, shards_of
 from .judge import grade
 from .judge_endpoints import Anthropic, OpenAICompatible
@@ -79,7 +80,7 @@ def _blind_source(atlas, rows):
     train = rows.iloc[:0]
     if shards_of(atlas, 'train'):
         train = table_of(open_atlas(atlas, 'train'))
-    held_out = ~rows.dataset.isin(train.dataset) & rows.task.str.endswith('_cls')
+    held_out = ~rows.dataset.isin(train.dataset) & (rows.task.map(answer_kind) == 'cls')
     return pd.concat([train, rows[held_out]])
 
 
@@ -137,7 +138,7 @@ def grader_of(
 
 def _graded(rows, found, grader):
     "Verdicts of every model on open answers, by row id, and why rows were not graded."
-    asked = rows[rows.task.str.endswith('_qa')]
+    asked = rows[rows.task.map(answer_kind) == 'qa']
     if grader is None or asked.empty:
         return None, {}
     verdicts = {}
@@ -174,7 +175,7 @@ def _without_ungraded(rows, ungraded):
 
 def _answers(rows, found, embed, verdicts):
     "Model to its answers, dataset by dataset."
-    if embed is None and verdicts is None and rows.task.str.endswith('_qa').any():
+    if embed is None and verdicts is None and 'qa' in set(rows.task.map(answer_kind)):
         embed = minilm()
     answers = {}
     for name, responses in tqdm(found.items(), 'reading answers', disable=None):
@@ -228,7 +229,7 @@ METRIC_NAMES = dict(
 
 
 def _metric_name(e, task):
-    if e.verdicts is not None and task.endswith('_qa'):
+    if e.verdicts is not None and answer_kind(task) == 'qa':
         return 'share judged right'
     return METRIC_NAMES[metric_of(task).__name__]
 

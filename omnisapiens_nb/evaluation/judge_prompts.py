@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..atlas.schema import answer_kind
 from .answers import read_answer
 
 # %% ../../nbs/evaluation/07_judge_prompts.ipynb #8bbffe04
@@ -36,7 +37,7 @@ def _check_row(row, responses):
         raise ValueError(
             f'row {row.id!r} has no response; leave such rows out, or give an empty one to count it as wrong'
         )
-    if not str(row.task).endswith('_qa'):
+    if answer_kind(row.task) != 'qa':
         raise ValueError(f'row {row.id!r}: task {row.task!r} has labels; leave it to the metrics')
     for column, text in (('question', row.question), ('answer', row.answer)):
         if not isinstance(text, str) or not text.strip():

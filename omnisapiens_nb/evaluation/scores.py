@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..atlas.reading import SourceError
-from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_labels, task_kind, task_named
+from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_kind, answer_labels, task_named
 from ..atlas.store import Atlas
 from .answers import Kind, classify, match_label, match_labels, read_answer
 from .metrics import metric_of, similar_share
@@ -79,7 +79,7 @@ def metric_fn(
     task: str,  # Task of the Atlas, by our name or the release's
 ) -> Callable:  # Of references and answers
     "The metric of a task as a function of `Answers.truth` and `Answers.said`."
-    return similar_share if task_kind(task) == 'qa' else metric_of(task)
+    return similar_share if answer_kind(task) == 'qa' else metric_of(task)
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2d22f40c
 def _matched(rows, answers):
@@ -109,7 +109,7 @@ def answers_of(
     "Read one model's responses to one dataset."
     first = rows.iloc[0]
     answers = [read_answer(response) for response in responses]
-    if task_kind(first.task) == 'qa':
+    if answer_kind(first.task) == 'qa':
         truth = [1] * len(rows)
         said = _graded(rows, answers, embed, verdicts)
         kinds = []
@@ -207,7 +207,7 @@ def constant_responses(
     rows: pd.DataFrame,  # Rows to answer
 ) -> list[str]:  # A boxed answer per row
     "The one label per dataset that scores best on the training split; the majority answer for open answers."
-    with_labels = train[train.task.str.endswith('_cls')]
+    with_labels = train[train.task.map(answer_kind) == 'cls']
     best = {key: _boxed(_best_constant(part)) for key, part in with_labels.groupby('dataset')}
     majority = majority_responses(train, rows)
     return [best.get(dataset, most_frequent) for dataset, most_frequent in zip(rows.dataset, majority)]

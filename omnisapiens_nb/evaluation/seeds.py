@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..atlas.schema import answer_kind
 from .scores import metric_fn
 from .tables import COLUMNS_OF_PAPER, average_ranks
 
@@ -22,7 +23,7 @@ def _score(part):
     *_, task, _ = part.name
     metric = metric_fn(task)
     said = part.said.tolist()
-    if task.endswith('_qa'):
+    if answer_kind(task) == 'qa':
         cosines = [float(cosine or 'nan') for cosine in said]  # An empty cell where there was no answer
         return metric([1] * len(said), cosines)
     return metric(part.truth.tolist(), said)

@@ -28,6 +28,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.tree import DecisionTreeClassifier
 
 from ..atlas.reading import SourceError
+from ..atlas.schema import answer_kind
 from ..atlas.store import open_atlas, shards_of
 from .answers import read_answer
 from .metrics import metric_of
@@ -322,7 +323,7 @@ def label_answers(
 def _key_scores(key, train, rows, resamples):
     "Scores of the shortcuts that are defined for a key."
     task = rows.task.iloc[0]
-    if task.endswith('_cls'):
+    if answer_kind(task) == 'cls':
         metric = metric_of(task)
         said = label_answers(train, rows)
     else:

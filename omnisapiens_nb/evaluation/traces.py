@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..atlas.schema import MULTI_LABEL, answer_labels
+from ..atlas.schema import MULTI_LABEL, answer_kind, answer_labels
 from .answers import match_label, match_labels, normalise, parse_response
 from .metrics import SIMILAR
 from .report import COLOURS, Section, figure, to_svg, to_table, with_interval
@@ -216,7 +216,7 @@ def judged(
     "Whether each response is right."
     task = rows.task.iloc[0]
     answers = answers_of(rows, responses, embed, verdicts)
-    if task.endswith('_qa'):
+    if answer_kind(task) == 'qa':
         return [bool(cosine >= SIMILAR) for cosine in answers.said]
     found = []
     for said, true in zip(answers.said, answers.truth):
@@ -263,7 +263,7 @@ def _of_dataset(rows, responses, tokenize, embed, verdicts):
     answers = [r.answer for r in read]
     table = rows[['id', 'dataset', 'task', 'group']].assign(trace=traces, answer=answers)
     table['right'] = judged(rows, responses, embed, verdicts)
-    if rows.task.iloc[0].endswith('_qa'):
+    if answer_kind(rows.task.iloc[0]) == 'qa':
         table['verdict'] = None
         table['cosine'] = closing_cosines(traces, answers, embed)
     else:
@@ -275,7 +275,7 @@ def _of_dataset(rows, responses, tokenize, embed, verdicts):
 # %% ../../nbs/evaluation/15_traces.ipynb #91eacf28
 def _embedding(rows, embed):
     "What embeds open answers; MiniLM where it is needed and none is given."
-    if embed is None and rows.task.str.endswith('_qa').any():
+    if embed is None and 'qa' in set(rows.task.map(answer_kind)):
         return minilm()
     return embed
 

@@ -86,9 +86,7 @@ class HarpoConfig:
     start: Start = 'corrected'  # How the averages begin
     dead_range: float = 1e-6  # A group is dead when its rewards' range is below this share of its task's range
     deviation_floor: float | None = None  # Least deviation a group is divided by; None: a dead group's advantages are 0
-    contribution_floor: float | None = (
-        None  # Least contribution of a prompt, and of a task's average; None: no dead ones
-    )
+    contribution_floor: float | None = None  # Least contribution of a prompt, a task, its average; None: no dead ones
     rescale: bool = True  # Keep the mean size of the advantages
     minmax: bool = False  # Scale rewards over the batch; over a floor a group of one keeps its own
     task_clamp: tuple[float, float] = (0.5, 4.0)  # Least and greatest task factor
@@ -103,7 +101,7 @@ class HarpoConfig:
                 raise ValueError(f'{f.name}={value!r} is none of {", ".join(get_args(f.type))}')
 
     @classmethod
-    def released(cls) -> 'HarpoConfig':  # Equals recorded sequences without all-same tasks
+    def released(cls) -> 'HarpoConfig':  # Within 1e-9 of the recorded sequences, in every step
         "The code that the authors of arXiv 2602.10635 released."
         return cls(
             inertia='factor',
@@ -223,14 +221,14 @@ def remembered(
 ) -> Tensor:  # Smoothed contribution of each task, NaN where it is nothing
     "Inertia of the contributions (HARPO, section 3, step 4)."
     averages = []
+    floor = config.contribution_floor or 0.0
     for task, value in p.items():  # A few tasks, not the rollouts
         if math.isnan(value):  # A task without any reward is as good as absent
             averages.append(math.nan)
             continue
         average = memory.setdefault(task, _new_memory(config)).contribution
-        average.update(value, config.beta_contribution, config.start)
-        if config.contribution_floor is not None:
-            average.value = max(average.value, config.contribution_floor)
+        average.update(max(value, floor), config.beta_contribution, config.start)
+        average.value = max(average.value, floor)
         averages.append(average.value if average.value > 0 else math.nan)
     return torch.tensor(averages, dtype=torch.float64)
 

@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from ..evaluation.answers import normalise, parse_response, read_answer, released_answer
+from ..atlas.schema import answer_kind
+from ..evaluation.answers import normalise, parse_response, read_answer, released_answer, released_text
 from ..evaluation.similarity import cosines, minilm
 
 # %% ../../nbs/rl/01_rewards.ipynb #f90f19ff
@@ -31,8 +33,7 @@ def released_format(
     response: str,  # What the model wrote
 ) -> bool:  # Whether the released code calls it well formed
     r"The released format check: starts with a think block and has a `\boxed{}` somewhere after it."
-    tight = re.sub(r'\s*([<>/])\s*', r'\1', response)
-    return re.fullmatch(r'<think>.*</think>.*\\boxed\{.*\}.*', tight, re.S) is not None
+    return re.fullmatch(r'<think>.*</think>.*\\boxed\{.*\}.*', released_text(response), re.S) is not None
 
 # %% ../../nbs/rl/01_rewards.ipynb #61bd7bce
 @dataclass(frozen=True)
@@ -64,16 +65,28 @@ class Reward:
     similarity: float  # In [0, 1]; 0 where the recipe does not ask for it
     overlong: float  # In [-1, 0]; 0 where the recipe does not ask for it
 
+# %% ../../nbs/rl/01_rewards.ipynb #8d0e6b1f
+def _released_kind(task):
+    "The kind of a task as the released code reads it: everything is a classification that is not plainly open."
+    if not isinstance(task, str):
+        return 'cls'
+    words = re.split(r'[_\W]+', task.strip().strip('_').lower())
+    return 'qa' if words[-1] in ('qa', 'qna') else 'cls'
+
 # %% ../../nbs/rl/01_rewards.ipynb #25aac694
 def task_kinds(
     task_ids: Sequence[str],  # One task id per row
-) -> list[str]:  # "cls" or "qa" per row
-    "Whether each row is a classification or an open answer, by the suffix of its task."
-    kinds = [str(task).rpartition('_')[2] for task in task_ids]
+    released: bool = False,  # As the released code reads them, which takes any id
+) -> list[Literal['cls', 'qa']]:  # One per row
+    "Whether each row is a classification or an open answer, by the last word of its task id."
+    if released:
+        return [_released_kind(task) for task in task_ids]
+    kinds = [answer_kind(task) for task in task_ids]
     for row, kind in enumerate(kinds):
-        if kind not in ('cls', 'qa'):
+        if kind is None:
             raise ValueError(
-                f'row {row}: task {task_ids[row]!r} ends neither in _cls nor in _qa; rename it by what its answer is'
+                f'row {row}: task {task_ids[row]!r} says neither that its answer is a label (…_cls) '
+                'nor that it is open (…_qa); rename it by what its answer is'
             )
     return kinds
 
@@ -82,24 +95,26 @@ def task_kinds(
 class _Reading:
     "What was read in a response."
 
-    answer: str | None  # None where there is none
-    exact: bool  # Whether it is the reference
+    answer: str | None  # None where there is none; released: as it is compared
+    reference: str  # What it is compared with
+    exact: bool  # Whether they are the same
     well_formed: bool  # Whether the form is kept
 
 # %% ../../nbs/rl/01_rewards.ipynb #a78f5561
 def _read_released(
     response: str,  # What the model wrote
     reference: str,  # What is right
-    kind: str,  # "cls" or "qa"; both are read alike
+    kind: str,  # "cls" or "qa"; the second recipe compares labels alone
     recipe: str,  # "harpo" or "grpo"
 ) -> _Reading:
     "Answer, exact match and format as the released code sees them."
-
-    def folded(text):
-        return text.strip().lower() if recipe == 'harpo' else text.lower()
-
-    answer = released_answer(response)
-    return _Reading(answer, folded(answer) == folded(reference), released_format(response))
+    answer = released_answer(response).lower()
+    reference = reference.lower()
+    if recipe == 'harpo':
+        answer = answer.strip()
+        reference = reference.strip()
+    compared = recipe == 'grpo' or kind == 'cls'
+    return _Reading(answer, reference, compared and answer == reference, released_format(response))
 
 # %% ../../nbs/rl/01_rewards.ipynb #e8bbec62
 def _labels(text):
@@ -117,7 +132,7 @@ def _read_mended(
     answer = read_answer(response)
     compared = _labels if kind == 'cls' else normalise
     exact = answer is not None and compared(answer) == compared(reference)
-    return _Reading(answer, exact, parse_response(response).well_formed)
+    return _Reading(answer, reference, exact, parse_response(response).well_formed)
 
 # %% ../../nbs/rl/01_rewards.ipynb #7e6a2560
 def _similarity(
@@ -197,7 +212,7 @@ def _reward(
 def score(
     responses: Sequence[str],  # What the model wrote
     references: Sequence[str | None],  # What is right; None where unknown
-    task_ids: Sequence[str],  # Task of each row, ending in _cls or _qa
+    task_ids: Sequence[str],  # Task of each row, its last word its kind: cls, or qa, qna, q&a
     recipe: str = 'harpo',  # "harpo" (second paper) or "grpo" (first paper)
     released: bool = False,  # Reproduce the released code
     lengths: Sequence[float] | None = None,  # Tokens of each response; released: characters are counted where absent
@@ -206,16 +221,17 @@ def score(
 ) -> list[Reward]:  # One per row
     "Rewards of responses by the recipe of either paper (2510.04899; 2602.10635, section 3)."
     _check_rows(responses, recipe, references=references, task_ids=task_ids, lengths=lengths)
-    kinds = task_kinds(task_ids)
+    kinds = task_kinds(task_ids, released)
     weights = [RECIPES[recipe][kind] for kind in kinds]
     known = [reference is not None for reference in references]
     read = _read_released if released else _read_mended
     compared = ['' if reference is None else reference for reference in references]
     readings = [read(*row, recipe) for row in zip(responses, compared, kinds)]
     answers = [reading.answer for reading in readings]
+    meant = [reading.reference if there else None for reading, there in zip(readings, known)]
     wanted = [w.similarity > 0 for w in weights]
     halved = released and recipe == 'harpo'
-    similarity = _similarity(answers, references, wanted, embed, halved).tolist()
+    similarity = _similarity(answers, meant, wanted, embed, halved).tolist()
     limit = max_length if any(w.overlong for w in weights) else None
     overlong = _overlong(responses, lengths, limit, released).tolist()
     return [_reward(*row) for row in zip(weights, readings, similarity, overlong, known)]

@@ -203,7 +203,7 @@ def freeze(
 ) -> FrozenRows:  # In the order of the rows
     "One pass of the frozen model over a dataset (arXiv 2510.04899, BAM: the backbone is frozen)."
     model.eval()
-    states_of = _answer_states if examples.tasks[0].endswith('_qa') else _class_states
+    states_of = _answer_states if answer_kind(examples.tasks[0]) == 'qa' else _class_states
     out = FrozenRows([None] * len(examples))
     batches = by_signature(examples.signatures, batch)
     for places in tqdm(batches, f'freezing {examples.datasets[0]}', disable=None):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel
 
+from ..atlas.schema import answer_kind
 from ..atlas.store import open_atlas
 from ..evaluation.answers import parse_response
 from ..evaluation.scores import answers_by_dataset, read_predictions, table_of
@@ -75,7 +76,7 @@ def answers_in(
     parts = []
     for key, answers in answers_by_dataset(rows, said, embed).items():
         ids = rows.id[(rows.dataset == key) & rows.id.isin(said)]
-        is_open = answers.task.endswith('_qa')
+        is_open = answer_kind(answers.task) == 'qa'
         columns = dict(
             dataset=key,
             task=answers.task,
