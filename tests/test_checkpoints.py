@@ -11,11 +11,13 @@ from safetensors.torch import load_file, save_file
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.runs.describe import describe_atlas
+from omnisapiens_nb.runs.fine_tune import BAMRecipe, LMHeadRecipe, plan_stage, run_bam, run_lm_head
 from omnisapiens_nb.runs.predict import open_responder, run_predict
-from omnisapiens_nb.sft.bam_training import ANY, is_bam, load_bam, release_bam
+from omnisapiens_nb.sft.bam_training import ANY, BAMConfig, is_bam, load_bam, release_bam
 from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.stages import ClassifyConfig, is_staged, load_stages, merge, save_stages, train_classifier
+from omnisapiens_nb.sft.warmstart import FitConfig
 
 # The published label scheme
 SCHEME = dict(
@@ -334,3 +336,20 @@ def test_what_does_not_fit_is_one_sentence(folders, tmp_path, capsys, fault):
     message = str(caught.value)
     assert words in message and f'{folder / name}' in message and '\n' not in message
     assert 'opened' not in capsys.readouterr().out
+
+
+def test_training_goes_on_from_a_released_model(folders, atlas, tmp_path):
+    "Stage 2 changes lm_head of a whole checkpoint; adapters are trained above it, and answer."
+    sft, _ = folders
+    common = dict(atlas=atlas, rows=4)
+    second = LMHeadRecipe(
+        stage='lm_head', model=str(sft), out=tmp_path / 'sft', train=FitConfig(steps=1, batch=2), **common
+    )
+    assert 'lm_head on' in plan_stage(second)
+    run_lm_head(second)
+    before, after = (load_stages(folder, 'cpu', dtype='auto') for folder in (sft, tmp_path / 'sft'))
+    changed = {name for name, w in after[0].state_dict().items() if not w.equal(before[0].state_dict()[name])}
+    assert changed == {'lm_head.weight'} and after[1].whole_domain
+    run_bam(BAMRecipe(model=str(sft), out=tmp_path / 'bam', train=BAMConfig(steps=1, batch=2), **common))
+    out = run_predict(str(tmp_path / 'bam'), atlas, 'test', tmp_path / 'bam.jsonl', rows=1, max_new_tokens=4)
+    assert len(out.read_text().splitlines()) == 3

@@ -33,12 +33,13 @@ from .train import begin_step, run_sft, training_rows
 from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam
 from ..sft.batches import Examples
 from ..sft.heads import Heads
-from ..sft.model import load_model, save_model
+from ..sft.model import file_beside, load_model, save_model
 from ..sft.sizes import GIB, meta_model, parameters
 from omnisapiens_nb.sft.stages import (
     PROJECTIONS,
     ClassifyConfig,
     has_head,
+    is_staged,
     load_stages,
     save_stages,
     train_classifier,
@@ -259,11 +260,11 @@ class _Trained(NamedTuple):
 
 
 def _of_lm_head(recipe):
-    if not (Path(recipe.model) / 'adapter_config.json').is_file():
-        raise SourceError(
-            f'{recipe.model}: no adapter_config.json; the plan of this stage needs the folder that stage 1 made'
-        )
-    base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
+    if not is_staged(recipe.model):
+        raise SourceError(f'{recipe.model}: no heads; the plan of this stage needs the folder that stage 1 made')
+    base = recipe.model  # Merged or released
+    if file_beside(recipe.model, 'adapter_config.json'):
+        base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
     return _Trained(base, 0, parameters(meta_model(base).lm_head))
 
 
