@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'Rules', 'Prompts', 'DropShared',
-           'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'MostRows',
-           'MostTokens', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness', 'Which',
+           'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'MergedForm', 'PlanMemory', 'PlanPrompt', 'PlanCards',
+           'MostRows', 'MostTokens', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness', 'Which',
            'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'describe',
            'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
 
@@ -14,7 +14,7 @@ import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -281,16 +281,28 @@ def bam(config: Recipe, resume: Resume = False):
     adapters = run_bam(read_recipe(config, BAMRecipe), resume)
     typer.echo(f'Adapters: {adapters}')
 
+# %% ../nbs/cli.ipynb #1235c4f6
+MergedForm = Annotated[
+    Literal['plain', 'released'],
+    typer.Option(help='Heads in our file (plain), or all files as the authors publish theirs (released).'),
+]
+
 # %% ../nbs/cli.ipynb #4f128b35
 @app.command()
 def merge(
-    model: Annotated[Path, typer.Option(help='Folder of the stage classify or lm_head.')],
-    out: Annotated[Path, typer.Option(help='Folder of the plain checkpoint.')],
+    model: Annotated[str, typer.Option(help='Folder of a stage, or folder or hub name of a released model.')],
+    out: Annotated[Path, typer.Option(help='Folder of the checkpoint.')],
+    form: MergedForm = 'plain',
+    dataset: Annotated[str | None, typer.Option(help='Whose behavioural adapters, where there are several.')] = None,
 ):
     "Fold adapter and lm_head into the base: a checkpoint that from_pretrained opens, heads beside it."
+    from omnisapiens_nb.sft.bam_training import is_bam, release_bam
     from omnisapiens_nb.sft.stages import merge as run
 
-    merged = run(model, out)
+    if is_bam(model) and form == 'released':
+        merged = release_bam(model, out, dataset)
+    else:
+        merged = run(model, out, form)
     typer.echo(f'Model: {merged}')
 
 # %% ../nbs/cli.ipynb #8c0d7d7d

@@ -9,9 +9,13 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.rl.advantages import ESTIMATORS
 from omnisapiens_nb.rl.memory import PAPER, card, film_tokens, largest_batch, peak, plan_recipe, sound_tokens
+from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage
 from omnisapiens_nb.runs.reinforce import TRLRecipe, read_rl
+from omnisapiens_nb.sft.sizes import thinker_config
+from omnisapiens_nb.sft.warmstart import rate_factor
 
 RECIPES = ROOT / 'recipes'
 RL = sorted(p for p in RECIPES.rglob('rl*.yaml') if 'verl' not in p.parts)
@@ -202,3 +206,56 @@ def test_the_vllm_server_has_what_trl_relies_on():
         re.search(r'```yaml\n(.*?)```', (RECIPES / 'vllm' / 'README.md').read_text(encoding='utf-8'), re.S)[1]
     )
     assert set(shown['train']) <= {f.name for f in fields(GRPOConfig)}
+
+
+SFT = RECIPES / '7b' / 'released'
+PLANNED = {'classify': '103,132,697 of 9,034,946,585', 'answers': '103,043,072 of 9,034,856,960'}
+
+
+@pytest.mark.parametrize('stage', PLANNED)
+def test_released_stages_are_planned(stage):
+    "LoRA on every layer that is named like a projection: 22,302,720 weights more than on the decoder alone."
+    assert PLANNED[stage] in plan_stage(read_stage(SFT / f'{stage}.yaml'))
+    trained, total = (int(number.replace(',', '')) for number in PLANNED[stage].split(' of '))
+    decoder = plan_stage(read_stage(RECIPES / '7b' / f'{stage}.yaml'))
+    assert f'{trained - 22_302_720:,} of {total - 22_302_720:,}' in decoder
+
+
+def test_released_lm_head_is_planned(tmp_path):
+    thinker_config('Qwen/Qwen2.5-Omni-7B').save_pretrained(tmp_path)
+    recipe = read_stage(SFT / 'lm_head.yaml').model_copy(update=dict(model=str(tmp_path)))
+    with pytest.raises(SourceError, match='no heads'):
+        plan_stage(recipe)
+    (tmp_path / 'heads.bin').touch()
+    assert f'{152064 * 3584:,} of' in plan_stage(recipe)
+
+
+def test_released_stages_have_the_launchers_numbers():
+    classify, lm_head = (read_stage(SFT / f'{stage}.yaml') for stage in ('classify', 'lm_head'))
+    for recipe, epochs, batch, micro in ((classify, 10, 512, 2), (lm_head, 5, 16, 1)):
+        train = recipe.train
+        assert (train.epochs, train.batch, train.batch // train.accumulate) == (epochs, batch, micro)
+        assert (train.lr, train.betas, train.weight_decay, train.clip) == (1e-4, (0.9, 0.999), 0, None)
+        assert (train.warmup_steps, train.plan, recipe.dtype) == (50, 'parts', 'float16')
+    train = classify.train
+    assert (train.rank, train.alpha, train.dropout, train.reach, train.whole_domain) == (32, 64, 0.05, 'suffix', True)
+    steps = train.steps_for(101_964)
+    assert 0.9999 < rate_factor(train, steps - 1, steps) < 1  # The rate has hardly moved
+    assert lm_head.target == 'lower' and lm_head.model == str(classify.out)
+
+
+def test_released_answers_have_the_launchers_numbers():
+    from trl import SFTConfig
+
+    recipe = read_stage(SFT / 'answers.yaml')
+    c = SFTConfig(output_dir='unused', **recipe.train | dict(use_cpu=True, bf16=False))
+    assert c.per_device_train_batch_size * c.gradient_accumulation_steps == 256
+    assert (c.num_train_epochs, c.learning_rate, c.weight_decay, c.max_grad_norm) == (2, 1e-4, 0.01, 1)
+    assert (c.warmup_steps, c.lr_scheduler_type, recipe.target) == (10, 'cosine', 'answer')
+
+
+@pytest.mark.parametrize('path', sorted(SFT.glob('*.yaml')), ids=lambda p: p.stem)
+def test_a_released_recipe_says_whose_it_is(path):
+    "Which paper, which launcher, which line is ours."
+    header = re.match(r'(#.*\n)+', path.read_text(encoding='utf-8'))[0]
+    assert 'arXiv' in header and 'launcher training/' in header and 'Of ours' in header

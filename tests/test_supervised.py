@@ -1,5 +1,6 @@
 "The supervised stages as users run them: recipes, interruptions at a random step, folders that do not fit."
 
+import math
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 
@@ -32,7 +34,8 @@ from omnisapiens_nb.runs.recipes import SFTRecipe
 from omnisapiens_nb.runs.train import run_sft, start_model
 from omnisapiens_nb.sft import warmstart
 from omnisapiens_nb.sft.bam_training import BAMConfig
-from omnisapiens_nb.sft.stages import ClassifyConfig
+from omnisapiens_nb.sft.model import load_model, save_model
+from omnisapiens_nb.sft.stages import ClassifyConfig, load_stages
 from omnisapiens_nb.sft.warmstart import FitConfig, SFTConfig
 
 STEPS = 11
@@ -195,3 +198,53 @@ def test_bam_by_command_says_what_is_wrong(folder, cli, tmp_path):
     assert 'train.innr' in complaint(train=dict(innr=3))
     assert 'datasets' in complaint(datasets=['crema'])
     assert 'give steps or epochs' in complaint(train=dict(steps=3, epochs=2))
+
+
+RELEASED = dict(betas=(0.9, 0.999), weight_decay=0, clip=None, warmup_steps=2, plan='parts', loss_scale=1024)
+
+
+def half_of(folder, out):
+    "The base in float16."
+    model, processor = load_model(folder / 'base', 'cpu', dtype=torch.float16)
+    save_model(model, processor, out)
+    return str(out)
+
+
+def test_the_released_form_of_both_stages(folder, tmp_path):
+    "In float16, with LoRA in the towers too, bare answers, and heads that answer over the whole domain."
+    common = dict(atlas=folder / 'atlas', dtype='float16')
+    train = ClassifyConfig(**RELEASED, steps=4, batch=8, accumulate=4, lr=5e-3, reach='suffix', whole_domain=True)
+    base = half_of(folder, tmp_path / 'half')
+    first = ClassifyRecipe(stage='classify', model=base, out=tmp_path / 'classify', train=train, **common)
+    run_classify(first)
+    rates = [step['lr'] / 5e-3 for step in read_log(first.out)]
+    assert rates[:3] == [0, 0.5, 1] and rates[3] == pytest.approx((1 + math.cos(math.pi / 14)) / 2)
+    assert not any('skipped' in step for step in read_log(first.out))
+    model, heads, _ = load_stages(first.out, 'cpu', dtype='auto')
+    trained = {name.split('.lora_')[0] for name, w in model.named_parameters() if 'lora_B' in name and w.any()}
+    assert {'audio_tower' in name for name in trained} == {True, False} and heads.whole_domain
+    second = LMHeadRecipe(
+        stage='lm_head',
+        model=str(first.out),
+        out=tmp_path / 'sft',
+        target='lower',
+        train=FitConfig(**RELEASED, steps=3, batch=4),
+        **common,
+    )
+    run_lm_head(second)
+    assert len(read_log(second.out)) == 3
+
+
+def test_what_overflows_is_left_out_and_said(folder, tmp_path):
+    train = ClassifyConfig(steps=2, batch=4, loss_scale=1e30)
+    made = ClassifyRecipe(
+        stage='classify',
+        model=half_of(folder, tmp_path / 'half'),
+        out=tmp_path / 'out',
+        atlas=folder / 'atlas',
+        dtype='float16',
+        train=train,
+    )
+    run_classify(made)
+    assert [step.get('skipped') for step in read_log(made.out)] == [1, 1]
+    assert all(not w.any() for name, w in load_stages(made.out, 'cpu')[0].named_parameters() if 'lora_B' in name)

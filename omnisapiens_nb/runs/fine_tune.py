@@ -33,17 +33,19 @@ from .train import begin_step, run_sft, training_rows
 from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam, unusable_of
 from ..sft.batches import Examples
 from ..sft.heads import Heads
-from ..sft.model import load_model, save_model
+from ..sft.model import file_beside, load_model, save_model
 from ..sft.sizes import GIB, meta_model, parameters
 from omnisapiens_nb.sft.stages import (
     PROJECTIONS,
     ClassifyConfig,
     has_head,
+    is_staged,
     load_stages,
     save_stages,
     train_classifier,
     train_lm_head,
 )
+from ..sft.targets import Target
 from ..sft.warmstart import FitConfig
 
 # %% ../../nbs/runs/07_fine_tune.ipynb #4de872cd
@@ -58,6 +60,7 @@ class LMHeadRecipe(Recipe):
     "Recipe of stage 2: `lm_head`; `model` is the folder of stage 1."
 
     stage: Literal['lm_head']
+    target: Target = 'trace'  # What is to be written after the prompt
     train: FitConfig = FitConfig()
 
 # %% ../../nbs/runs/07_fine_tune.ipynb #f4ac5786
@@ -65,6 +68,7 @@ class AnswersRecipe(Recipe):
     "Recipe of the one-stage start of reinforcement learning, by TRL."
 
     stage: Literal['answers']
+    target: Target = 'trace'  # What is to be written after the prompt
     lora: dict | None = None  # PEFT's names, such as `r` and `lora_alpha`; all weights are trained where absent
     train: dict = {}  # TRL's names (`SFTConfig`)
 
@@ -106,11 +110,16 @@ def run_lm_head(
     model, heads, processor = load_stages(recipe.model, recipe.device, dtype=recipe.dtype)
     examples = training_rows(recipe, processor, _is_open)
     partial = begin_step(recipe, resume)
-    log = train_lm_head(model, processor, examples, recipe.train, partial / 'state.pt')
+    log = train_lm_head(model, processor, examples, recipe.train, partial / 'state.pt', recipe.target)
     save_stages(model, heads, processor, partial, lm_head=True)
     return finish(partial, recipe.out, log)
 
 # %% ../../nbs/runs/07_fine_tune.ipynb #9c1f89dd
+def _on_decoder(lora):
+    "PEFT's settings, on the decoder's projections where none are named."
+    return dict(target_modules=PROJECTIONS) | lora
+
+
 def trl_settings(
     recipe: Recipe,  # With `lora` and `train`, by PEFT's and TRL's names
     folder: Path,  # For checkpoints
@@ -122,7 +131,7 @@ def trl_settings(
         if name in recipe.train:
             raise SourceError(f'train.{name} follows from the recipe itself; leave it out')
     try:
-        lora = None if recipe.lora is None else LoraConfig(target_modules=PROJECTIONS, **recipe.lora)
+        lora = None if recipe.lora is None else LoraConfig(**_on_decoder(recipe.lora))
         settings = kind(output_dir=str(folder), use_cpu=device.type == 'cpu', **recipe.train)
     except (TypeError, ValueError) as e:
         raise SourceError(f'the recipe has what PEFT or TRL does not take, so mend or leave it out: {e}') from e
@@ -144,7 +153,7 @@ def run_answers(
     examples = training_rows(recipe, processor)
     partial = begin_step(recipe, resume)
     try:
-        trainer = trl_sft(model, processor, examples, settings, lora, resume)
+        trainer = trl_sft(model, processor, examples, settings, lora, resume, recipe.target)
     except ValueError as e:
         raise SourceError(f'the recipe cannot be run: {e}') from e
     trained = trainer.model
@@ -268,18 +277,18 @@ class _Trained(NamedTuple):
 
 
 def _of_lm_head(recipe):
-    if not (Path(recipe.model) / 'adapter_config.json').is_file():
-        raise SourceError(
-            f'{recipe.model}: no adapter_config.json; the plan of this stage needs the folder that stage 1 made'
-        )
-    base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
+    if not is_staged(recipe.model):
+        raise SourceError(f'{recipe.model}: no heads; the plan of this stage needs the folder that stage 1 made')
+    base = recipe.model  # Merged or released
+    if file_beside(recipe.model, 'adapter_config.json'):
+        base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
     return _Trained(base, 0, parameters(meta_model(base).lm_head))
 
 
 def _of_lora(recipe, lora, beside):
     "LoRA on the base, and so many other weights beside it."
     with torch.device('meta'):
-        adapted = get_peft_model(meta_model(recipe.model), LoraConfig(target_modules=PROJECTIONS, **lora))
+        adapted = get_peft_model(meta_model(recipe.model), LoraConfig(**_on_decoder(lora)))
     added = parameters(adapted, trained=True) + beside
     return _Trained(recipe.model, added, added)
 

@@ -66,8 +66,10 @@ class Heads(nn.Module):
     def __init__(
         self,
         hidden: int,  # Width of the pooled state
+        whole_domain: bool = False,  # Answer with any label of a row's domain, as the release does
     ):
         super().__init__()
+        self.whole_domain = whole_domain
         heads = {domain: nn.Linear(hidden, len(labels)) for domain, labels in DOMAINS.items()}
         self.heads = nn.ModuleDict(heads)
 
@@ -95,8 +97,11 @@ def heads_loss(
 def choose_labels(
     logits: Tensor,  # From `Heads`, shape (B, 25)
     rows: Sequence[dict],  # Each with `task` and `options`; routed by `dataset` where there is one
+    whole_domain: bool = False,  # Take the likeliest label of the domain, options or not
 ) -> list[str]:  # One label per row
     "Likeliest of each row's options; ValueError if an option has no head."
+    if whole_domain:
+        return [CLASSES[i][1] for i in logits.argmax(-1).tolist()]
     allowed = torch.zeros_like(logits, dtype=torch.bool)
     for r, row in enumerate(rows):
         task = find_task(row.get('dataset'), row['task']) or row['task']
@@ -119,22 +124,25 @@ def save_heads(
     path: Path,  # `.safetensors` file
 ):
     "Write heads with their label map."
-    label_map = json.dumps(CLASSES)
-    save_file(weights_of(heads), path, metadata=dict(classes=label_map))
+    metadata = dict(classes=json.dumps(CLASSES))
+    if heads.whole_domain:
+        metadata['whole_domain'] = 'yes'
+    save_file(weights_of(heads), path, metadata=metadata)
 
 # %% ../../nbs/sft/06_heads.ipynb #fa9c14c3
-def _label_map(path):
+def _metadata(path):
     with safe_open(path, 'pt') as f:
-        saved = (f.metadata() or {}).get('classes', '[]')
-    return [tuple(pair) for pair in json.loads(saved)]
+        return f.metadata() or {}
 
 
 def _read_heads(path):
-    "Weights and label map of a file."
+    "Weights, label map, and whether answers go over the whole domain."
     if not Path(path).is_file():
         raise SourceError(f'{path}: no such file; train the heads first')
     try:
-        return load_file(path), _label_map(path)
+        saved = _metadata(path)
+        classes = [tuple(pair) for pair in json.loads(saved.get('classes', '[]'))]
+        return load_file(path), classes, 'whole_domain' in saved
     except (SafetensorError, ValueError) as e:
         raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
 
@@ -144,12 +152,12 @@ def load_heads(
     hidden: int,  # Width of the pooled state they are meant for
 ) -> Heads:
     "Read heads; SourceError if the file is none, has another label map or another width."
-    weights, classes = _read_heads(path)
+    weights, classes, whole_domain = _read_heads(path)
     if classes != list(CLASSES):
         raise SourceError(
             f'{path}: made for another label map ({len(classes)} classes, first {classes[:1]}); train the heads again'
         )
-    heads = Heads(hidden)
+    heads = Heads(hidden, whole_domain)
     try:
         heads.load_state_dict(weights)
     except RuntimeError as e:

@@ -23,6 +23,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration, TrainerCall
 from ..atlas.reading import SourceError
 from .batches import Examples, stable_hash
 from .processor import OmniProcessor
+from .targets import Target
 from .warmstart import target_batch
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #cd2db2fd
@@ -33,8 +34,10 @@ class SFTCollator:
         self,
         processor: OmniProcessor,  # Pads and labels
         examples: Examples,  # Rows by position
+        target: Target = 'trace',  # Form of the targets
     ):
         self.processor = processor
+        self.target = target
         self.examples = examples
 
     def __call__(
@@ -42,7 +45,7 @@ class SFTCollator:
         drawn: list[dict],  # Each with `row`, a position
     ) -> dict:  # Model inputs and `labels`
         rows = [self.examples[position['row']] for position in drawn]
-        batch, labels = target_batch(self.processor, rows)
+        batch, labels = target_batch(self.processor, rows, self.target)
         return batch | dict(labels=labels)
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #e9e6b0f7
@@ -182,11 +185,12 @@ class OmniSFTTrainer(OmniCheckpoints, trl.SFTTrainer):
         examples: Examples,  # Training rows
         args: trl.SFTConfig,  # TRL's settings
         lora: LoraConfig | None = None,  # Train an adapter; everything where None
+        target: Target = 'trace',  # Form of the targets
     ):
         args = _settings(args, examples)
         self.processor = processor
         positions = Dataset.from_dict(dict(row=list(range(len(examples)))))
-        collator = SFTCollator(processor, examples)
+        collator = SFTCollator(processor, examples, target)
         super().__init__(model, args, collator, positions, processing_class=processor.tokenizer, peft_config=lora)
         self.batches = SignatureBatches(
             examples.signatures,
@@ -235,12 +239,13 @@ def trl_sft(
     args: trl.SFTConfig,  # TRL's settings
     lora: LoraConfig | None = None,  # Train an adapter; everything where None
     resume: bool = False,  # Go on from the last checkpoint, if there is one
+    target: Target = 'trace',  # Form of the targets
 ) -> OmniSFTTrainer:  # After training; the model is saved in `args.output_dir`
     "Supervised fine-tuning with TRL; SourceError for checkpoints that are not to be resumed, ValueError for settings."
     last = last_checkpoint(args.output_dir)
     if last and not resume:
         raise SourceError(f'{last}: checkpoint of an earlier run; resume it, or choose another output_dir')
-    trainer = OmniSFTTrainer(model, processor, examples, args, lora)
+    trainer = OmniSFTTrainer(model, processor, examples, args, lora, target)
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model()
     release_forward(trainer.model.eval())
