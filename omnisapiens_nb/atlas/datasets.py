@@ -11,7 +11,17 @@ import re
 from dataclasses import dataclass, field
 
 from .reading import SourceError
-from .schema import DOMAINS, MULTI_LABEL, TAGS, TASKS, Reject, Row, leading_tags, task_named
+from omnisapiens_nb.atlas.schema import (
+    DOMAINS,
+    MULTI_LABEL,
+    TAGS,
+    TASKS,
+    Reject,
+    Row,
+    answer_kind,
+    leading_tags,
+    task_named,
+)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #6a6a7ace
 @dataclass(frozen=True)

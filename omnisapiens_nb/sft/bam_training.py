@@ -31,6 +31,7 @@ from ..atlas.extract import COLUMNS, EXTRACTORS
 from ..atlas.folders import check_free, put_in_place
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
+from ..atlas.schema import answer_kind
 from .bam import BAM, BAMForm, Place, added_to_answers, final_norm, stack_descriptors
 from .batches import Examples, by_signature, on_device
 from .generate import Responder, writing
