@@ -220,7 +220,7 @@ def _fault_of(task, answer, options):
     "Why an answer cannot be a reference; empty where it can."
     if not (answer or '').strip():
         return 'no answer to score by'
-    if task.endswith('_qa'):
+    if answer_kind(task) == 'qa':
         return ''
     allowed = options or DOMAINS.get(task.removesuffix('_cls'), ())
     if set(answer_labels(task, answer)) <= set(allowed):

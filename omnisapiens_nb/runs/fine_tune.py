@@ -27,6 +27,7 @@ from ..atlas.datasets import DATASETS, task_of
 from ..atlas.extract import EXTRACTORS
 from ..atlas.folders import write_whole
 from ..atlas.reading import SourceError
+from ..atlas.schema import answer_kind
 from .folders import finish
 from .recipes import Recipe, SFTRecipe, read_recipe, read_yaml
 from .train import begin_step, run_sft, training_rows
@@ -99,7 +100,7 @@ def run_classify(
 # %% ../../nbs/runs/07_fine_tune.ipynb #e6f6dc21
 def _is_open(row):
     "Whether a row asks an open question."
-    return task_of(row['dataset'], row['task']).endswith('_qa')
+    return answer_kind(task_of(row['dataset'], row['task'])) == 'qa'
 
 # %% ../../nbs/runs/07_fine_tune.ipynb #c2851c5a
 def run_lm_head(

@@ -28,6 +28,7 @@ from ..atlas.datasets import DATASETS
 from ..atlas.folders import write_whole
 from ..atlas.mini.registry import write_mini
 from ..atlas.reading import SourceError
+from ..atlas.schema import answer_kind
 from ..atlas.sources.registry import adapter
 from ..atlas.store import open_atlas, open_splits
 from omnisapiens_nb.evaluation.evaluate import (
@@ -401,7 +402,7 @@ def tutorial(
     if (out / 'report.html').exists():
         return out / 'report.html'
     tasks = open_atlas(atlas, 'train').routed('task')['task']
-    if any(task.endswith('_qa') for task in tasks):
+    if 'qa' in map(answer_kind, tasks):
         minilm()  # Missing weights are told before training, not after
     longest = train_models(out, atlas, config)
     files = answer_all(out, atlas, config, longest)

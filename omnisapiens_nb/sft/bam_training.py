@@ -241,7 +241,7 @@ def frozen_loss(
     targets = torch.cat([row.targets for row in rows])
     counts = torch.tensor([len(row.targets) for row in rows], device=delta.device)
     added = delta.repeat_interleave(counts, 0).to(hidden.dtype)
-    if task.endswith('_qa'):
+    if answer_kind(task) == 'qa':
         norm = final_norm(model)
         states = norm(hidden + added) if place == 'before_norm' else norm(hidden) + added
         logits = model.get_output_embeddings()(states)
@@ -303,7 +303,7 @@ def _new_adapters(model, extractors, config):
 
 def _trained_along(heads, task, config):
     "A copy of the heads that is trained with the adapters of a dataset; None where they are frozen or not asked."
-    if config.heads_lr is None or task.endswith('_qa'):
+    if config.heads_lr is None or answer_kind(task) == 'qa':
         return None
     return copy.deepcopy(heads).requires_grad_(True)
 
