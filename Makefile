@@ -52,7 +52,7 @@ COMPARED := index|03_method_results|04_ablations|06_transfer_results|08_descript
 
 test: .venv/installed ## Every notebook as a test, then tests/
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --skip_file_re '^[_.]|^($(COMPARED))\.ipynb$$'
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-all: .venv/installed ## The same, and every page of the site in every window and theme
 	OMNISAPIENS_ALL=1 $(MAKE) test

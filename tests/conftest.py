@@ -153,3 +153,15 @@ def site(tmp_path_factory):
 
     shared_once(tmp_path_factory, 'docs', build)
     return ROOT / '_site'
+
+
+# Files that take longest, first: a long one begun last keeps one worker busy while the others have nothing to do
+LONGEST = ('test_tutorial.py', 'test_pages.py', 'test_rl_runs.py', 'test_faults.py', 'test_sources.py', 'test_cli.py')
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
