@@ -23,26 +23,29 @@ from omnisapiens_nb.atlas.holistic import PARTS
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
 from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
-from omnisapiens_nb.atlas.schema import RELEASED
+from omnisapiens_nb.atlas.schema import DOMAINS, RELEASED
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.cli import app
 from omnisapiens_nb.runs.fine_tune import BAMRecipe, read_recipe, run_bam
 from omnisapiens_nb.runs.train import start_model
-from omnisapiens_nb.sft.bam import BAM, Adapter, BAMForm
+from omnisapiens_nb.sft.bam import BAM, Adapter, BAMForm, added_to_answers
 from omnisapiens_nb.sft.bam_training import (
     BAMConfig,
     FrozenRow,
     FrozenRows,
     Scaled,
+    adapted,
     load_adapters,
     load_bam,
     read_about,
+    row_descriptors,
     train_bam,
 )
-from omnisapiens_nb.sft.batches import draw_batch
+from omnisapiens_nb.sft.batches import Examples, draw_batch
+from omnisapiens_nb.sft.generate import writing
 from omnisapiens_nb.sft.heads import Heads
 from omnisapiens_nb.sft.model import load_model
-from omnisapiens_nb.sft.stages import ClassifyConfig, add_lora, save_stages
+from omnisapiens_nb.sft.stages import ClassifyConfig, add_lora, pooled_states, save_stages
 
 
 @pytest.fixture(scope='module')
@@ -195,6 +198,21 @@ def test_training_by_hand():
     assert trained.bam.missing['audio'] > 0 and trained.bam.emptied['audio'] > 0
 
 
+def test_of_several_recordings():
+    "The first counts, or their mean; where the first holds nothing, the others do not step in."
+    sounds = [torch.full((6373,), value) for value in (2.0, float('nan'), 8.0)]
+    row = dict(id='train/1', ext_audio_feats=[pt(dict(features=sound)) for sound in sounds])
+    wanted = dict(audio='compare')
+    first = row_descriptors(row, wanted, BAMForm(recordings='first'))
+    assert first['audio'].tolist() == [2.0] * 6373
+    assert row_descriptors(row, wanted)['audio'].tolist() == [5.0] * 6373
+    row['ext_audio_feats'] = row['ext_audio_feats'][1:]
+    assert row_descriptors(row, wanted, BAMForm(recordings='first')) == {}
+    assert row_descriptors(row, wanted)['audio'].tolist() == [8.0] * 6373
+    for nothing in ([], None):
+        assert row_descriptors(dict(id='train/1', ext_audio_feats=nothing), wanted) == {}
+
+
 def test_the_recipe_is_the_launcher():
     recipe = read_recipe(ROOT / 'recipes' / '7b' / 'released' / 'bam.yaml', BAMRecipe)
     assert recipe.train == BAMConfig.released()
@@ -285,6 +303,53 @@ def test_every_row_without_is_counted(folder):
     assert silent and handless < len(films)
     line = f'| siq2 | {len(rows)} | {without} without video, {silent} without audio ({handless} × video: no right_hand'
     assert line in card
+
+
+def test_answers_by_hand(folder):
+    "Labels by the heads that were trained along, open answers with the delta behind the norm; both in one batch."
+    run_bam(recipe_of(folder, 'asked'))
+    model, heads, processor, adapters = load_bam(folder / 'asked', 'cpu')
+    voices, questions = adapters['cremad'][0], adapters['siq2'][0]
+    for p in voices.heads.parameters():
+        nn.init.normal_(p)
+    with torch.no_grad():
+        questions.bam.adapters['video'].alpha.mul_(2)
+    store = open_atlas(folder / 'atlas')
+    examples = Examples(store, processor, range(len(store)))
+    asked = next(e for e in examples if e.row['dataset'] == 'siq2')
+    spoken = [e for e in examples if e.row['dataset'] == 'cremad'][:12]
+    batch = [*spoken[:3], asked, *spoken[3:]]
+    answers = adapted(model, heads, processor, adapters, 8)(batch)
+    written = answers.pop(3)
+    assert len(set(answers)) > 1
+    assert answers == [label_by_hand(model, processor, voices, adapters['cremad'][1], e) for e in spoken]
+    delta = delta_of(questions, row_descriptors(asked.row, adapters['siq2'][1], BAMForm.released()))
+    by_place = {}
+    for place in ('before_norm', 'after_norm'):
+        with torch.no_grad(), added_to_answers(model, delta, place):
+            by_place[place] = writing(model, processor, 8)([asked])[0]
+    assert written == by_place['after_norm'] != by_place['before_norm']
+
+
+@torch.no_grad()
+def label_by_hand(model, processor, scaled, extractors, example):
+    "Likeliest option by the heads that were trained along."
+    delta = delta_of(scaled, row_descriptors(example.row, extractors, BAMForm.released()))
+    logits = scaled.heads.heads['emotion'](pooled_states(model, processor, [example]) + delta)[0]
+    labels = DOMAINS['emotion']
+    likeliest = max(example.row['options'], key=lambda option: logits[labels.index(option)])
+    return f'\\boxed{{{likeliest}}}'
+
+
+@torch.no_grad()
+def delta_of(scaled, found):
+    "What the descriptors of one row add, kind by kind."
+    total = 0
+    for kind, x in found.items():
+        x = x / x.norm() if kind == 'audio' else x
+        adapter = scaled.bam.adapters[kind]
+        total = total + adapter.alpha * adapter.ffn(adapter.norm(x[None]))
+    return total
 
 
 def test_ours_reads_the_same_files(folder):
