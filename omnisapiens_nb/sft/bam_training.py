@@ -74,7 +74,7 @@ def measured(
     extractors: Mapping[str, str],  # Kind (`audio`, `video`) to extractor
     form: BAMForm = BAMForm(),  # How released files are pooled, and which recordings count
 ) -> tuple[dict[str, Tensor], dict[str, str]]:  # Kind to (width,); kind to why the row's files hold none
-    "Descriptors a row has, and why it lacks others; SourceError names a row whose descriptors are of another extractor."
+    "Descriptors a row has, and why it lacks others; SourceError names a row whose files are of another extractor."
     descriptors = {}
     unusable = {}
     for kind, name in extractors.items():
