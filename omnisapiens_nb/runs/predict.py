@@ -26,7 +26,7 @@ from ..sft.stages import is_staged, load_stages, staged
 
 # %% ../../nbs/runs/04_predict.ipynb #b32f06cf
 def open_responder(
-    model: str | Path,  # Folder or hub name: a checkpoint, the folder of a stage, or one of adapters
+    model: str | Path,  # Folder or hub name: a checkpoint, a stage, or adapters, ours or released ones
     max_new_tokens: int,  # Longest written answer
 ) -> tuple[Responder, OmniProcessor]:
     "Load a model as what answers batches."
