@@ -168,14 +168,32 @@ def released_step(weights, heads, optimizers, parts):
         optimizer.step()
 
 
-def test_training_by_hand():
-    "Adam for heads and adapters each at its rate, parts of two rows, a row without descriptors empties its part."
+def rows_with_gaps(width, hidden):
+    "States and descriptors at random; every fifth row has none."
     torch.manual_seed(0)
-    hidden, width = 6, 11
     rows = FrozenRows()
     for i in range(24):
         found = dict(audio=torch.randn(width)) if i % 5 else {}
         rows.append(FrozenRow(found, torch.randn(1, hidden), torch.tensor([7 + i % 8])))
+    return rows
+
+
+def test_a_checkpoint_has_the_heads_too(tmp_path):
+    "Gone on with after the third of four steps, adapters and heads are the same, bit for bit."
+    rows, heads = rows_with_gaps(11, 6), Heads(6)
+    config = BAMConfig.released(epochs=None, steps=4, save_every=3)
+    common = (Frozen(6), heads, 'emotion_cls', rows, dict(audio='prosody'), config, tmp_path / 'state.pt')
+    whole, log = train_bam(*common)
+    again, log_again = train_bam(*common)
+    assert log_again == log
+    torch.testing.assert_close(again.state_dict(), whole.state_dict(), atol=0, rtol=0)
+    assert again.bam.rows < whole.bam.rows  # It did not begin anew
+
+
+def test_training_by_hand():
+    "Adam for heads and adapters each at its rate, parts of two rows, a row without descriptors empties its part."
+    hidden, width = 6, 11
+    rows = rows_with_gaps(width, hidden)
     heads = Heads(hidden)
     config = BAMConfig.released(epochs=None, steps=4, dropout=0.0, save_every=3)
     trained, _ = train_bam(Frozen(hidden), heads, 'emotion_cls', rows, dict(audio='prosody'), config)
