@@ -238,7 +238,7 @@ def _build_bam(path, weights, hidden):
     for kind, weight in first.items():
         inner, width = weight.shape
         normalised = f'{kind}_adapter.ln_feats.weight' in weights
-        bam.adapters[kind] = Adapter(width, hidden, inner, normalised)
+        bam.adapters[kind] = Adapter(width, hidden, inner, normalised, dropped='features')
     return bam, extractors
 
 
