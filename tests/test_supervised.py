@@ -16,6 +16,7 @@ from conftest import ROOT
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
 from omnisapiens_nb.atlas.mini.siq2 import write_siq2
+from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.runs.describe import describe_atlas
 from omnisapiens_nb.runs.fine_tune import (
     STAGES,
@@ -34,8 +35,10 @@ from omnisapiens_nb.runs.recipes import SFTRecipe
 from omnisapiens_nb.runs.train import run_sft, start_model
 from omnisapiens_nb.sft import warmstart
 from omnisapiens_nb.sft.bam_training import BAMConfig
+from omnisapiens_nb.sft.batches import Examples
 from omnisapiens_nb.sft.model import load_model, save_model
 from omnisapiens_nb.sft.stages import ClassifyConfig, load_stages
+from omnisapiens_nb.sft.trl_trainer import SFTCollator
 from omnisapiens_nb.sft.warmstart import FitConfig, SFTConfig
 
 STEPS = 11
@@ -248,3 +251,16 @@ def test_what_overflows_is_left_out_and_said(folder, tmp_path):
     run_classify(made)
     assert [step.get('skipped') for step in read_log(made.out)] == [1, 1]
     assert all(not w.any() for name, w in load_stages(made.out, 'cpu')[0].named_parameters() if 'lora_B' in name)
+
+
+@pytest.mark.parametrize('target', ['answer', 'lower'])
+def test_trl_trains_on_bare_answers_with_the_end_token(folder, target):
+    _, processor = load_model(folder / 'base', 'cpu')
+    store = open_atlas(folder / 'atlas', 'train')
+    rows = [i for i in range(len(store)) if store[i]['task'].endswith('_qa')][:2]
+    collate = SFTCollator(processor, Examples(store, processor, rows), target)
+    labels = collate([dict(row=0), dict(row=1)])['labels']
+    for row, found in zip(rows, labels):
+        answer = store[row]['answer']
+        wanted = answer.lower() if target == 'lower' else answer
+        assert processor.tokenizer.decode(found[found >= 0]) == wanted + '<|im_end|>'
