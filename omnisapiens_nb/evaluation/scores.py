@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..atlas.reading import SourceError
 from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_labels, task_kind, task_named
-from ..atlas.store import Atlas
+from ..atlas.store import Atlas, place_of, routed_columns
 from .answers import Kind, classify, match_label, match_labels, read_answer
 from .metrics import metric_of, similar_share
 from .similarity import cosines
@@ -232,11 +232,11 @@ def table_of(
     atlas: Atlas,  # One split, ours or released
 ) -> pd.DataFrame:  # The columns scoring needs, indexed by id; datasets and tasks by our names
     "Rows of a split without their media; SourceError names the first row that cannot be scored."
-    columns = atlas.routed(*COLUMNS)
+    columns = routed_columns(atlas, *COLUMNS)
     for number, row in enumerate(zip(columns['task'], columns['answer'], columns['options'])):
         fault = _fault_of(*row)
         if fault:
-            raise SourceError(f'{atlas.place(number)}: {fault}; see what else `omnisapiens-nb check` finds')
+            raise SourceError(f'{place_of(atlas, number)}: {fault}; see what else `omnisapiens-nb check` finds')
     return pd.DataFrame(columns, index=columns['id'])
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2de85bf3
