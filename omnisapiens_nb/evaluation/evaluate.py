@@ -120,7 +120,7 @@ def grader_of(
     judge: str,  # `openai` for any endpoint of that form, `anthropic`, `local`, or `offline`
     model: str | None = None,  # Its name there, or the folder or hub name of a local one
     url: str | None = None,  # Of an endpoint, where it is not the maker's own
-    strictness: str = 'common',  # Or `published`, see `evaluation.judge_prompts`
+    strictness: str = 'common',  # Or `published` or `released`, see `evaluation.judge_prompts`
     cache: Path | None = None,  # Folder that keeps verdicts
 ) -> Grader:
     "A judge by name; SourceError if it is not to be had."
