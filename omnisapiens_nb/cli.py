@@ -381,7 +381,7 @@ Judge = Annotated[
 ]
 JudgeModel = Annotated[str, typer.Option(help='Name of the judge at its endpoint, or its folder or hub name.')]
 JudgeURL = Annotated[str, typer.Option(help='Address of an endpoint, such as http://localhost:8000/v1.')]
-Strictness = Annotated[str, typer.Option(help='common, or published: that of each set.')]
+Strictness = Annotated[str, typer.Option(help='common; published: that of each set; released: that, explained first.')]
 
 # %% ../nbs/cli.ipynb #7b2fb2f4
 def _by_name(files):

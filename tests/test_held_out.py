@@ -6,8 +6,10 @@ import json
 from collections import Counter
 
 import datasets
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import accuracy_score, f1_score
 
 from omnisapiens_nb.atlas.curate import curate, finish_row
 from omnisapiens_nb.atlas.datasets import DATASETS
@@ -17,8 +19,11 @@ from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import Reject, Rejected, row_faults
 from omnisapiens_nb.atlas.sources.avasd import AvAsd
 from omnisapiens_nb.atlas.sources.registry import adapter
+from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.evaluation.metrics import HELD_OUT_METRICS
 
 KEYS = {d.key for d in DATASETS.values() if d.held_out}
+DISPLAYED = 0.00501  # Half of the last digit that a table shows
 
 
 @pytest.fixture(scope='module')
@@ -129,3 +134,37 @@ def test_without_clips_no_row_passes(excerpt, tmp_path):
     with pytest.raises(SourceError, match='not one of 60 rows passed the gates.*is not in the folder'):
         curate({'av_asd': excerpt}, tmp_path / 'atlas')
     assert not (tmp_path / 'atlas').exists()
+
+
+def test_the_authors_metrics_stand_beside_ours(cli, atlas, tmp_path):
+    "AV-ASD by its whole set and by weighted F1, MVSA on three classes: recomputed here with scikit-learn."
+    columns = open_atlas(atlas, 'test').columns('id', 'dataset', 'answer')
+    rows = [row for row in zip(*columns.values()) if row[1] in HELD_OUT_METRICS]
+    said = {}
+    for number, (row_id, key, answer) in enumerate(rows):
+        wrong = f'{answer}, flying' if key == 'av_asd' else 'Positive'  # Flying is no option
+        said[row_id] = wrong if number % 3 == 0 else answer.upper()
+    lines = [json.dumps(dict(id=row_id, response=f'\\boxed{{{text}}}')) for row_id, text in said.items()]
+    predictions = tmp_path / 'model.jsonl'
+    predictions.write_text('\n'.join(lines))
+    out = tmp_path / 'out'
+    result = cli('evaluate', '--atlas', atlas, '--predictions', predictions, '--out', out)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(out / 'tables' / 'held_out.csv').set_index(['dataset', 'metric'])
+    found = {place: float(text.split()[0]) for place, text in table.model.items()}
+    sets = [(answer, said[row_id].lower() == answer.lower()) for row_id, key, answer in rows if key == 'av_asd']
+    assert 0 < found['av_asd', 'exact match of the set'] < 1
+    assert found['av_asd', 'exact match of the set'] == pytest.approx(
+        sum(right for _, right in sets) / len(sets), abs=DISPLAYED
+    )
+    assert found['av_asd', 'weighted F1 of the labels'] == 1  # A label that is no option has no reference
+    posts = [(answer, said[row_id].lower()) for row_id, key, answer in rows if key == 'mvsa']
+    truth, answers = zip(*posts)
+    assert found['mvsa', 'three-class accuracy'] == pytest.approx(accuracy_score(truth, answers), abs=DISPLAYED)
+    for average, name in dict(weighted='three-class weighted F1', macro='three-class macro F1').items():
+        expected = f1_score(truth, answers, average=average)
+        assert found['mvsa', name] == pytest.approx(expected, abs=DISPLAYED)
+    papers = pd.read_csv(out / 'tables' / 'held_out_papers.csv').set_index('model')
+    assert papers.loc['HARPO', 'consistency'] == 0.877 and papers.loc['model', ['AUT', 'SMSA']].notna().all()
+    report = (out / 'report.html').read_text(encoding='utf-8')
+    assert 'Held-out sets as their authors score them' in report

@@ -75,7 +75,9 @@ def served():
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers['content-length'])))
-            answer = json.loads(body['messages'][-1]['content'])['answer']
+            content = body['messages'][-1]['content']
+            marked = content if content.startswith('{') else content.split('\n\n')[1]
+            answer = json.loads(marked)['answer']
             with state.lock:
                 state.answers.append(answer)
                 state.times.append(time.monotonic())
@@ -362,7 +364,7 @@ def test_every_part_of_a_question_is_in_the_key():
     endpoint, q = OpenAICompatible('m', 'http://h'), questions('x')[0]
     request = endpoint.request(q, 'common')
     others = [endpoint.request(replace(q, **{name: 'other'}), 'common') for name in ('question', 'reference', 'answer')]
-    others += [endpoint.request(q, strictness) for strictness in ('siq2', 'intentqa', 'mimeqa')]
+    others += [endpoint.request(q, strictness) for strictness in ('siq2', 'intentqa', 'mimeqa', 'released')]
     endpoints = [
         replace(endpoint, model='n'),
         replace(endpoint, base_url='http://g'),
@@ -468,6 +470,61 @@ def test_rows_of_an_atlas(served):
     with pytest.raises(ValueError, match="no rules 'av_asd'"):
         grade(rows.assign(dataset='av_asd'), responses, openai(served), 'published')
     assert judge([], openai(served)) == [] and bill([]).bounds == (0.0, 1.0)
+
+
+EXPLAINED = '{"explanation": "Both mean to help; is it {\\"correct\\": false}? No.", "correct": true}'
+
+
+@pytest.mark.parametrize('backend', [openai, anthropic])
+def test_the_released_form(served, backend, tmp_path):
+    "One user turn, an explanation before the verdict; a reply in the other form is graded in neither."
+    replies = dict(
+        good=EXPLAINED,
+        fenced=f'```json\n{EXPLAINED}\n```',
+        bare=YES,
+        after='{"correct": true, "explanation": "It is."}',
+        number='{"explanation": 1, "correct": true}',
+        more='{"explanation": "It is.", "correct": true, "sure": true}',
+    )
+    served.behave = lambda answer, n: dict(text=replies[answer])
+    verdicts = judge(questions(*replies), backend(served, patience=ONCE), 'released', tmp_path)
+    assert [v.graded for v in verdicts] == [True, True, False, False, False, False]
+    assert verdicts[0].correct and verdicts[0].raw == EXPLAINED
+    for _, body in served.bodies:
+        (turn,) = body['messages']
+        assert turn['role'] == 'user' and 'system' not in body
+        assert turn['content'].rindex('explanation') < turn['content'].rindex('"correct"')
+    common = judge(questions(*replies), backend(served, patience=ONCE), 'common', tmp_path)
+    assert [v.graded for v in common] == [False, False, True, False, False, False]
+    served.answers.clear()
+    again = judge(questions('good', 'bare'), backend(served, patience=ONCE), 'released', tmp_path)
+    assert [v.graded for v in again] == [True, False] and served.answers == ['bare']
+
+
+def test_the_released_form_by_a_local_model():
+    class Turn(Codes):
+        def apply_chat_template(self, messages, **_):
+            (turn,) = messages
+            return turn['content']
+
+    asked = questions('x')
+    long = EXPLAINED.replace('Both', 'Both ' * 10)
+    assert judge(asked, Local(Says(long), Turn(), 'explains'), 'released')[0].correct is True
+    assert not judge(asked, Local(Says(long), Codes(), 'explains'), 'siq2')[0].graded
+    assert judge(asked, Local(Says(YES), Turn(), 'does-not'), 'released')[0].reason.startswith('not an explanation')
+
+
+def test_questions_from_prompts(served):
+    prompt = '<video>\nWhy me? she said.\nThe above is a video along with the transcript. Why does he wave? Say it.'
+    rows = pd.DataFrame(
+        [
+            dict(id='a', dataset='siq2', task='siq2_qna', problem=prompt, answer='to help'),
+            dict(id='b', dataset='SIQ2', task=None, problem='Why?', answer='to help'),
+        ]
+    )
+    assert all(v.correct for v in grade(rows, dict(a='x', b='y'), openai(served), 'published'))
+    asked = [json.loads(body['messages'][1]['content'])['question'] for _, body in served.bodies]
+    assert sorted(asked) == ['Why does he wave?', 'Why?']
 
 
 class Says:

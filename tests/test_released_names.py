@@ -26,6 +26,7 @@ from omnisapiens_nb.atlas.schema import CLASSES, RELEASED, TASKS, task_named
 from omnisapiens_nb.atlas.store import open_atlas, open_splits
 from omnisapiens_nb.evaluation.evaluate import evaluate, grader_of, score_models
 from omnisapiens_nb.evaluation.metrics import metric_of
+from omnisapiens_nb.evaluation.samples import read_samples, sample_summary, sample_table
 from omnisapiens_nb.evaluation.scores import metric_fn, table_of
 from omnisapiens_nb.sft.heads import choose_labels, domain_of
 from omnisapiens_nb.sft.stages import has_head
@@ -252,3 +253,21 @@ def test_a_model_that_left_rows_out(forms, tmp_path):
     lines = file.read_text(encoding='utf-8').splitlines()
     file.write_text('\n'.join(lines[5:]), encoding='utf-8')
     assert score_models(forms[1], {'m': file}).missing == 5
+
+
+def test_several_samples_of_released_rows(forms, tmp_path):
+    "Three samples and a paraphrase of every row, two of three alike: consistency 2/3, every paraphrase another answer."
+    rows = table_of(open_atlas(forms[1], 'test'))
+    lines = []
+    for row in rows.itertuples():
+        for wording, said in ((None, row.answer), (None, row.answer.upper()), (None, 'no idea'), ('short', 'no idea')):
+            lines.append(json.dumps(dict(id=row.id, wording=wording, response=f'\\boxed{{{said}}}', tokens=len(said))))
+    file = tmp_path / 'samples.jsonl'
+    file.write_text('\n'.join(lines), encoding='utf-8')
+    table = sample_table(rows, read_samples(file, rows.id))
+    assert len(table) == len(rows) and set(table.samples) == {4}
+    assert table.self_consistency.tolist() == pytest.approx([2 / 3] * len(rows))
+    assert set(table.vote) == {1.0} and set(table.flip_rate) == {1.0}
+    summary = sample_summary(dict(model=table)).model
+    expected = sum(2 * len(answer) + 2 * len('no idea') for answer in rows.answer) / (4 * len(rows))
+    assert summary['tokens'].value == pytest.approx(expected)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'UNNAMED', 'StoreWriter', 'dataset_card', 'released_options',
-           'released_value', 'Atlas', 'shards_of', 'open_atlas', 'atlas_id', 'open_splits', 'rewrite_atlas',
-           'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
+           'released_value', 'Atlas', 'routed_columns', 'shards_of', 'open_atlas', 'atlas_id', 'open_splits',
+           'rewrite_atlas', 'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
 
 # %% ../../nbs/atlas/11_store.ipynb #9d187b8f
 import bisect
@@ -251,10 +251,14 @@ class _Shards:
                 values += table.column(name).to_pylist()
         return columns
 
+    def lacking(self, names):
+        "Those of the columns that some file does not have."
+        found = set()
+        for file in self.files:
+            found |= set(names) - set(file.schema_arrow.names)
+        return found
+
 # %% ../../nbs/atlas/11_store.ipynb #727c42cf
-UNNAMED = 'no dataset'  # Rows that name none, in tables by dataset
-
-
 class Atlas(Sequence):
     "Rows of one split, read on demand."
 
@@ -267,9 +271,7 @@ class Atlas(Sequence):
         self._shards = _Shards(files)
         self.files = self._shards.files
         self.released = any('id' not in f.schema_arrow.names for f in self.files)  # Whether our columns are made up
-        self.made_up = set()
-        for file in self.files:
-            self.made_up |= set(OURS.names) - set(file.schema_arrow.names) if self.released else set()
+        self.made_up = self._shards.lacking(OURS.names) if self.released else set()
 
     def __reduce__(self):
         return Atlas, (self.paths,)  # Another process opens the files itself
@@ -305,26 +307,32 @@ class Atlas(Sequence):
         made_up = set(names) & self.made_up
         if not made_up:
             return self._shards.columns(names)
-        needed = ['dataset', 'task', *(['problem'] if 'question' in made_up else [])]
+        needed = ['dataset', 'task']
+        if 'question' in made_up:
+            needed.append('problem')
         columns = self._shards.columns({*needed, *names} - made_up)
         rows = [dict(zip(needed, values)) for values in zip(*(columns[name] for name in needed))]
         for name in made_up:
             columns[name] = [released_value(name, self.split, number, row) for number, row in enumerate(rows, 1)]
         return {name: columns[name] for name in names}
 
-    def routed(
-        self,
-        *names: str,  # Columns without media
-    ) -> dict[str, list]:  # Column to its values, in row order
-        "`columns`, with datasets and tasks by our names (`task_of`); SourceError names the first row without a task."
-        columns = self.columns(*dict.fromkeys(['dataset', 'task', *names]))
-        for number, (dataset, task) in enumerate(zip(columns['dataset'], columns['task'])):
-            try:
-                columns['task'][number] = task_of(dataset, task)
-            except SourceError as e:
-                raise SourceError(f'{self.place(number)}: {e}') from e
-        columns['dataset'] = [dataset_key(name) or UNNAMED for name in columns['dataset']]
-        return {name: columns[name] for name in names}
+# %% ../../nbs/atlas/11_store.ipynb #b5441787
+UNNAMED = 'no dataset'  # Rows that name none, in tables by dataset
+
+
+def routed_columns(
+    atlas: Atlas,  # One split
+    *names: str,  # Columns without media
+) -> dict[str, list]:  # Column to its values, in row order
+    "Columns, with datasets and tasks by our names (`task_of`); SourceError names the first row without a task."
+    columns = atlas.columns(*dict.fromkeys(['dataset', 'task', *names]))
+    for number, (dataset, task) in enumerate(zip(columns['dataset'], columns['task'])):
+        try:
+            columns['task'][number] = task_of(dataset, task)
+        except SourceError as e:
+            raise SourceError(f'{atlas.place(number)}: {e}') from e
+    columns['dataset'] = [dataset_key(name) or UNNAMED for name in columns['dataset']]
+    return {name: columns[name] for name in names}
 
 # %% ../../nbs/atlas/11_store.ipynb #3badd074
 def shards_of(

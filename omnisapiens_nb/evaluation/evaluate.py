@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAJORITY', 'CONSTANT', 'Grader', 'METRIC_NAMES', 'PER_TASK', 'JUDGED', 'NOT_JUDGED', 'NO_GROUPS', 'Evaluation',
-           'grader_of', 'score_models', 'score_table', 'marked_table', 'task_table', 'gain_table', 'reading_table',
-           'example_sections', 'reservations', 'score_sections', 'write_scores', 'evaluate']
+           'grader_of', 'score_models', 'score_table', 'held_out_table', 'marked_table', 'task_table', 'gain_table',
+           'reading_table', 'example_sections', 'reservations', 'score_sections', 'write_scores', 'evaluate']
 
 # %% ../../nbs/evaluation/18_evaluate.ipynb #e41e318a
 import os
@@ -25,12 +25,13 @@ from .judge import grade
 from .judge_endpoints import Anthropic, OpenAICompatible
 from .judge_local import Offline, local_judge
 from .judge_verdicts import Verdict
-from .metrics import metric_of
+from .metrics import HELD_OUT_METRICS, metric_of
 from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
 from omnisapiens_nb.evaluation.scores import (
     answers_by_dataset,
     compare_answers,
     constant_responses,
+    held_out_pairs,
     majority_responses,
     read_predictions,
     root_rows_mean,
@@ -44,12 +45,14 @@ from omnisapiens_nb.evaluation.tables import (
     BEST,
     CLOSE,
     NOT_COMPARABLE,
+    held_out_papers,
     leader_marks,
     papers_table,
     task_columns,
     write_tables,
 )
 from .traces import trace_section
+from .uncertainty import bootstrap
 
 # %% ../../nbs/evaluation/18_evaluate.ipynb #f7125b5a
 MAJORITY = 'majority'
@@ -121,7 +124,7 @@ def grader_of(
     judge: str,  # `openai` for any endpoint of that form, `anthropic`, `local`, or `offline`
     model: str | None = None,  # Its name there, or the folder or hub name of a local one
     url: str | None = None,  # Of an endpoint, where it is not the maker's own
-    strictness: str = 'common',  # Or `published`, see `evaluation.judge_prompts`
+    strictness: str = 'common',  # Or `published` or `released`, see `evaluation.judge_prompts`
     cache: Path | None = None,  # Folder that keeps verdicts
 ) -> Grader:
     "A judge by name; SourceError if it is not to be had."
@@ -245,6 +248,25 @@ def score_table(
         about = dict(metric=_metric_name(e, score.task), task=score.task, rows=score.rows)
         rows.append(dict(dataset=key) | of_models | about)
     return pd.DataFrame(rows)
+
+# %% ../../nbs/evaluation/18_evaluate.ipynb #09df580a
+def held_out_table(
+    e: Evaluation,  # From `score_models`
+) -> pd.DataFrame:  # One row per dataset and metric, one column per model; empty without such a dataset
+    "Held-out sets by the metrics that the second paper's authors use for them."
+    table = []
+    for key, metrics in HELD_OUT_METRICS.items():
+        rows = e.rows[e.rows.dataset == key]
+        if rows.empty:
+            continue
+        pairs = {}
+        for name, responses in e.predictions.items():
+            pairs[name] = held_out_pairs(rows, [responses[row_id] for row_id in rows.id])
+        groups = list(rows.group)
+        for called, metric in metrics.items():
+            values = {name: with_interval(bootstrap(metric, *pair, groups)) for name, pair in pairs.items()}
+            table.append(dict(dataset=key, metric=called) | values)
+    return pd.DataFrame(table, columns=['dataset', 'metric', *e.predictions])
 
 # %% ../../nbs/evaluation/18_evaluate.ipynb #c6a3535e
 def marked_table(
@@ -397,9 +419,20 @@ def _reading_section(e):
 
 
 def _papers_section(e):
-    ours = task_columns({name: e.scores[name] for name in _models(e)})
-    table = to_table(papers_table(ours).round(3), 'Means over the datasets of each task')
+    scores = {name: e.scores[name] for name in _models(e)}
+    table = to_table(papers_table(task_columns(scores)).round(3), 'Means over the datasets of each task')
+    held_out = held_out_papers(scores)
+    if not held_out.empty:
+        table += to_table(held_out.round(3), 'Held-out sets; the second paper’s metric of each set is not known')
     return Section('Beside the papers', NOT_COMPARABLE, table)
+
+
+def _held_out_sections(e):
+    table = held_out_table(e)
+    if table.empty:
+        return []
+    text = 'The same answers by the metrics of the second paper’s authors, beside the Atlas’s above.'
+    return [Section('Held-out sets as their authors score them', text, to_table(table, 'With 95 % intervals'))]
 
 
 def score_sections(
@@ -413,6 +446,7 @@ def score_sections(
     examples = example_sections(e, atlas, split, models)
     return [
         _score_section(e, atlas, split),
+        *_held_out_sections(e),
         _gain_section(e),
         shortcut_section(atlas, split, e.rows.id),
         _reading_section(e),
@@ -449,6 +483,10 @@ def evaluate(
     write_scores(e, out / 'scores.csv')
     ours = task_columns({name: e.scores[name] for name in predictions})
     tables = dict(scores=marked_table(e), tasks=task_table(e), gains=gain_table(e), papers=papers_table(ours))
+    held_out = held_out_table(e)
+    if not held_out.empty:
+        of_papers = held_out_papers({name: e.scores[name] for name in predictions})
+        tables |= dict(held_out=held_out, held_out_papers=of_papers)
     write_tables(tables, out / 'tables')
     lead = f'{", ".join(predictions)} on {len(e.rows)} rows of {Path(atlas).name}.'
     report = out / 'report.html'

@@ -57,7 +57,7 @@ class _Progress:
 def judge(
     questions: Sequence[Question],  # What to judge
     backend: Backend,  # Who judges
-    strictness: str = 'common',  # A key of `STRICTNESS`, or 'published' for that of each row's dataset
+    strictness: str = 'common',  # A key of `STRICTNESS`, or 'published' or 'released', see `messages_of`
     cache: Path | None = None,  # Folder that keeps verdicts; without it nothing survives the run
 ) -> list[Verdict]:  # One per question, in their order
     "Judge answers; what is in the cache is not asked again, what cannot be judged is not graded."

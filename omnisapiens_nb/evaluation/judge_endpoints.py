@@ -21,7 +21,7 @@ from typing import Any
 
 from ..atlas.extras import require
 from ..atlas.reading import SourceError
-from .judge_prompts import Question, messages_of
+from .judge_prompts import Question, is_explained, messages_of
 from .judge_verdicts import Prices, Reply, Verdict, token_count, verdict_of
 
 # %% ../../nbs/evaluation/09_judge_endpoints.ipynb #298864a9
@@ -85,7 +85,8 @@ class Endpoint:
     ) -> dict:  # All that a verdict depends on
         "What is sent for one question."
         body = dict(self.options) | dict(model=self.model) | self.messages(messages_of(q, strictness))
-        return dict(url=self.base_url.rstrip('/') + self.path, body=body)
+        request = dict(url=self.base_url.rstrip('/') + self.path, body=body)
+        return request | dict(explained=True) if is_explained(strictness) else request
 
     def answer(
         self,
@@ -158,8 +159,10 @@ class Anthropic(Endpoint):
         return headers
 
     def messages(self, messages):
-        system, *others = messages
-        return dict(system=system['content'], messages=others)
+        first, *others = messages
+        if first['role'] != 'system':
+            return dict(messages=messages)
+        return dict(system=first['content'], messages=others)
 
     def read(self, data):
         texts = [block['text'] for block in data['content'] if block['type'] == 'text']
@@ -252,7 +255,7 @@ async def _once_asked(client, endpoint, request, key):
     if status != 200:
         raise _Refused(status, _refusal(endpoint, response, key))
     try:
-        verdict = verdict_of(endpoint.read(response.json()))
+        verdict = verdict_of(endpoint.read(response.json()), request.get('explained', False))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise _Fault('a reply of another shape than the endpoint should send') from e
     return replace(verdict, raw=_without(key, verdict.raw))

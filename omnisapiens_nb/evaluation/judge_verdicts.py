@@ -27,9 +27,15 @@ def _unwrapped(text):
     fenced = re.fullmatch(r'```(?:json)?\s*\n(.*)\n\s*```', said, re.S)
     return fenced[1].strip() if fenced else said
 
+# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #cd787b8b
+def _explains(found):
+    "Whether an object is an explanation, then a verdict, and nothing else."
+    return list(found) == ['explanation', 'correct'] and isinstance(found['explanation'], str)
+
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #f45b709a
 def parse_reply(
     text: str,  # What the judge wrote
+    explained: bool = False,  # Whether it was asked for an explanation before the verdict
 ) -> tuple[bool | None, str]:  # Right, wrong or None, and why None
     "The verdict in a judge's reply; None where it is anything but a verdict."
     said = _unwrapped(text)
@@ -42,6 +48,8 @@ def parse_reply(
     correct = found.get('correct') if isinstance(found, dict) else None
     if not isinstance(correct, bool):
         return None, 'no true or false under "correct"'
+    if explained:
+        return (correct, '') if _explains(found) else (None, 'not an explanation and then the verdict')
     if len(found) > 1:
         return None, 'more than the verdict in the reply'
     return correct, ''
@@ -77,10 +85,11 @@ class Reply:
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #ac1099ce
 def verdict_of(
     reply: Reply,  # Of a language model
+    explained: bool = False,  # As for `parse_reply`
 ) -> Verdict:  # Not graded where the reply was cut off or is no verdict
     "Read a reply."
     if reply.finished:
-        correct, reason = parse_reply(reply.text)
+        correct, reason = parse_reply(reply.text, explained)
     else:
         correct, reason = None, f'reply cut off ({reply.end})'
     return Verdict(correct, reason, reply.text, reply.tokens_in, reply.tokens_out)

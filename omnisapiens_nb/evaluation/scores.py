@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'read_predictions', 'Answers', 'metric_fn', 'answers_of', 'Score', 'score_answers', 'compare_answers',
-           'majority_responses', 'constant_responses', 'table_of', 'answers_by_dataset', 'task_means', 'atlas_mean',
-           'root_rows_mean']
+           'majority_responses', 'constant_responses', 'table_of', 'answers_by_dataset', 'held_out_pairs', 'task_means',
+           'atlas_mean', 'root_rows_mean']
 
 # %% ../../nbs/evaluation/04_scores.ipynb #522d6b79
 import json
@@ -19,8 +19,8 @@ import pandas as pd
 
 from ..atlas.reading import SourceError
 from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_kind, answer_labels, task_named
-from ..atlas.store import Atlas
-from .answers import Kind, classify, match_label, match_labels, read_answer
+from ..atlas.store import Atlas, routed_columns
+from .answers import Kind, classify, match_label, match_labels, normalise, read_answer
 from .metrics import metric_of, similar_share
 from .similarity import cosines
 from .uncertainty import Interval, bootstrap, bootstrap_difference
@@ -232,7 +232,7 @@ def table_of(
     atlas: Atlas,  # One split, ours or released
 ) -> pd.DataFrame:  # The columns scoring needs, indexed by id; datasets and tasks by our names
     "Rows of a split without their media; SourceError names the first row that cannot be scored."
-    columns = atlas.routed(*COLUMNS)
+    columns = routed_columns(atlas, *COLUMNS)
     for number, row in enumerate(zip(columns['task'], columns['answer'], columns['options'])):
         fault = _fault_of(*row)
         if fault:
@@ -253,6 +253,26 @@ def answers_by_dataset(
         responses = [predictions[row_id] for row_id in part.id]
         found[key] = answers_of(part, responses, embed, verdicts)
     return found
+
+# %% ../../nbs/evaluation/04_scores.ipynb #e321a32c
+def _folded_set(answer):
+    "A list of labels as it was written, each in its folded form; None where there is none."
+    if answer is None:
+        return None
+    parts = (normalise(part) for part in answer.split(','))
+    return ', '.join(sorted({part for part in parts if part})) or None
+
+# %% ../../nbs/evaluation/04_scores.ipynb #c6e05acf
+def held_out_pairs(
+    rows: pd.DataFrame,  # From `table_of`; one dataset of `HELD_OUT_METRICS`
+    responses: Sequence[str],  # One per row
+) -> tuple[list, list]:  # References and answers, as the metrics of the dataset take them
+    "What the authors' metrics of a held-out set compare."
+    if task_named(rows.task.iloc[0]) in MULTI_LABEL:
+        written = [read_answer(response) for response in responses]
+        return list(map(_folded_set, rows.answer)), list(map(_folded_set, written))
+    answers = answers_of(rows, responses, None)
+    return answers.truth, answers.said
 
 # %% ../../nbs/evaluation/04_scores.ipynb #65fa4a6d
 def task_means(

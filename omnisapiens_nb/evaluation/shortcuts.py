@@ -29,7 +29,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ..atlas.reading import SourceError
 from ..atlas.schema import answer_kind
-from ..atlas.store import open_atlas, shards_of
+from ..atlas.store import open_atlas, routed_columns, shards_of
 from .answers import read_answer
 from .metrics import metric_of
 from .report import Section, to_table, with_interval
@@ -59,7 +59,7 @@ def shortcut_table(
     "What shortcuts may look at; SourceError if the Atlas lacks our columns."
     if not shards_of(atlas, split):
         return pd.DataFrame(columns=COLUMNS)
-    return pd.DataFrame(open_atlas(atlas, split).routed(*COLUMNS), columns=COLUMNS)
+    return pd.DataFrame(routed_columns(open_atlas(atlas, split), *COLUMNS), columns=COLUMNS)
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #c0d79443
 def best_constant(

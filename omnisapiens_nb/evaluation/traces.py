@@ -505,7 +505,7 @@ TRACE_TEXT = (
     'The reasoning is what stands between the think tags. '
     'Consistency compares the option that the reasoning ends on with the answer, word by word, '
     'and is undetermined where it names none or several; '
-    'the paper asks a large language model, so the numbers are not comparable. '
+    'the paper compares several answers to one question, so the numbers are not comparable. '
     'For open answers the closing cosine compares the last sentence with the answer. '
     'Repetition is the share of 4-grams that were there before, '
     'the longest stretch that repeats itself at once (in words), and how many times smaller zlib makes the text. '

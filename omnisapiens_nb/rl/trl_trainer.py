@@ -34,6 +34,7 @@ from transformers.utils import logging
 
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
+from ..atlas.store import routed_columns
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, estimator_state, restore_estimator
 from .advantages import task_metrics as metrics_by_task
 from .groups import Step
@@ -492,7 +493,7 @@ def atlas_prompts(
 ) -> Dataset:  # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read
     "Rows of an Atlas as TRL wants them."
     atlas = examples.atlas
-    columns = atlas.routed('id', 'dataset', 'task', 'answer', 'modality_signature')
+    columns = routed_columns(atlas, 'id', 'dataset', 'task', 'answer', 'modality_signature')
     chosen = {name: [values[i] for i in examples.rows] for name, values in columns.items()}
 
     def with_prompts(drawn):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..atlas.folders import put_in_place
 from ..atlas.reading import SourceError
-from ..atlas.store import atlas_id, open_atlas
+from ..atlas.store import atlas_id, open_atlas, routed_columns
 from ..rl.loop import Ranks, join_ranks, train_rl
 from .folders import begin, finish
 from .recipes import Recipe, RLRecipe, SFTRecipe
@@ -71,7 +71,7 @@ def training_rows(
 ) -> Examples:
     "Rows a step trains on; SourceError if there are none."
     store = open_atlas(recipe.atlas, 'train')
-    columns = store.routed('dataset', 'task', 'options')
+    columns = routed_columns(store, 'dataset', 'task', 'options')
     chosen = choose_rows(store, recipe.share, recipe.rows)
     rows = [i for i in chosen if keep({name: values[i] for name, values in columns.items()})]
     if not rows:

@@ -30,7 +30,7 @@ from ..atlas.mini.registry import write_mini
 from ..atlas.reading import SourceError
 from ..atlas.schema import answer_kind
 from ..atlas.sources.registry import adapter
-from ..atlas.store import open_atlas, open_splits
+from ..atlas.store import open_atlas, open_splits, routed_columns
 from omnisapiens_nb.evaluation.evaluate import (
     MAJORITY,
     Evaluation,
@@ -401,7 +401,7 @@ def tutorial(
     atlas = make_atlas(out, sources or {}, config)
     if (out / 'report.html').exists():
         return out / 'report.html'
-    tasks = open_atlas(atlas, 'train').routed('task')['task']
+    tasks = routed_columns(open_atlas(atlas, 'train'), 'task')['task']
     if 'qa' in map(answer_kind, tasks):
         minilm()  # Missing weights are told before training, not after
     longest = train_models(out, atlas, config)

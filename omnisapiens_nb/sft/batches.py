@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..atlas.store import Atlas
+from ..atlas.store import Atlas, routed_columns
 from .processor import Example, OmniProcessor
 
 # %% ../../nbs/sft/03_batches.ipynb #fd77cd50
@@ -45,7 +45,7 @@ class Examples(Sequence):
         self.keep = keep
         self.kept = 0
         self.cache = OrderedDict()
-        columns = atlas.routed('modality_signature', 'dataset', 'task')
+        columns = routed_columns(atlas, 'modality_signature', 'dataset', 'task')
         self.signatures = [columns['modality_signature'][i] for i in self.rows]
         self.datasets = [columns['dataset'][i] for i in self.rows]
         self.tasks = [columns['task'][i] for i in self.rows]
