@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'Rules', 'Prompts', 'DropShared',
            'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'MostRows',
-           'MostTokens', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness', 'Which',
-           'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'describe',
-           'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
+           'MostTokens', 'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL',
+           'Strictness', 'Which', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check',
+           'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict',
+           'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #4471a472
 import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -327,6 +328,16 @@ def rl(
 # %% ../nbs/cli.ipynb #0d01d115
 MostRows = Annotated[int | None, typer.Option(help='At most so many rows per dataset key.', show_default='all')]
 MostTokens = Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')]
+ProfileName = Annotated[
+    Literal['ours', 'released'] | None,
+    typer.Option(
+        help='How prompts are asked: released for the released policies; as the folder of the model has it where absent.'
+    ),
+]
+FormatPrompt = Annotated[
+    Path | None,
+    typer.Option(help="File with the request for the form of an answer; the profile's words where absent."),
+]
 
 
 @app.command()
@@ -337,11 +348,14 @@ def predict(
     split: Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
     rows: MostRows = None,
     max_new_tokens: MostTokens = 64,
+    profile: ProfileName = None,
+    format_prompt: FormatPrompt = None,
 ):
     "Let a model answer a split of an Atlas."
     from omnisapiens_nb.runs.predict import run_predict
 
-    predictions = run_predict(model, atlas, split, out, rows, max_new_tokens=max_new_tokens)
+    how = dict(max_new_tokens=max_new_tokens, profile=profile, format_prompt=format_prompt)
+    predictions = run_predict(model, atlas, split, out, rows, **how)
     typer.echo(f'Predictions: {predictions}')
 
 # %% ../nbs/cli.ipynb #049c7982

@@ -30,12 +30,12 @@ from ..rl.loop import EstimatorName
 from ..rl.memory import Plan, memory, plan_recipe
 from .fine_tune import trl_settings
 from .folders import finish
-from .recipes import Recipe, RLRecipe, read_recipe, read_yaml
+from .recipes import AskingRecipe, RLRecipe, read_recipe, read_yaml
 from .train import begin_step, run_rl, training_rows
 from ..sft.model import load_model, save_model
 
 # %% ../../nbs/runs/08_reinforce.ipynb #e53c5c72
-class TRLRecipe(Recipe):
+class TRLRecipe(AskingRecipe):
     "Recipe of reinforcement learning by TRL."
 
     trainer: Literal['trl']
@@ -126,6 +126,7 @@ def make_trainer(
 
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype, **_four_bits(recipe))
     lora, settings = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model.device, GRPOConfig)
+    processor = processor.under(recipe.profile, recipe.format_prompt)
     rows = atlas_prompts(training_rows(recipe, processor))
     try:
         trainer = OmniHarpoTrainer(
