@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'Rules', 'Prompts', 'DropShared',
-           'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'MostRows',
-           'MostTokens', 'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL',
-           'Strictness', 'Which', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check',
-           'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict',
-           'evaluate', 'study', 'main']
+           'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'PlanSharded',
+           'MostRows', 'MostTokens', 'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel',
+           'JudgeURL', 'Strictness', 'Which', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial',
+           'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge',
+           'rl', 'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #4471a472
 import os
@@ -303,6 +303,9 @@ PlanPrompt = Annotated[
     typer.Option(min=506, help='For --plan: tokens of the longest prompt; 506 are a film and ten seconds of sound.'),
 ]
 PlanCards = Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')]
+PlanSharded = Annotated[
+    bool, typer.Option('--sharded', help='For --plan: the model is spread over the cards, by FSDP, instead of copied.')
+]
 
 
 @app.command()
@@ -312,6 +315,7 @@ def rl(
     plan: PlanMemory = False,
     prompt: PlanPrompt = 656,
     cards: PlanCards = 1,
+    sharded: PlanSharded = False,
 ):
     """Reinforcement learning with GRPO, HARPO or another estimator;
     `trainer: trl` in the recipe for models of full size."""
@@ -319,7 +323,7 @@ def rl(
 
     recipe = read_rl(config)
     if plan:
-        _, memory = plan_rl(recipe, prompt, processes=cards)
+        _, memory = plan_rl(recipe, prompt, processes=cards, sharded=sharded)
         typer.echo(memory.round(1).to_string())
         return
     model = run_recipe(recipe, resume)
@@ -331,7 +335,7 @@ MostTokens = Annotated[int, typer.Option(help='Longest answer; a model that thin
 ProfileName = Annotated[
     Literal['ours', 'released'] | None,
     typer.Option(
-        help='How prompts are asked: released for the released policies; as the folder of the model has it where absent.'
+        help='How prompts are asked: released for the released policies; as the folder of the model has it if absent.'
     ),
 ]
 FormatPrompt = Annotated[

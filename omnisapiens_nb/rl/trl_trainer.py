@@ -46,6 +46,22 @@ from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
 _logger = logging.get_logger(__name__)
 
 
+def _starts(rows, size, drop_last):
+    "Where the generations of a signature's rows begin."
+    return range(0, len(rows) - len(rows) % size if drop_last else len(rows), size)
+
+
+def _dropped(rows_of, size):
+    "How many rows no generation has room for; ValueError where that is all of them."
+    dropped = sum(len(rows) % size for rows in rows_of.values())
+    if dropped == sum(map(len, rows_of.values())):
+        raise ValueError(
+            f'dataloader_drop_last: no modality signature has the {size} prompts of a generation; '
+            'make generations smaller, or leave it off'
+        )
+    return dropped
+
+# %% ../../nbs/rl/12_trl.ipynb #7a1e0b55
 class PromptBatches(Sampler[int]):
     "Prompts for TRL: generations of one signature, a prompt `rollouts` times in a row, a generation `uses` times."
 
@@ -56,7 +72,7 @@ class PromptBatches(Sampler[int]):
         rollouts: int,  # Completions per prompt
         uses: int,  # Times a generation is asked for
         seed: int,  # Of the order
-        drop_last: bool = False,  # Leave a short last generation of a signature out; filled up from its first where False
+        drop_last: bool = False,  # Leave a signature's short last generation out; filled up where False
     ):
         self.size = size
         self.drop_last = drop_last
@@ -67,12 +83,7 @@ class PromptBatches(Sampler[int]):
         self.rows = defaultdict(list)
         for i, signature in enumerate(signatures):
             self.rows[signature].append(i)
-        self.dropped = sum(len(rows) % size for rows in self.rows.values()) if drop_last else 0
-        if self.dropped == len(signatures):
-            raise ValueError(
-                f'dataloader_drop_last: no modality signature has the {size} prompts of a generation; '
-                'make generations smaller, or leave it off'
-            )
+        self.dropped = _dropped(self.rows, size) if drop_last else 0
 
     def set_epoch(
         self,
@@ -81,13 +92,8 @@ class PromptBatches(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self):
-        generations = sum(self._starts(rows) for rows in self.rows.values())
+        generations = sum(len(_starts(rows, self.size, self.drop_last)) for rows in self.rows.values())
         return generations * self.size * self.rollouts * self.uses
-
-    def _starts(self, rows):
-        "How many generations the rows of a signature make."
-        whole, left = divmod(len(rows), self.size)
-        return whole if self.drop_last or not left else whole + 1
 
     def __iter__(self) -> Iterator[int]:
         for prompts in self._generations():
@@ -100,7 +106,7 @@ class PromptBatches(Sampler[int]):
         generations = []
         for rows in self.rows.values():
             order = rng.sample(rows, len(rows))
-            for start in range(0, self._starts(rows) * self.size, self.size):
+            for start in _starts(rows, self.size, self.drop_last):
                 filled = [order[i % len(rows)] for i in range(start, start + self.size)]  # The last from the front
                 generations.append(filled)
         rng.shuffle(generations)

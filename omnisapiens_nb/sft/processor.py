@@ -320,8 +320,8 @@ def _take_away(example, blank):
         example.patches = [torch.zeros_like(patches) for patches in example.patches]
 
 # %% ../../nbs/sft/00_processor.ipynb #1ed0de65
-class RowEncoder:
-    "Turns conversations, and rows of the Atlas, into examples."
+class _Encoder:
+    "What an encoder is made of, and the same under another profile."
 
     def __init__(
         self,
@@ -344,7 +344,7 @@ class RowEncoder:
         self,
         profile: Profile | str | None,  # Or a key of `PROFILES`; the one it has where None
         format_prompt: Path | None = None,  # File with the request for the form of an answer, in place of the profile's
-    ) -> 'RowEncoder':  # Of the same class, with the same tokenizer and extractor
+    ) -> '_Encoder':  # Of the same class, with the same tokenizer and extractor
         "This processor under another profile; ValueError for an unknown one, SourceError for a file of another form."
         chosen = self.profile if profile is None else profile
         if isinstance(chosen, str):
@@ -354,6 +354,10 @@ class RowEncoder:
         if format_prompt is not None:
             chosen = replace(chosen, form=read_form(format_prompt))
         return type(self)(self.tokenizer, self.extractor, **self.own, profile=chosen)
+
+# %% ../../nbs/sft/00_processor.ipynb #5e7c0a13
+class RowEncoder(_Encoder):
+    "Turns conversations, and rows of the Atlas, into examples."
 
     def encode_messages(
         self,
