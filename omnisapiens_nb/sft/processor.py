@@ -210,7 +210,7 @@ def _with_request(message, form):
         last = dict(type='text', text='')
     return message | dict(content=[*media, last | dict(text=_followed(last['text'], form))])
 
-# %% ../../nbs/sft/00_processor.ipynb #d166e177
+# %% ../../nbs/sft/00_processor.ipynb #6b2f0e45
 @dataclass(frozen=True)
 class Profile:
     "How a model is asked: what stands around a prompt, and how much of its media the model gets."
