@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'Rules', 'Prompts', 'DropShared',
            'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'MergedForm', 'PlanMemory', 'PlanPrompt', 'PlanCards',
-           'MostRows', 'MostTokens', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness', 'Which',
-           'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'describe',
-           'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
+           'PlanSharded', 'MostRows', 'MostTokens', 'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge',
+           'JudgeModel', 'JudgeURL', 'Strictness', 'Which', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules',
+           'tutorial', 'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam',
+           'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #4471a472
 import os
@@ -314,6 +315,9 @@ PlanPrompt = Annotated[
     typer.Option(min=506, help='For --plan: tokens of the longest prompt; 506 are a film and ten seconds of sound.'),
 ]
 PlanCards = Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')]
+PlanSharded = Annotated[
+    bool, typer.Option('--sharded', help='For --plan: the model is spread over the cards, by FSDP, instead of copied.')
+]
 
 
 @app.command()
@@ -323,6 +327,7 @@ def rl(
     plan: PlanMemory = False,
     prompt: PlanPrompt = 656,
     cards: PlanCards = 1,
+    sharded: PlanSharded = False,
 ):
     """Reinforcement learning with GRPO, HARPO or another estimator;
     `trainer: trl` in the recipe for models of full size."""
@@ -330,7 +335,7 @@ def rl(
 
     recipe = read_rl(config)
     if plan:
-        _, memory = plan_rl(recipe, prompt, processes=cards)
+        _, memory = plan_rl(recipe, prompt, processes=cards, sharded=sharded)
         typer.echo(memory.round(1).to_string())
         return
     model = run_recipe(recipe, resume)
@@ -339,6 +344,16 @@ def rl(
 # %% ../nbs/cli.ipynb #0d01d115
 MostRows = Annotated[int | None, typer.Option(help='At most so many rows per dataset key.', show_default='all')]
 MostTokens = Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')]
+ProfileName = Annotated[
+    Literal['ours', 'released'] | None,
+    typer.Option(
+        help='How prompts are asked: released for the released policies; as the folder of the model has it if absent.'
+    ),
+]
+FormatPrompt = Annotated[
+    Path | None,
+    typer.Option(help="File with the request for the form of an answer; the profile's words where absent."),
+]
 
 
 @app.command()
@@ -349,11 +364,14 @@ def predict(
     split: Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
     rows: MostRows = None,
     max_new_tokens: MostTokens = 64,
+    profile: ProfileName = None,
+    format_prompt: FormatPrompt = None,
 ):
     "Let a model answer a split of an Atlas."
     from omnisapiens_nb.runs.predict import run_predict
 
-    predictions = run_predict(model, atlas, split, out, rows, max_new_tokens=max_new_tokens)
+    how = dict(max_new_tokens=max_new_tokens, profile=profile, format_prompt=format_prompt)
+    predictions = run_predict(model, atlas, split, out, rows, **how)
     typer.echo(f'Predictions: {predictions}')
 
 # %% ../nbs/cli.ipynb #049c7982

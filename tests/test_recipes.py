@@ -14,12 +14,19 @@ from omnisapiens_nb.rl.advantages import ESTIMATORS
 from omnisapiens_nb.rl.memory import PAPER, card, film_tokens, largest_batch, peak, plan_recipe, sound_tokens
 from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage
 from omnisapiens_nb.runs.reinforce import TRLRecipe, read_rl
-from omnisapiens_nb.sft.sizes import thinker_config
+from omnisapiens_nb.sft.sizes import meta_model, parameters, thinker_config
 from omnisapiens_nb.sft.warmstart import rate_factor
 
 RECIPES = ROOT / 'recipes'
 RL = sorted(p for p in RECIPES.rglob('rl*.yaml') if 'verl' not in p.parts)
-CARDS = {'7b/rl': (80, 1), 'cluster/rl': (80, 8), '3b_16gb/rl': (16, 1)}  # GB of a card, cards
+CARDS = {
+    '7b/rl': (80, 1),
+    '7b/released/rl': (80, 4),
+    'cluster/rl': (80, 8),
+    'cluster/rl_all': (80, 4),
+    '3b_16gb/rl': (16, 1),
+}  # GB of a card, cards
+LARGE = [name for name in CARDS if name != '3b_16gb/rl']
 
 
 def key(path):
@@ -36,6 +43,14 @@ def config(name):
     from trl import GRPOConfig
 
     return GRPOConfig(output_dir='unused', **load(name)['train'] | dict(use_cpu=True, bf16=False, fp16=False))
+
+
+def planned(name, **lengths):
+    "The plan of a recipe on its cards; where all weights are trained they are spread."
+    recipe = load(name)
+    if recipe['model'].startswith('runs/'):
+        recipe = recipe | dict(model='Qwen/Qwen2.5-Omni-7B')  # What another recipe makes of it
+    return plan_recipe(recipe, processes=CARDS[name][1], sharded='lora' not in recipe, **lengths)
 
 
 def arithmetic(name, cards=1):
@@ -71,13 +86,13 @@ def test_form(name):
         LoraConfig(**recipe['lora'])
     if recipe.get('four_bit'):
         assert 'lora' in recipe
-    half = {'bfloat16': 'bf16', 'float16': 'fp16'}.get(recipe.get('dtype'))
-    assert [k for k in ('bf16', 'fp16') if recipe['train'].get(k)] == [half] * bool(
-        half
-    )  # Autocast in the type of the weights
+    half = {'bfloat16': 'bf16', 'float16': 'fp16', 'float32': 'bf16'}.get(recipe.get('dtype'))
+    flags = [flag for flag in ('bf16', 'fp16') if recipe['train'].get(flag)]
+    assert flags == [half] * bool(half)  # Autocast in the type of the weights, or from float32 where all are trained
+    assert recipe.get('dtype') != 'float32' or 'lora' not in recipe
 
 
-@pytest.mark.parametrize('name', ['7b/rl', 'cluster/rl'])
+@pytest.mark.parametrize('name', LARGE)
 def test_as_the_paper(name):
     assert arithmetic(name, CARDS[name][1]) == (32, 5, 8, 4)
     c = config(name)
@@ -104,9 +119,9 @@ def test_a_checkpoint_ends_a_generation(name):
 
 @pytest.mark.parametrize('name', CARDS)
 def test_fits_its_card(name):
-    gb, cards = CARDS[name]
+    gb, _ = CARDS[name]
     clip = dict(sound=sound_tokens(10), film=film_tokens())
-    plan = plan_recipe(load(name), sum(clip.values()) + 150, processes=cards, **clip)
+    plan = planned(name, prompt=sum(clip.values()) + 150, **clip)
     assert peak(plan) < 0.9 * card(gb)
     assert plan.rows <= largest_batch(plan, card(gb))
 
@@ -119,12 +134,36 @@ def test_a_recipe_that_is_too_large_is_caught():
         largest_batch(long, card(80))
 
 
-@pytest.mark.parametrize('name', ['7b/rl', 'cluster/rl'])
+@pytest.mark.parametrize('name', LARGE)
 def test_the_paper_s_longest_prompts_fit(name):
-    plan = plan_recipe(
-        load(name), film=film_tokens(), sound=PAPER['prompt'] - film_tokens() - 150, processes=CARDS[name][1]
-    )
+    film = film_tokens(4, 392) if load(name).get('profile') == 'released' else film_tokens()
+    plan = planned(name, film=film, sound=PAPER['prompt'] - film - 150)
     assert plan.rows <= largest_batch(plan, card(80))
+
+
+def test_spread_weights_are_divided_by_the_cards():
+    recipe = load('cluster/rl_all')
+    whole, spread = (peak(plan_recipe(recipe, processes=4, sharded=sharded)) for sharded in (False, True))
+    assert whole - spread == pytest.approx(0.75 * 16 * parameters(meta_model(recipe['model'])) / 2**30)
+    assert peak(plan_recipe(load('7b/rl'), processes=8)) == peak(plan_recipe(load('7b/rl')))  # Copies do not help
+
+
+def test_as_the_launcher():
+    "What the release has beside the paper's numbers, and TRL can express."
+    name = '7b/released/rl'
+    recipe = read_rl(RECIPES / f'{name}.yaml')
+    assert (recipe.estimator, recipe.reward, recipe.profile, recipe.lora) == (
+        'harpo_released',
+        'harpo',
+        'released',
+        None,
+    )
+    c = config(name)
+    assert (c.num_train_epochs, c.weight_decay, c.max_grad_norm, c.lr_scheduler_type) == (5, 0.01, 1.0, 'constant')
+    assert (c.epsilon, c.epsilon_high or c.epsilon, c.delta) == (0.2, 0.2, 3.0)
+    assert c.dataloader_drop_last
+    assert (c.loss_type, c.per_device_train_batch_size) == ('bnpo', 1)  # Token mean over micro-batches of one rollout
+    assert recipe.model == 'runs/7b/released/answers'  # The merged one-stage SFT
 
 
 def test_accelerate_reads_its_file(tmp_path):

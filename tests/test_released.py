@@ -10,7 +10,13 @@ import pytest
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
 from omnisapiens_nb.atlas.mini.mustard import write_mustard
+from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.rl.loop import RLConfig
+from omnisapiens_nb.runs.predict import run_predict
+from omnisapiens_nb.runs.recipes import RLRecipe
+from omnisapiens_nb.runs.train import run_rl, start_model
+from omnisapiens_nb.sft.processor import FORM_REQUEST, QWEN_SYSTEM, OmniProcessor
 
 COLUMNS = [
     'problem',
@@ -98,3 +104,68 @@ def test_there_and_back(cli, forms, tmp_path):
     assert (paths / 'media.tar').is_file()
     for split in ('train', 'test'):
         assert list(open_atlas(back, split)) == list(open_atlas(released, split))
+
+
+def prompts(monkeypatch):
+    "Prompts that are encoded from here on."
+    seen = []
+    encode = OmniProcessor.encode
+
+    def noted(self, row, blank=''):
+        example = encode(self, row, blank)
+        seen.append((example, self.tokenizer.decode(example.prompt)))
+        return example
+
+    monkeypatch.setattr(OmniProcessor, 'encode', noted)
+    return seen
+
+
+@pytest.fixture(scope='module')
+def start(forms, tmp_path_factory):
+    ours, _ = forms
+    return str(start_model(ours, tmp_path_factory.mktemp('start') / 'start'))
+
+
+def test_it_is_asked_as_in_training(forms, start, tmp_path, monkeypatch):
+    "With sound Qwen's own turn comes first; the request follows every prompt without a blank; media are cut."
+    _, released = forms
+    seen = prompts(monkeypatch)
+    run_predict(start, released, 'test', tmp_path / 'p.jsonl', rows=2, max_new_tokens=2, profile='released')
+    problems = {row['problem'].splitlines()[-1] for row in open_atlas(released, 'test')}
+    assert len(seen) >= 4
+    for example, text in seen:
+        assert text.count(FORM_REQUEST) == 1
+        question = text.split(FORM_REQUEST)[0].splitlines()[-1]
+        assert any(question.endswith(problem) for problem in problems)
+        assert text.startswith('<|im_start|>system\n' + QWEN_SYSTEM) == bool(example.mels)
+        assert all(grid == [2, 28, 28] for grid in example.grids)
+    assert any(example.mels for example, _ in seen)
+
+
+def test_the_request_may_come_from_a_file(forms, start, tmp_path, monkeypatch):
+    _, released = forms
+    (tmp_path / 'default.jinja').write_text('{{ content }}Think. Then box it.')
+    seen = prompts(monkeypatch)
+    file = tmp_path / 'default.jinja'
+    run_predict(start, released, 'test', tmp_path / 'p.jsonl', 1, max_new_tokens=2, format_prompt=file)
+    for _, text in seen:
+        assert (
+            'Think. Then box it.<|im_end|>' in text and QWEN_SYSTEM not in text
+        )  # The profile is the model's own, ours
+    file.write_text('{% if content %}{{ content }}{% endif %}')
+    with pytest.raises(SourceError, match='default.jinja'):
+        run_predict(start, released, 'test', tmp_path / 'q.jsonl', 1, format_prompt=file)
+
+
+def test_a_policy_is_asked_as_it_was_trained(forms, start, tmp_path, monkeypatch):
+    "Reinforced under a profile, a model keeps it in its folder, and `predict` asks under it."
+    ours, released = forms
+    shortest = RLConfig(estimator='harpo_released', steps=1, prompts=2)
+    recipe = RLRecipe(atlas=ours, out=tmp_path / 'rl', model=start, train=shortest, profile='released')
+    made = run_rl(recipe)
+    seen = prompts(monkeypatch)
+    run_predict(str(made), released, 'test', tmp_path / 'p.jsonl', 1, max_new_tokens=2)
+    assert seen and all(FORM_REQUEST in text for _, text in seen)
+    seen.clear()
+    run_predict(str(made), released, 'test', tmp_path / 'q.jsonl', 1, max_new_tokens=2, profile='ours')
+    assert seen and not any(FORM_REQUEST in text for _, text in seen)

@@ -53,6 +53,7 @@ class Plan(BaseModel):
     four_bit: bool = False  # Base in four bits, by bitsandbytes
     checkpointing: bool = True  # TRL's `gradient_checkpointing`
     reference: bool = False  # A second copy of the model (`beta` above 0 without LoRA)
+    shards: int = Field(1, gt=0)  # Cards that the weights and what training adds are spread over (FSDP)
     context: float = Field(1.0, ge=0)  # GiB for CUDA, its libraries and other tensors: an assumption
 
 # %% ../../nbs/rl/14_memory.ipynb #a6db26eb
@@ -70,7 +71,8 @@ def plan_recipe(
     prompt: int = PAPER['prompt'],  # Tokens of the longest prompt, media included
     sound: int = 0,  # How many of them are sound
     film: int = 0,  # How many are film or pictures
-    processes: int = 1,  # Cards, each with a copy of the model
+    processes: int = 1,  # Cards
+    sharded: bool = False,  # Whether the model is spread over the cards (FSDP); a copy on each where False
 ) -> Plan:  # Of one card
     "The plan of a recipe."
     train = recipe['train']
@@ -88,6 +90,7 @@ def plan_recipe(
         four_bit=recipe.get('four_bit', False),
         checkpointing=train.get('gradient_checkpointing', True),
         reference=lora is None and train.get('beta', 0) > 0,
+        shards=processes if sharded else 1,
     )
 
 # %% ../../nbs/rl/14_memory.ipynb #27dd512d
@@ -155,7 +158,7 @@ class _Weights(NamedTuple):
     "Bytes that weights take."
 
     base: float  # Their values, a reference's too
-    training: int  # What training adds
+    training: float  # What training adds
     casts: int  # Copies in two bytes, during a pass
 
 # %% ../../nbs/rl/14_memory.ipynb #0fc31288
@@ -172,10 +175,11 @@ def _weights(plan: Plan) -> _Weights:
     else:
         base = 2 * total
     reference = 2 * total if plan.reference else 0
+    held = (base + reference) / plan.shards
     if plan.rank:
-        return _Weights(base + reference, training=16 * adapters, casts=2 * adapters)
+        return _Weights(held, training=16 * adapters / plan.shards, casts=2 * adapters)
     used = counts.decoder + bool(plan.sound) * counts.sound + bool(plan.film) * counts.film
-    return _Weights(base + reference, training=12 * total, casts=2 * used)
+    return _Weights(held, training=12 * total / plan.shards, casts=2 * used)
 
 # %% ../../nbs/rl/14_memory.ipynb #6cdf3d66
 class _Work(NamedTuple):

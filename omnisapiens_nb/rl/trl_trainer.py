@@ -40,10 +40,29 @@ from .advantages import task_metrics as metrics_by_task
 from .groups import Step
 from .rewards import score
 from ..sft.batches import Examples, stable_hash
-from ..sft.processor import SPECIAL, OmniProcessor, as_messages
+from ..sft.processor import SPECIAL, OmniProcessor, Profile, as_messages
 from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
 
 # %% ../../nbs/rl/12_trl.ipynb #dd91db3f
+_logger = logging.get_logger(__name__)
+
+
+def _starts(rows, size, drop_last):
+    "Where the generations of a signature's rows begin."
+    return range(0, len(rows) - len(rows) % size if drop_last else len(rows), size)
+
+
+def _dropped(rows_of, size):
+    "How many rows no generation has room for; ValueError where that is all of them."
+    dropped = sum(len(rows) % size for rows in rows_of.values())
+    if dropped == sum(map(len, rows_of.values())):
+        raise ValueError(
+            f'dataloader_drop_last: no modality signature has the {size} prompts of a generation; '
+            'make generations smaller, or leave it off'
+        )
+    return dropped
+
+# %% ../../nbs/rl/12_trl.ipynb #7a1e0b55
 class PromptBatches(Sampler[int]):
     "Prompts for TRL: generations of one signature, a prompt `rollouts` times in a row, a generation `uses` times."
 
@@ -54,8 +73,10 @@ class PromptBatches(Sampler[int]):
         rollouts: int,  # Completions per prompt
         uses: int,  # Times a generation is asked for
         seed: int,  # Of the order
+        drop_last: bool = False,  # Leave a signature's short last generation out; filled up where False
     ):
         self.size = size
+        self.drop_last = drop_last
         self.rollouts = rollouts
         self.uses = uses
         self.seed = seed
@@ -63,6 +84,7 @@ class PromptBatches(Sampler[int]):
         self.rows = defaultdict(list)
         for i, signature in enumerate(signatures):
             self.rows[signature].append(i)
+        self.dropped = _dropped(self.rows, size) if drop_last else 0
 
     def set_epoch(
         self,
@@ -71,7 +93,7 @@ class PromptBatches(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self):
-        generations = sum(math.ceil(len(rows) / self.size) for rows in self.rows.values())
+        generations = sum(len(_starts(rows, self.size, self.drop_last)) for rows in self.rows.values())
         return generations * self.size * self.rollouts * self.uses
 
     def __iter__(self) -> Iterator[int]:
@@ -85,7 +107,7 @@ class PromptBatches(Sampler[int]):
         generations = []
         for rows in self.rows.values():
             order = rng.sample(rows, len(rows))
-            for start in range(0, len(rows), self.size):
+            for start in _starts(rows, self.size, self.drop_last):
                 filled = [order[i % len(rows)] for i in range(start, start + self.size)]  # The last from the front
                 generations.append(filled)
         rng.shuffle(generations)
@@ -298,7 +320,10 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
             rollouts=self.num_generations,
             uses=self.num_iterations * self.args.steps_per_generation,
             seed=self.args.seed,
+            drop_last=self.args.dataloader_drop_last,
         )
+        if self.batches.dropped:
+            _logger.warning(f'{self.batches.dropped} of {len(tasks)} prompts are left out in each epoch, as asked')
         self.add_callback(EpochCallback(self.batches))
 
     def _get_train_sampler(self, dataset=None):
@@ -404,9 +429,6 @@ def omni_settings(
     return args
 
 # %% ../../nbs/rl/12_trl.ipynb #3085d03e
-_logger = logging.get_logger(__name__)
-
-
 class PromptReader:
     "Encodes prompts, each once, and sets aside those whose media cannot be read."
 
@@ -446,6 +468,15 @@ class PromptReader:
             self.skipped[name] = str(e)
 
 # %% ../../nbs/rl/12_trl.ipynb #ee2e228a
+def _under(processor, profile):
+    "The processor under a profile; ValueError for one that knows of none."
+    if profile is None:
+        return processor
+    if not isinstance(processor, OmniProcessor):
+        raise ValueError('profile: the processor of transformers knows of none; give an `OmniProcessor`')
+    return processor.under(profile)
+
+
 class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
     "`HarpoTrainer` whose policy hears and sees: media in the prompt reach sampling, old log-probabilities and loss."
 
@@ -457,8 +488,10 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
         train_dataset: Dataset,  # Conversations in `prompt` with media in their content, and the task column
         processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers
         sampled_rows: int | None = None,  # Rollouts sampled at a time, to save memory; all of a generation where None
+        profile: Profile | str | None = None,  # How prompts are asked, as for `OmniProcessor.under`
         **kwargs,  # As for `HarpoTrainer`
     ):
+        processor = _under(processor, profile)
         args = omni_settings(args, processor.tokenizer)
         apart = [name for name in ('image', 'images') if column_of(train_dataset, name)]
         if apart:

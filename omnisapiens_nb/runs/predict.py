@@ -12,6 +12,7 @@ from ..atlas.extras import require
 require('train', 'peft', 'transformers')
 
 # %% ../../nbs/runs/04_predict.ipynb #010d0e44
+from dataclasses import asdict
 from pathlib import Path
 
 from ..atlas.reading import SourceError
@@ -48,6 +49,8 @@ def run_predict(
     rows: int | None = None,  # At most so many rows per dataset key; all where None
     blank: str = '',  # Take away `text`, `audio` or `video`
     max_new_tokens: int = 64,  # Longest answer
+    profile: str | None = None,  # Key of `sft.processor.PROFILES`; as the model's folder has it where None
+    format_prompt: Path | None = None,  # File with the request for the form of an answer; the profile's where None
 ) -> Path:  # `out`
     "Let a model answer a split, greedily; an interrupted run is gone on with."
     out = Path(out)
@@ -55,10 +58,11 @@ def run_predict(
     if out.exists():
         raise SourceError(f'{out}: exists already; choose another file, or remove it first')
     respond, processor = open_responder(model, max_new_tokens)
+    processor = processor.under(profile, format_prompt)
     examples = Examples(store, processor, choose_rows(store, limit=rows), blank)
     if is_bam(model):
         check_described(model, examples)
-    asked = dict(split=split, rows=rows, blank=blank, max_new_tokens=max_new_tokens)
+    asked = dict(split=split, rows=rows, blank=blank, max_new_tokens=max_new_tokens, profile=asdict(processor.profile))
     partial = begin(Path(f'{out}.run'), True, dict(model=str(model), atlas=atlas_id(atlas)) | asked)
     predict(respond, examples, partial / 'predictions.jsonl')
     return deliver(partial, 'predictions.jsonl', out)

@@ -30,12 +30,12 @@ from ..rl.loop import EstimatorName
 from ..rl.memory import Plan, memory, plan_recipe
 from .fine_tune import trl_settings
 from .folders import finish
-from .recipes import Recipe, RLRecipe, read_recipe, read_yaml
+from .recipes import AskingRecipe, RLRecipe, read_recipe, read_yaml
 from .train import begin_step, run_rl, training_rows
 from ..sft.model import load_model, save_model
 
 # %% ../../nbs/runs/08_reinforce.ipynb #e53c5c72
-class TRLRecipe(Recipe):
+class TRLRecipe(AskingRecipe):
     "Recipe of reinforcement learning by TRL."
 
     trainer: Literal['trl']
@@ -61,12 +61,13 @@ def plan_rl(
     prompt: int = 656,  # Tokens of the longest prompt: a film, ten seconds of sound, and 150 of words
     sound: int = 250,  # How many of them are sound
     film: int = 256,  # How many are film or pictures
-    processes: int = 1,  # Cards, each with a copy of the model
+    processes: int = 1,  # Cards
+    sharded: bool = False,  # Whether the model is spread over the cards (FSDP); a copy on each where False
 ) -> tuple[Plan, pd.DataFrame]:  # The plan of one card, and GiB by phase and part
     "Memory of a run, by arithmetic; SourceError for a recipe of the loop or a model whose configuration is missing."
     if not isinstance(recipe, TRLRecipe):
         raise SourceError('a plan is made for recipes with `trainer: trl`; the loop is for models that fit anywhere')
-    plan = plan_recipe(recipe.model_dump(), prompt, sound, film, processes)
+    plan = plan_recipe(recipe.model_dump(), prompt, sound, film, processes, sharded)
     return plan, memory(plan)
 
 # %% ../../nbs/runs/08_reinforce.ipynb #15839ce0
@@ -126,6 +127,7 @@ def make_trainer(
 
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype, **_four_bits(recipe))
     lora, settings = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model.device, GRPOConfig)
+    processor = processor.under(recipe.profile, recipe.format_prompt)
     rows = atlas_prompts(training_rows(recipe, processor))
     try:
         trainer = OmniHarpoTrainer(

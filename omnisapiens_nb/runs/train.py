@@ -20,7 +20,7 @@ from ..atlas.reading import SourceError
 from ..atlas.store import atlas_id, open_atlas, routed_columns
 from ..rl.loop import Ranks, join_ranks, train_rl
 from .folders import begin, finish
-from .recipes import Recipe, RLRecipe, SFTRecipe
+from .recipes import AskingRecipe, Recipe, RLRecipe, SFTRecipe
 from ..sft.batches import Examples, choose_rows
 from ..sft.model import load_model, save_model, tiny_model
 from ..sft.processor import OmniProcessor, train_tokenizer
@@ -85,6 +85,8 @@ def training_rows(
 def _train(recipe, resume, train, ranks=Ranks()):
     "Train a model by a loop, and keep what came of it."
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
+    if isinstance(recipe, AskingRecipe):
+        processor = processor.under(recipe.profile, recipe.format_prompt)
     examples = training_rows(recipe, processor)
     partial = Path(f'{recipe.out}.partial')
     if ranks.rank == 0:
