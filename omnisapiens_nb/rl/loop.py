@@ -267,7 +267,7 @@ def rewards_of(
 ) -> list[float]:  # One per rollout
     "Rewards as released (method of the papers)."
     answers = [e.row['answer'] for e in examples]
-    tasks = [task_of(e.row.get('dataset'), e.row['task']) for e in examples]
+    tasks = [e.row['task'] for e in examples]  # As the file says: the release reads the kind off it
     scores = score(texts, answers, tasks, recipe=config.recipe, released=True, embed=embed)
     return [s.total for s in scores]
 

@@ -114,8 +114,8 @@ class TaskSet:
         return torch.tensor(settings, dtype=torch.float32)
 
 # %% ../../nbs/rl/09_testbed.ipynb #e14a2bad
-class Environment(TaskSet):
-    "Tasks whose prompts can be drawn and whose answers are rewarded."
+class _PromptSource(TaskSet):
+    "Tasks whose prompts can be drawn."
 
     def prompts(
         self,
@@ -147,6 +147,10 @@ class Environment(TaskSet):
         "A class of each prompt's task by a uniform number."
         classes = self.classes[task]
         return torch.minimum((u * classes).long(), classes - 1)
+
+# %% ../../nbs/rl/09_testbed.ipynb #9c63d10b
+class Environment(_PromptSource):
+    "Tasks whose prompts can be drawn and whose answers are rewarded."
 
     def rewards(
         self,
