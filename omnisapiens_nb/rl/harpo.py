@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Literal, get_args, get_origin
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,6 +139,18 @@ def _scaled_over_batch(batch: Batch) -> Tensor:
         return (batch.rewards - low) / (high - low)
     return 0.0 * batch.rewards
 
+# %% ../../nbs/rl/06_harpo.ipynb #5c1e9d21
+def _means_as_numpy(groups: Groups, x: Tensor) -> Tensor:
+    "Means of groups, missing values left out, each summed in numpy's order."
+    values = x.cpu().numpy()
+    order = groups.index.argsort(stable=True).cpu().numpy()
+    ends = groups.index.bincount(minlength=len(groups.keys)).cumsum(0)[:-1].tolist()
+    means = []
+    for members in np.split(values[order], ends):
+        there = members[~np.isnan(members)]
+        means.append(there.mean() if len(there) else math.nan)
+    return x.new_tensor(means)
+
 # %% ../../nbs/rl/06_harpo.ipynb #98b0babd
 def normalised(
     batch: Batch,  # Rewards and their groups
@@ -147,9 +160,11 @@ def normalised(
     "Group-normalised advantages in the conventions of a form."
     rewards = _scaled_over_batch(batch) if config.minmax else batch.rewards
     group = batch.prompts.index
-    centred = batch.prompts.centred(rewards)
+    over_floor = config.deviation_floor is not None
+    means = _means_as_numpy(batch.prompts, rewards) if over_floor else batch.prompts.mean(rewards)
+    centred = rewards - means[group]
     deviation = batch.prompts.mean(centred**2).sqrt()  # Of the population
-    if config.deviation_floor is None:
+    if not over_floor:
         z = centred / deviation[group]
         return torch.where(live[group] | rewards.isnan(), z, 0.0)
     z = centred / deviation.clamp(min=config.deviation_floor)[group]
