@@ -476,7 +476,7 @@ EXPLAINED = '{"explanation": "Both mean to help; is it {\\"correct\\": false}? N
 
 
 @pytest.mark.parametrize('backend', [openai, anthropic])
-def test_the_released_form(served, backend, tmp_path):
+def test_the_released_form(served, backend, tmp_path, beside_release):
     "One user turn, an explanation before the verdict; a reply in the other form is graded in neither."
     replies = dict(
         good=EXPLAINED,
@@ -499,6 +499,8 @@ def test_the_released_form(served, backend, tmp_path):
     served.answers.clear()
     again = judge(questions('good', 'bare'), backend(served, patience=ONCE), 'released', tmp_path)
     assert [v.graded for v in again] == [True, False] and served.answers == ['bare']
+    why = 'one user turn, the explanation first, as theirs; the words are ours, and another form of reply is not graded'
+    beside_release('Judge, strictness `released`', f'{len(served.bodies)} requests', None, why=why)
 
 
 def test_the_released_form_by_a_local_model():

@@ -148,7 +148,7 @@ def test_spread_weights_are_divided_by_the_cards():
     assert peak(plan_recipe(load('7b/rl'), processes=8)) == peak(plan_recipe(load('7b/rl')))  # Copies do not help
 
 
-def test_as_the_launcher():
+def test_as_the_launcher(beside_release):
     "What the release has beside the paper's numbers, and TRL can express."
     name = '7b/released/rl'
     recipe = read_rl(RECIPES / f'{name}.yaml')
@@ -164,6 +164,8 @@ def test_as_the_launcher():
     assert c.dataloader_drop_last
     assert (c.loss_type, c.per_device_train_batch_size) == ('bnpo', 1)  # Token mean over micro-batches of one rollout
     assert recipe.model == 'runs/7b/released/answers'  # The merged one-stage SFT
+    why = 'what TRL cannot express is named in its header: how mini-batches are ordered, and how prompts are cut'
+    beside_release('Recipe `7b/released/rl`', 'numbers of the launcher, asserted one by one', None, why=why)
 
 
 def test_accelerate_reads_its_file(tmp_path):
@@ -269,7 +271,7 @@ def test_released_lm_head_is_planned(tmp_path):
     assert f'{152064 * 3584:,} of' in plan_stage(recipe)
 
 
-def test_released_stages_have_the_launchers_numbers():
+def test_released_stages_have_the_launchers_numbers(beside_release):
     classify, lm_head = (read_stage(SFT / f'{stage}.yaml') for stage in ('classify', 'lm_head'))
     for recipe, epochs, batch, micro in ((classify, 10, 512, 2), (lm_head, 5, 16, 1)):
         train = recipe.train
@@ -281,6 +283,8 @@ def test_released_stages_have_the_launchers_numbers():
     steps = train.steps_for(101_964)
     assert 0.9999 < rate_factor(train, steps - 1, steps) < 1  # The rate has hardly moved
     assert lm_head.target == 'lower' and lm_head.model == str(classify.out)
+    why = 'the faults of the release are mended (`sft/13_released_sft`), and the loss scale of float16 is fixed'
+    beside_release('Recipes `7b/released/classify`, `lm_head`', 'numbers of the launcher, one by one', None, why=why)
 
 
 def test_released_answers_have_the_launchers_numbers():

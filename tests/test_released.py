@@ -126,7 +126,7 @@ def start(forms, tmp_path_factory):
     return str(start_model(ours, tmp_path_factory.mktemp('start') / 'start'))
 
 
-def test_it_is_asked_as_in_training(forms, start, tmp_path, monkeypatch):
+def test_it_is_asked_as_in_training(forms, start, tmp_path, monkeypatch, beside_release):
     "With sound Qwen's own turn comes first; the request follows every prompt without a blank; media are cut."
     _, released = forms
     seen = prompts(monkeypatch)
@@ -140,6 +140,8 @@ def test_it_is_asked_as_in_training(forms, start, tmp_path, monkeypatch):
         assert text.startswith('<|im_start|>system\n' + QWEN_SYSTEM) == bool(example.mels)
         assert all(grid == [2, 28, 28] for grid in example.grids)
     assert any(example.mels for example, _ in seen)
+    why = 'the request is in our words, or from the file of `--format-prompt`; place, order and system turn are theirs'
+    beside_release('Prompts under the profile `released`', f'{len(seen)} prompts of `predict`', None, why=why)
 
 
 def test_the_request_may_come_from_a_file(forms, start, tmp_path, monkeypatch):

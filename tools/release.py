@@ -26,7 +26,7 @@ def largest(rows: list[dict]) -> list[dict]:
     for row in rows:
         key = tuple(row[name] for name in ('piece', 'cases', 'test', 'bound', 'why'))
         known = found.setdefault(key, row)
-        if row['difference'] > known['difference']:
+        if row['difference'] is not None and row['difference'] > known['difference']:
             known['difference'] = row['difference']
     return list(found.values())
 
