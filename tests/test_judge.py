@@ -500,7 +500,7 @@ def test_the_released_form(served, backend, tmp_path, beside_release):
     again = judge(questions('good', 'bare'), backend(served, patience=ONCE), 'released', tmp_path)
     assert [v.graded for v in again] == [True, False] and served.answers == ['bare']
     why = 'one user turn, the explanation first, as theirs; the words are ours, and another form of reply is not graded'
-    beside_release('Judge, strictness `released`', f'{len(served.bodies)} requests', None, why=why)
+    beside_release('Judge, strictness `released`', 'six kinds of reply', None, why=why)
 
 
 def test_the_released_form_by_a_local_model():

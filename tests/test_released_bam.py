@@ -3,8 +3,10 @@
 import io
 import json
 import math
+from itertools import chain
 from types import SimpleNamespace
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -264,6 +266,7 @@ def test_a_misspelt_form_is_told(tmp_path):
 def released_row(row, number):
     "A row with the released columns alone, its descriptors as the release has them."
     row = {name: row[name] for name in RELEASED.names}
+    row['task'] = dict(emotion_cls='emotion_cls', social_qa='siq2_qna')[row['task']]
     parts = film(3, number)
     if number % 3 == 1:
         parts['right_hand'] = None
@@ -282,8 +285,9 @@ def folder(tmp_path_factory):
     plain = folder / 'plain'
     curate({name: folder / name for name in ('cremad', 'siq2')}, plain)
     (folder / 'atlas').mkdir()
-    for split in ('train', 'test'):
-        rows = [released_row(row, number) for number, row in enumerate(open_atlas(plain, split))]
+    for split, theirs in dict(train=['train'], test=['validation', 'test']).items():
+        found = chain.from_iterable(open_atlas(plain, name) for name in theirs)
+        rows = [released_row(row, number) for number, row in enumerate(found)]
         table = pa.Table.from_pylist(rows, schema=RELEASED)
         pq.write_table(table, folder / 'atlas' / f'{split}-00000-of-00001.parquet')
     start_model(folder / 'atlas', folder / 'start')
@@ -304,10 +308,13 @@ def recipe_of(folder, out, **train):
     )
 
 
-def test_a_released_atlas_goes_through_bam_and_predict(folder):
-    "By command, without `describe`; the Atlas has the released columns and no more."
+def test_a_released_atlas_goes_through_check_bam_predict_and_evaluate(folder):
+    "By command, without `describe`; the Atlas has the released columns and no more, and tasks in the release's words."
     cli = CliRunner()
     assert open_atlas(folder / 'atlas').released
+    assert set(open_atlas(folder / 'atlas').columns('task')['task']) == {'emotion_cls', 'siq2_qna'}
+    checked = cli.invoke(app, ['check', str(folder / 'atlas')])
+    assert checked.exit_code == 0 and '0 problems' in checked.output, checked.output
     (folder / 'bam.yaml').write_text(yaml.safe_dump(recipe_of(folder, 'bam').model_dump(mode='json')))
     made = cli.invoke(app, ['bam', '--config', str(folder / 'bam.yaml')])
     assert made.exit_code == 0, made.output
@@ -324,6 +331,11 @@ def test_a_released_atlas_goes_through_bam_and_predict(folder):
     assert answered.exit_code == 0, answered.output
     lines = [json.loads(line) for line in (folder / 'bam.jsonl').read_text(encoding='utf-8').splitlines()]
     assert len(lines) == len(open_atlas(folder / 'atlas', 'test'))
+    scored = dict(atlas=folder / 'atlas', predictions=folder / 'bam.jsonl', out=folder / 'scores', judge='offline')
+    evaluated = cli.invoke(app, ['evaluate', *(f'--{name}={value}' for name, value in scored.items())])
+    assert evaluated.exit_code == 0, evaluated.output
+    table = pd.read_csv(folder / 'scores' / 'scores.csv')
+    assert set(table.dataset) >= {'cremad', 'siq2'} and table[table.model == 'bam'].value.notna().all()
 
 
 def test_every_row_without_is_counted(folder):
