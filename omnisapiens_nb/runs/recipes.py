@@ -31,7 +31,7 @@ class Recipe(BaseModel):
     out: Path  # Folder of the trained model
     model: str  # Folder or hub name to start from
     share: tuple[float, float] = (0.0, 1.0)  # Window of each dataset's shuffled rows
-    rows: int = Field(1000, gt=0)  # At most so many rows per dataset key
+    rows: int | None = Field(1000, gt=0)  # At most so many rows per dataset key; all where null
     device: str | None = None  # Such as `cpu`; the first GPU, if there is one, where absent
     dtype: str = 'auto'  # Of the weights; as the checkpoint has them
 
