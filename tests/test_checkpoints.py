@@ -331,6 +331,21 @@ FAULTS = {
     'half an adapter': ('adapters.bin', without(ADAPTERS, 'video_adapter.mlp.2.bias'), 'mlp.2.bias is missing'),
     'half a norm': ('adapters.bin', without(ADAPTERS, 'audio_adapter.ln_feats.bias'), 'ln_feats.bias is missing'),
     'adapters with a trap': ('adapters.bin', ADAPTERS | {'hook': Trap()}, 'would run what is in it'),
+    'complex heads': ('heads.bin', {name: w + 0j for name, w in HEADS.items()}, 'no dense tensor of real numbers'),
+    'sparse heads': ('heads.bin', HEADS | {'heads.0.bias': torch.ones(7).to_sparse()}, 'no dense tensor'),
+    'heads beyond float32': (
+        'heads.bin',
+        {name: w.double() * 1e300 for name, w in HEADS.items()},
+        'not finite in float32',
+    ),
+    'a pointer': ('heads.bin', b'version https://git-lfs.github.com/spec/v1\n', 'a pointer of Git LFS'),
+    'an empty file': ('heads.bin', b'', 'an empty file'),
+    'a flat adapter': ('adapters.bin', ADAPTERS | {'audio_adapter.mlp.0.weight': torch.ones(55)}, 'has shape (55,)'),
+    'a broken meta': ('training_meta.json', '{', 'not a readable file of JSON'),
+    'a list as meta': ('training_meta.json', '[1, 2]', 'holds [1, 2] where a dictionary'),
+    'a scale not known': ('training_meta.json', '{"bam_audio_norm": ["l2"]}', 'bam_audio_norm is'),
+    'a broken configuration': ('config.json', '[1]', 'where a dictionary is expected'),
+    'another model': ('config.json', '{"model_type": "qwen2"}', "a model of the kind 'qwen2'"),
     'no adapter': ('adapters.bin', {}, 'neither video_adapter nor audio_adapter'),
 }
 
@@ -352,6 +367,14 @@ def test_what_does_not_fit_is_one_sentence(folders, tmp_path, capsys, fault):
     message = str(caught.value)
     assert words in message and f'{folder / name}' in message and '\n' not in message
     assert 'opened' not in capsys.readouterr().out
+
+
+def test_a_folder_without_its_configuration(folders, tmp_path):
+    for path in folders[0].iterdir():
+        if path.name != 'config.json':
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(SourceError, match='config.json is missing'):
+        load_model(tmp_path, 'cpu')
 
 
 def test_training_goes_on_from_a_released_model(folders, atlas, tmp_path):

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
+from safetensors.torch import load as load_safetensors
 from scipy.signal import find_peaks
 
 from .extras import require
@@ -218,7 +218,7 @@ def _from_pt(data):
             'take the features from a file of tensors alone'
         ) from e
     except Exception as e:  # torch raises whatever a damaged archive spells
-        reason = str(e).splitlines()[0][:60]
+        reason = (str(e) or type(e).__name__).splitlines()[0][:60]
         raise MediaError(f'the .pt file is damaged ({reason}); copy it again') from e
 
 
@@ -228,21 +228,24 @@ def _from_safetensors(data):
         found = load_safetensors(data)
     except SafetensorError as e:
         raise MediaError(f'neither safetensors nor a .pt archive ({str(e)[:60]}); extract the descriptors again') from e
-    return torch.from_numpy(found['features']) if 'features' in found else None
+    return found.get('features')
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #1c8f40be
 Pooling = Literal['ours', 'released']  # How frames become one vector, see the tables above
 
 
 def _as_floats(found, name):
-    "Numbers of a dictionary as a float tensor."
+    "Numbers as a plain tensor of floats, apart from any graph."
     try:
         numbers = torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError) as e:
         raise MediaError(f'{name} is no array of numbers; extract the descriptors again') from e
     if numbers.is_complex():
         raise MediaError(f'{name} has complex numbers; extract the descriptors again')
-    return numbers.float()
+    dense = numbers.layout == torch.strided and not numbers.is_nested and not numbers.is_quantized
+    if not dense or numbers.device.type == 'meta':
+        raise MediaError(f'{name} is no dense tensor; save the numbers as they are')
+    return numbers.detach().float()
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #8be2d6f1
 def _frames_of_part(found, part):
@@ -325,10 +328,11 @@ _TORCH = (b'PK\x03\x04', b'\x80\x02\x8a\n')  # A zip archive; a pickled magic nu
 
 def _checked(features, width):
     "Features as (width,) floats."
+    features = _as_floats(features, 'features')
     if features.numel() != width:
         what = f'{features.numel()} descriptors where {width} are expected'
         raise MediaError(f'{what}; use the extractor the model was trained with')
-    features = features.reshape(-1).float()
+    features = features.reshape(-1)
     missing = int((~features.isfinite()).sum())
     if missing:
         what = f'{missing} of {width} descriptors are not finite'

@@ -170,6 +170,8 @@ def _overlong(
     for row, length in enumerate(lengths):
         if not length >= 0:  # NaN too
             raise ValueError(f"row {row}: length {length} is no token count; count the response's tokens")
+    if released:
+        lengths = np.trunc(lengths)
     return overlong_penalty(lengths, max_length)
 
 # %% ../../nbs/rl/01_rewards.ipynb #6b3ff97d
@@ -189,6 +191,9 @@ def _check_rows(
     for row, response in enumerate(responses):
         if not isinstance(response, str):
             raise ValueError(f"row {row}: the response is {response!r}, not text; give '' for an empty response")
+    for row, reference in enumerate(columns['references']):
+        if not isinstance(reference, str | None):
+            raise ValueError(f'row {row}: the reference is {reference!r}, not text; give None where there is none')
 
 # %% ../../nbs/rl/01_rewards.ipynb #52f0c9be
 def _reward(

@@ -37,7 +37,7 @@ from .bam import BAM, BAMForm, Place, added_to_answers, final_norm, stack_descri
 from .batches import Examples, by_signature, on_device
 from .generate import Responder, writing
 from .heads import Heads, domain_of, heads_loss, weights_of
-from .model import file_beside
+from .model import file_beside, read_json
 from .processor import OmniProcessor
 from .released import ADAPTERS, META, load_released_adapters, write_released
 from omnisapiens_nb.sft.stages import (
@@ -494,10 +494,10 @@ SCALINGS = dict(l2='unit_sound', none='standard')  # `bam_audio_norm` of trainin
 def _released_form(name):
     "What a released model's adapters were trained as, by its `training_meta.json`, or by the release's defaults."
     path = file_beside(name, META)
-    said = json.loads(path.read_text(encoding='utf-8')) if path else {}
+    said = read_json(path) if path else {}
     of_sound = said.get('bam_audio_norm', 'l2')
     of_film = said.get('bam_video_norm', 'none')
-    if of_sound not in SCALINGS or of_film != 'none':
+    if str(of_sound) not in SCALINGS or of_film != 'none':
         raise SourceError(
             f'{path}: bam_audio_norm is {of_sound!r} and bam_video_norm {of_film!r}; '
             'adapters are served whose sound is scaled by l2 or none, and whose film by none'

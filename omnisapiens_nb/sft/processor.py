@@ -248,17 +248,22 @@ def read_form(
     "The request for the form of an answer from a file; SourceError where it asks for more than words behind a prompt."
     path = Path(path)
     if not path.is_file():
-        raise SourceError(f'{path}: no such file; give a text file with the request that follows every prompt')
+        found = 'a folder' if path.is_dir() else 'no such file'
+        raise SourceError(f'{path}: {found}; give a text file with the request that follows every prompt')
     try:
-        text = path.read_text(encoding='utf-8').rstrip('\n')
+        text = path.read_text(encoding='utf-8-sig').rstrip('\n')
     except UnicodeDecodeError as e:
         raise SourceError(f'{path}: not UTF-8; save the request as UTF-8') from e
     before, *after = _CONTENT.split(text)
     words = ''.join(after or [before])
-    if len(after) > 1 or (after and before.strip()) or '{{' in words or '{%' in words:
+    if len(after) > 1 or (after and before.strip()):
         raise SourceError(
             f'{path}: more than one {{{{ content }}}} with words behind it; leave only that in the template'
         )
+    if re.search(r'\{[{%#]', words):
+        raise SourceError(f'{path}: a template that asks for more than {{{{ content }}}}; write the words out')
+    if '<|' in words or '\0' in words:
+        raise SourceError(f'{path}: a token such as <|im_end|> in it would end the turn; leave only words')
     if not words.strip():
         raise SourceError(f'{path}: no words in it; write the request that follows every prompt')
     return words

@@ -32,10 +32,38 @@ from .model import file_beside, save_model
 from .processor import MEAN, MERGE, PATCH, STD, TEMPORAL, OmniProcessor
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #ccd19854
+_POINTER = b'version https://git-lfs'  # What stands in the place of a file that was not fetched
+
+
+def _check_begin(path):
+    "SourceError if a file is empty, or a pointer to one."
+    try:
+        with open(path, 'rb') as file:
+            begin = file.read(len(_POINTER))
+    except OSError as e:
+        raise SourceError(f'{path}: cannot be read ({e.strerror}); copy it again') from e
+    if not begin:
+        raise SourceError(f'{path}: an empty file; copy it again')
+    if begin == _POINTER:
+        raise SourceError(f'{path}: a pointer of Git LFS and not the file; fetch it with `git lfs pull`')
+
+
+def _in_float32(path, name, tensor):
+    "A plain tensor of finite numbers, apart from any graph."
+    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    if not dense or tensor.is_complex() or tensor.device.type == 'meta':
+        raise SourceError(f'{path}: {name} is no dense tensor of real numbers; save the numbers as they are')
+    numbers = tensor.detach().float()
+    if not numbers.isfinite().all():
+        raise SourceError(f'{path}: {name} has numbers that are not finite in float32; copy the file again')
+    return numbers
+
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #777dbb7b
 def read_tensors(
     path: Path,  # `.bin` file
 ) -> dict[str, Tensor]:  # In float32
     "Tensors of a file by name; SourceError if it holds more than tensors, or numbers that are not finite."
+    _check_begin(path)
     try:
         found = torch.load(path, weights_only=True, map_location='cpu')
     except pickle.UnpicklingError as e:
@@ -47,10 +75,7 @@ def read_tensors(
         raise SourceError(f'{path}: not a readable file of tensors ({str(e)[:80]}); copy it again') from e
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise SourceError(f'{path}: holds more than tensors by name; save a dictionary of plain tensors')
-    for name, tensor in found.items():
-        if not tensor.isfinite().all():
-            raise SourceError(f'{path}: {name} has numbers that are not finite; copy the file again')
-    return {name: tensor.float() for name, tensor in found.items()}
+    return {name: _in_float32(path, name, tensor) for name, tensor in found.items()}
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #26764bf0
 RELEASED_DOMAINS = dict(
@@ -114,7 +139,7 @@ def check_scheme(
     try:
         scheme = json.loads(Path(path).read_text(encoding='utf-8'))
         found = _listed_classes(scheme['meta']['global_classes'])
-    except (ValueError, KeyError, TypeError, OSError) as e:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
         reason = f'{type(e).__name__}: {str(e)[:80]}'
         raise SourceError(
             f'{path}: no label scheme with meta.global_classes in a form that is known ({reason}); '
@@ -230,7 +255,13 @@ def _extractor_of(path, kind, width):
 def _build_bam(path, weights, hidden):
     "Adapters of the shapes that a file has, and kind to extractor; the one place where released adapters are built."
     first = {kind: weights.get(f'{kind}_adapter.mlp.0.weight') for kind in KINDS}
-    first = {kind: weight for kind, weight in first.items() if weight is not None and weight.ndim == 2}
+    first = {kind: weight for kind, weight in first.items() if weight is not None}
+    for kind, weight in first.items():
+        if weight.ndim != 2:
+            shape = tuple(weight.shape)
+            raise SourceError(
+                f'{path}: {kind}_adapter.mlp.0.weight has shape {shape} where two dimensions are expected; copy it again'
+            )
     if not first:
         raise SourceError(f'{path}: neither video_adapter nor audio_adapter in it; take the file of the release')
     extractors = {kind: _extractor_of(path, kind, weight.shape[1]) for kind, weight in first.items()}
