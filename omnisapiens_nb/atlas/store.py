@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
@@ -164,15 +165,82 @@ def dataset_card(
     front = yaml.safe_dump(meta, sort_keys=False)
     return f'---\n{front}---\n\n# Human Behavior Atlas, curated\n\n{_ABOUT}\n\n' + '\n'.join(table) + '\n'
 
+# %% ../../nbs/atlas/11_store.ipynb #5a1c0e12
+def _is_list(kind):
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_text(kind):
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_bytes(kind):
+    of_any_length = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return of_any_length or pa.types.is_fixed_size_binary(kind)
+
+
+def _fits(kind, wanted):
+    "Whether a column of one Arrow type reads back as the other does."
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind):
+        return True
+    if pa.types.is_list(wanted):
+        return _is_list(kind) and _fits(kind.value_type, wanted.value_type)
+    if pa.types.is_string(wanted):
+        return _is_text(kind)
+    if pa.types.is_binary(wanted):
+        return _is_bytes(kind)
+    return pa.types.is_integer(kind) or (pa.types.is_floating(kind) and pa.types.is_floating(wanted))
+
+# %% ../../nbs/atlas/11_store.ipynb #5a1c0e14
+_LIST_OF_BYTES = (
+    'write a list of bytes for each row, [Path(name).read_bytes()] for one file and [] for none, '
+    'with the type pa.list_(pa.binary())'
+)
+_SHOWN = 60  # Characters of a type in a message
+
+
+def _type_mend(name, kind, wanted):
+    if pa.types.is_list(wanted) and pa.types.is_binary(wanted.value_type):
+        if _is_list(kind) and pa.types.is_struct(kind.value_type):
+            return f'keep only the bytes of each struct: {_LIST_OF_BYTES}'
+        return _LIST_OF_BYTES
+    said = f'with the type {wanted}' if name in RELEASED.names else f'with the type {wanted}, or leave the column out'
+    if pa.types.is_string(wanted):
+        return f'write one text for each row, {said}'
+    return f'write it {said}'
+
+
+def _check_types(path, columns):
+    "SourceError where a column of the schema is there twice or has a type that cannot be read as the schema's."
+    for name in SCHEMA.names:
+        if columns.names.count(name) > 1:
+            raise SourceError(f'{path}: the column {name} is there twice; keep one of them')
+        if name not in columns.names:
+            continue
+        kind = columns.field(name).type
+        wanted = SCHEMA.field(name).type
+        if not _fits(kind, wanted):
+            mend = _type_mend(name, kind, wanted)
+            raise SourceError(f'{path}: the column {name} is {str(kind)[:_SHOWN]}, not {wanted}; {mend}')
+
 # %% ../../nbs/atlas/11_store.ipynb #53a893a1
+def _first_line(error):
+    return str(error).strip().partition('\n')[0]
+
+
 def _open_shard(path):
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as e:
-        raise SourceError(f'{path}: no Parquet file ({str(e).splitlines()[0]}); copy it again, or curate again') from e
+    except (pa.ArrowException, OSError) as e:
+        if getattr(e, 'errno', None) is not None:
+            raise  # The file system's own, not Arrow's
+        raise SourceError(f'{path}: no Parquet file ({_first_line(e)}); copy it again, or curate again') from e
     missing = set(RELEASED.names) - set(file.schema_arrow.names)
     if missing:
         raise SourceError(f'{path}: no column {", ".join(sorted(missing))}')
+    _check_types(path, file.schema_arrow)
     return file
 
 # %% ../../nbs/atlas/11_store.ipynb #b351a2c2
@@ -210,6 +278,16 @@ def released_value(
         return []
     return '' if pa.types.is_string(kind) else None
 
+# %% ../../nbs/atlas/11_store.ipynb #5a1c0e16
+@contextmanager
+def _naming_damage(path, group):
+    "SourceError with file and row group where reading fails."
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+        mend = 'copy the file again from its source'
+        raise SourceError(f'{path}, row group {group + 1}: damaged ({_first_line(e)}); {mend}') from e
+
 # %% ../../nbs/atlas/11_store.ipynb #46c0bd71
 class _Shards:
     "Rows of Parquet files by their number, one row group in memory at a time."
@@ -217,19 +295,22 @@ class _Shards:
     def __init__(self, paths):
         self.paths = paths
         self.files = [_open_shard(path) for path in paths]
-        self.groups = [(file, group) for file in self.files for group in range(file.num_row_groups)]
-        sizes = [file.metadata.row_group(group).num_rows for file, group in self.groups]
+        self.groups = []  # Path, file and number in the file
+        for path, file in zip(paths, self.files):
+            self.groups += [(path, file, group) for group in range(file.num_row_groups)]
+        sizes = [file.metadata.row_group(group).num_rows for _, file, group in self.groups]
         self.starts = [0, *accumulate(sizes)]
         self.at = None  # Which row group is in memory
         self.table = None
 
     def row(self, number):
         at = bisect.bisect_right(self.starts, number) - 1
-        if at != self.at:
-            file, group = self.groups[at]
-            self.table = file.read_row_group(group, use_threads=False)
-            self.at = at
-        return self.table.slice(number - self.starts[at], 1).to_pylist()[0]
+        path, file, group = self.groups[at]
+        with _naming_damage(path, group):
+            if at != self.at:
+                self.table = file.read_row_group(group, use_threads=False)
+                self.at = at
+            return self.table.slice(number - self.starts[at], 1).to_pylist()[0]
 
     def place(self, number):
         for path, file in zip(self.paths, self.files):
@@ -245,10 +326,11 @@ class _Shards:
                 mend = 'curate the sources with omnisapiens-nb to have it'
                 raise SourceError(f'{path}: no column {", ".join(missing)}; {mend}')
         columns = {name: [] for name in names}
-        for file in self.files:
-            table = file.read(columns=list(columns), use_threads=False)
-            for name, values in columns.items():
-                values += table.column(name).to_pylist()
+        for path, file, group in self.groups:
+            with _naming_damage(path, group):
+                table = file.read_row_group(group, columns=list(columns), use_threads=False)
+                for name, values in columns.items():
+                    values += table.column(name).to_pylist()
         return columns
 
     def lacking(self, names):
@@ -257,6 +339,10 @@ class _Shards:
         for file in self.files:
             found |= set(names) - set(file.schema_arrow.names)
         return found
+
+# %% ../../nbs/atlas/11_store.ipynb #5a1c0e18
+_NULL_STAYS = ('id', 'person', 'start', 'end', 'source_row', 'cues')  # A null id is a fault, which `check` names
+_FILLED = tuple(name for name in OURS.names if name not in _NULL_STAYS)
 
 # %% ../../nbs/atlas/11_store.ipynb #727c42cf
 class Atlas(Sequence):
@@ -267,11 +353,11 @@ class Atlas(Sequence):
         files: list[Path],  # Parquet shards in order
     ):
         self.paths = files
-        self.split = files[0].name.split('-')[0].removesuffix('.parquet')
+        self.split = files[0].stem.split('-')[0]
         self._shards = _Shards(files)
         self.files = self._shards.files
-        self.released = any('id' not in f.schema_arrow.names for f in self.files)  # Whether our columns are made up
-        self.made_up = self._shards.lacking(OURS.names) if self.released else set()
+        self.made_up = self._shards.lacking(OURS.names)
+        self.released = bool(self.made_up)  # Whether some of our columns are made up
 
     def __reduce__(self):
         return Atlas, (self.paths,)  # Another process opens the files itself
@@ -287,9 +373,8 @@ class Atlas(Sequence):
             return [self[j] for j in range(*i.indices(len(self)))]
         number = range(len(self))[i]
         row = self._shards.row(number)
-        if not self.released:
-            return row
-        return row | {name: released_value(name, self.split, number + 1, row) for name in self.made_up}
+        null = [name for name in _FILLED if name in row and row[name] is None]
+        return row | {name: released_value(name, self.split, number + 1, row) for name in (*self.made_up, *null)}
 
     def place(
         self,
@@ -305,16 +390,24 @@ class Atlas(Sequence):
     ) -> dict[str, list]:  # Column to its values, in row order
         "Whole columns, without touching the media."
         made_up = set(names) & self.made_up
-        if not made_up:
-            return self._shards.columns(names)
-        needed = ['dataset', 'task']
-        if 'question' in made_up:
-            needed.append('problem')
-        columns = self._shards.columns({*needed, *names} - made_up)
-        rows = [dict(zip(needed, values)) for values in zip(*(columns[name] for name in needed))]
-        for name in made_up:
-            columns[name] = [released_value(name, self.split, number, row) for number, row in enumerate(rows, 1)]
+        columns = self._shards.columns([name for name in names if name not in made_up])
+        null = {name for name in _FILLED if None in columns.get(name, ())}
+        columns |= {name: [None] * len(self) for name in made_up}
+        if made_up or null:
+            self._fill(columns, made_up | null)
         return {name: columns[name] for name in names}
+
+    def _fill(self, columns, gaps):
+        "Make up what is null in some columns, in place."
+        needed = ['dataset', 'task']
+        if 'question' in gaps:
+            needed.append('problem')
+        found = self._shards.columns(needed)
+        for number, values in enumerate(zip(*found.values())):
+            row = dict(zip(needed, values))
+            for name in gaps:
+                if columns[name][number] is None:
+                    columns[name][number] = released_value(name, self.split, number + 1, row)
 
 # %% ../../nbs/atlas/11_store.ipynb #b5441787
 UNNAMED = 'no dataset'  # Rows that name none, in tables by dataset
