@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .datasets import DATASETS, dataset_key, find_task
-from .exchange import read_jsonl
+from .exchange import jsonl_splits, read_jsonl
 from .reading import SourceError
 from omnisapiens_nb.atlas.schema import (
     DOMAINS,
@@ -220,7 +220,8 @@ def _parts_of_folder(folder):
     splits = [split for split in SPLITS if shards_of(folder, split)]
     if splits:
         return [(split, open_atlas(folder, split)) for split in splits]
-    lines = sorted(folder.glob('*.jsonl'))
-    if lines:
-        return [(path.name, read_jsonl(path)) for path in lines]
-    raise SourceError(f'{folder}: neither split-NNNNN-of-NNNNN.parquet, in it or its data folder, nor a .jsonl file')
+    files = jsonl_splits(folder)
+    if files:
+        return [(path.name, read_jsonl(path)) for path in files.values()]
+    parquet = 'split-NNNNN-of-NNNNN.parquet, in it or its data folder'
+    raise SourceError(f'{folder}: neither {parquet}, nor a .jsonl file that is named after a split')

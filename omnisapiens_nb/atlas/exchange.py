@@ -15,9 +15,11 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from .folders import check_free, put_in_place
 from .reading import SourceError, read_json_lines
-from .schema import MEDIA, OURS, RELEASED, SCHEMA, SPLITS, Reject, Row
+from .schema import MEDIA, OURS, RELEASED, SPLITS, Reject, Row
 from .store import StoreWriter, open_atlas, released_value, shards_of
 
 # %% ../../nbs/atlas/13_exchange.ipynb #112b3ede
@@ -176,16 +178,32 @@ def jsonl_to_parquet(
     writer = StoreWriter(out)
     for split, file in files.items():
         for number, row in enumerate(read_jsonl(file), 1):
-            writer.add(_whole_row(row, split, number))
+            try:
+                writer.add(_whole_row(row, split, number))
+            except Reject as e:
+                raise SourceError(f'{file}, row {number}: {e}') from e
     writer.finish()
     return Path(out)
 
 # %% ../../nbs/atlas/13_exchange.ipynb #7f455d83
+def _checked(name, value):
+    "A value of one of our columns; `Reject` where the column cannot hold it."
+    kind = OURS.field(name).type
+    wrong = f'{name} is {str(value)[:40]!r}, not {kind}; mend it, or leave {name} out'
+    if pa.types.is_list(kind) and not isinstance(value, list):
+        raise Reject(wrong)  # pyarrow would take a text for a list of letters
+    try:
+        pa.array([value], kind)
+    except (pa.ArrowException, OverflowError) as e:
+        raise Reject(wrong) from e
+    return value
+
+
 def _whole_row(row, split, number):
-    columns = {}
-    for name in SCHEMA.names:
+    columns = {name: row[name] for name in RELEASED.names}
+    for name in OURS.names:
         said = row.get(name)
-        columns[name] = released_value(name, split, number, row) if said is None and name in OURS.names else said
+        columns[name] = released_value(name, split, number, row) if said is None else _checked(name, said)
     columns['split'] = split
     return Row(**columns)
 

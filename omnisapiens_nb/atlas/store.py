@@ -239,7 +239,8 @@ def _open_shard(path):
         raise SourceError(f'{path}: no Parquet file ({_first_line(e)}); copy it again, or curate again') from e
     missing = set(RELEASED.names) - set(file.schema_arrow.names)
     if missing:
-        raise SourceError(f'{path}: no column {", ".join(sorted(missing))}')
+        mend = 'write it too, with nulls where rows have none'
+        raise SourceError(f'{path}: no column {", ".join(sorted(missing))}; {mend}')
     _check_types(path, file.schema_arrow)
     return file
 
