@@ -44,7 +44,7 @@ def _dataset_of(row):
     "The entry of a row's dataset; None where it has none."
     return DATASETS.get(dataset_key(row['dataset']))
 
-
+# %% ../../nbs/atlas/14_check.ipynb #79eaa723
 def _contradicts(dataset, task):
     "Whether a task's name says something else than its dataset."
     named = task_named(task)
@@ -215,7 +215,7 @@ def _parts(path):
         return [(path.name, Atlas([path]))]
     raise SourceError(f'{path}: a file of another kind, by the end of its name; {mend}')
 
-
+# %% ../../nbs/atlas/14_check.ipynb #4ad5cfbc
 def _parts_of_folder(folder):
     splits = [split for split in SPLITS if shards_of(folder, split)]
     if splits:

@@ -198,7 +198,7 @@ def _checked(name, value):
         raise Reject(wrong) from e
     return value
 
-
+# %% ../../nbs/atlas/13_exchange.ipynb #f08db22f
 def _whole_row(row, split, number):
     columns = {name: row[name] for name in RELEASED.names}
     for name in OURS.names:

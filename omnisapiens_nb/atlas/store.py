@@ -178,7 +178,7 @@ def _is_bytes(kind):
     of_any_length = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
     return of_any_length or pa.types.is_fixed_size_binary(kind)
 
-
+# %% ../../nbs/atlas/11_store.ipynb #536e95df
 def _fits(kind, wanted):
     "Whether a column of one Arrow type reads back as the other does."
     if pa.types.is_dictionary(kind):
@@ -200,7 +200,7 @@ _LIST_OF_BYTES = (
 )
 _SHOWN = 60  # Characters of a type in a message
 
-
+# %% ../../nbs/atlas/11_store.ipynb #32833106
 def _type_mend(name, kind, wanted):
     if pa.types.is_list(wanted) and pa.types.is_binary(wanted.value_type):
         if _is_list(kind) and pa.types.is_struct(kind.value_type):
@@ -211,7 +211,7 @@ def _type_mend(name, kind, wanted):
         return f'write one text for each row, {said}'
     return f'write it {said}'
 
-
+# %% ../../nbs/atlas/11_store.ipynb #3d90fbac
 def _check_types(path, columns):
     "SourceError where a column of the schema is there twice or has a type that cannot be read as the schema's."
     for name in SCHEMA.names:
@@ -229,7 +229,7 @@ def _check_types(path, columns):
 def _first_line(error):
     return str(error).strip().partition('\n')[0]
 
-
+# %% ../../nbs/atlas/11_store.ipynb #3170fab2
 def _open_shard(path):
     try:
         file = pq.ParquetFile(path)
@@ -345,6 +345,19 @@ class _Shards:
 _NULL_STAYS = ('id', 'person', 'start', 'end', 'source_row', 'cues')  # A null id is a fault, which `check` names
 _FILLED = tuple(name for name in OURS.names if name not in _NULL_STAYS)
 
+# %% ../../nbs/atlas/11_store.ipynb #3fa07c11
+def _fill(columns, gaps, shards, split):
+    "Make up what is null in some columns, in place."
+    needed = ['dataset', 'task']
+    if 'question' in gaps:
+        needed.append('problem')
+    found = shards.columns(needed)
+    for number, values in enumerate(zip(*found.values())):
+        row = dict(zip(needed, values))
+        for name in gaps:
+            if columns[name][number] is None:
+                columns[name][number] = released_value(name, split, number + 1, row)
+
 # %% ../../nbs/atlas/11_store.ipynb #727c42cf
 class Atlas(Sequence):
     "Rows of one split, read on demand."
@@ -395,20 +408,8 @@ class Atlas(Sequence):
         null = {name for name in _FILLED if None in columns.get(name, ())}
         columns |= {name: [None] * len(self) for name in made_up}
         if made_up or null:
-            self._fill(columns, made_up | null)
+            _fill(columns, made_up | null, self._shards, self.split)
         return {name: columns[name] for name in names}
-
-    def _fill(self, columns, gaps):
-        "Make up what is null in some columns, in place."
-        needed = ['dataset', 'task']
-        if 'question' in gaps:
-            needed.append('problem')
-        found = self._shards.columns(needed)
-        for number, values in enumerate(zip(*found.values())):
-            row = dict(zip(needed, values))
-            for name in gaps:
-                if columns[name][number] is None:
-                    columns[name][number] = released_value(name, self.split, number + 1, row)
 
 # %% ../../nbs/atlas/11_store.ipynb #5a1c0e19
 def _check_ids(atlas, ids):
@@ -427,7 +428,7 @@ def _check_ids(atlas, ids):
 UNNAMED = 'no dataset'  # Rows that name none, in tables by dataset
 UNSIGNED = 'unknown'  # Modality signature of rows that name none
 
-
+# %% ../../nbs/atlas/11_store.ipynb #d293056a
 def routed_columns(
     atlas: Atlas,  # One split
     *names: str,  # Columns without media

@@ -526,7 +526,7 @@ def _messages(atlas, number):
     with naming_row(atlas, number):
         return as_messages(row)
 
-
+# %% ../../nbs/rl/12_trl.ipynb #9c8052e3
 def atlas_prompts(
     examples: Examples,  # Atlas and row numbers
 ) -> Dataset:  # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read

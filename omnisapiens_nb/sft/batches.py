@@ -35,7 +35,7 @@ def _bytes(example):
 class RowError(SourceError, MediaError):
     "A row that cannot be asked; the message names file and row, what is wrong and how to mend it."
 
-
+# %% ../../nbs/sft/03_batches.ipynb #ffec3fee
 @contextmanager
 def naming_row(
     atlas: Atlas,  # One split

@@ -21,7 +21,7 @@ LOOK = dict(
     text_video_audio='i watch the picture and listen to the voice',
 )
 
-
+# %% ../../nbs/sft/02_targets.ipynb #f3faa8e8
 def _trace(row):
     trace = row.get('cues') or LOOK.get(row['modality_signature'])
     if trace is None:
@@ -31,7 +31,7 @@ def _trace(row):
         )
     return trace
 
-
+# %% ../../nbs/sft/02_targets.ipynb #8ed2305d
 Target = Literal['trace', 'answer', 'lower']  # With a trace and a box, the bare answer, or that in lower case
 
 
