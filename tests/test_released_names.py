@@ -23,12 +23,19 @@ from omnisapiens_nb.atlas.mini.mmpsy import write_mmpsy
 from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import CLASSES, RELEASED, TASKS, task_named
-from omnisapiens_nb.atlas.store import open_atlas, open_splits
-from omnisapiens_nb.evaluation.evaluate import evaluate, grader_of, score_models
+from omnisapiens_nb.atlas.store import UNSIGNED, open_atlas, open_splits
+from omnisapiens_nb.evaluation.evaluate import NO_GROUPS, evaluate, grader_of, score_models
 from omnisapiens_nb.evaluation.metrics import metric_of
 from omnisapiens_nb.evaluation.samples import read_samples, sample_summary, sample_table
 from omnisapiens_nb.evaluation.scores import metric_fn, table_of
+from omnisapiens_nb.rl.loop import readable
+from omnisapiens_nb.rl.trl_trainer import atlas_prompts
+from omnisapiens_nb.runs.predict import run_predict
+from omnisapiens_nb.runs.train import start_model
+from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.heads import choose_labels, domain_of
+from omnisapiens_nb.sft.model import tiny_model
+from omnisapiens_nb.sft.processor import train_tokenizer
 from omnisapiens_nb.sft.stages import has_head
 
 SIZES = {
@@ -278,3 +285,265 @@ def test_several_samples_of_released_rows(forms, tmp_path):
     summary = sample_summary(dict(model=table)).model
     expected = sum(2 * len(answer) + 2 * len('no idea') for answer in rows.answer) / (4 * len(rows))
     assert summary['tokens'].value == pytest.approx(expected)
+
+
+def odd_file(forms, folder, split='test', at=0, kinds=None, **changed):
+    "Four rows as the release writes them, one changed in content, or all in a column's type."
+    rows = [row for row in open_atlas(forms[0], split) if row['dataset'] == 'cremad'][:4]
+    rows = [{name: row[name] for name in RELEASED.names} for row in rows]
+    for row in rows if kinds else rows[at : at + 1]:
+        row.update({name: value(row) if callable(value) else value for name, value in changed.items()})
+    kinds = kinds or {}
+    schema = pa.schema([(field.name, kinds.get(field.name, field.type)) for field in RELEASED])
+    file = folder / f'{split}-00000-of-00001.parquet'
+    pq.write_table(pa.Table.from_pylist(rows, schema), file)
+    return file
+
+
+def with_column(file, name, values):
+    pq.write_table(pq.read_table(file).append_column(name, values), file)
+
+
+CHAT = pa.list_(pa.struct([('role', pa.string()), ('content', pa.string())]))
+STRUCTS = pa.list_(pa.struct([('bytes', pa.binary()), ('path', pa.string())]))
+
+
+@pytest.mark.parametrize(
+    ('column', 'kind', 'value', 'words'),
+    [
+        ('task', pa.list_(pa.string()), ['emotion_cls'], 'list<element: string>, not string; write one text'),
+        ('answer', pa.int64(), 3, 'int64, not string; write one text'),
+        ('answer', pa.float64(), 0.5, 'double, not string; write one text'),
+        ('problem', CHAT, [dict(role='user', content='Why?')], 'not string; write one text'),
+        ('modality_signature', pa.int64(), 1, 'int64, not string'),
+        ('dataset', pa.binary(), b'cremad', 'binary, not string'),
+        ('class_label', pa.bool_(), True, 'bool, not string'),
+        ('audios', pa.int64(), 3, 'write a list of bytes for each row, [Path(name).read_bytes()]'),
+        ('audios', pa.list_(pa.string()), ['a.wav'], 'write a list of bytes for each row'),
+        ('audios', STRUCTS, [dict(bytes=b'x', path='a.wav')], 'keep only the bytes of each struct'),
+        ('videos', pa.binary(), b'x', 'binary, not list'),
+        ('ext_audio_feats', pa.string(), 'a.pt', 'write a list of bytes for each row'),
+        ('ext_audio_feats', pa.list_(pa.list_(pa.float64())), [[1.0]], 'write a list of bytes for each row'),
+    ],
+)
+def test_a_column_of_the_wrong_type_stops_the_file(forms, tmp_path, column, kind, value, words):
+    file = odd_file(forms, tmp_path, kinds={column: kind}, **{column: value})
+    with pytest.raises(SourceError, match=re.escape(f'{file}: the column {column} is ')) as raised:
+        open_atlas(tmp_path, 'test')
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('column', 'kind', 'value'),
+    [
+        ('problem', pa.large_string(), lambda row: row['problem']),
+        ('task', pa.dictionary(pa.int8(), pa.string()), 'emotion_cls'),
+        ('audios', pa.large_list(pa.large_binary()), lambda row: row['audios']),
+        ('audios', pa.list_(pa.binary(), 1), lambda row: row['audios']),
+        ('dataset', pa.null(), None),
+        ('ext_audio_feats', pa.null(), None),
+        ('ext_video_feats', pa.list_(pa.null()), []),
+    ],
+)
+def test_types_that_read_back_alike_are_taken(forms, tmp_path, column, kind, value):
+    plain = odd_file(forms, tmp_path)
+    expected = open_atlas(tmp_path, 'test')[2]
+    changed = odd_file(forms, tmp_path, kinds={column: kind}, **{column: value})
+    assert plain == changed
+    found = open_atlas(tmp_path, 'test')[2]
+    if kind in (pa.null(), pa.list_(pa.null())):
+        assert not found.pop(column)
+        expected.pop(column)
+    assert {name: found[name] for name in RELEASED.names if name in found} == {
+        name: expected[name] for name in RELEASED.names if name in expected
+    }
+
+
+@pytest.fixture(scope='module')
+def processor(forms):
+    texts = [row['problem'] for row in open_atlas(forms[0], 'train')]
+    return tiny_model(train_tokenizer(texts))[1]
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        (dict(audios=[b'notaudio']), 'cannot be decoded'),
+        (dict(audios=[b'']), 'the file is empty'),
+        (dict(audios=[None]), 'one of its audios is null'),
+        (dict(audios=None), '1 <audio> in the prompt but 0 media'),
+        (dict(audios=[]), '1 <audio> in the prompt but 0 media'),
+        (dict(problem=None), 'the prompt is empty'),
+        (dict(problem=' '), 'the prompt is empty'),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_named(forms, processor, tmp_path, changed, words):
+    file = odd_file(forms, tmp_path, at=1, **changed)
+    atlas = open_atlas(tmp_path, 'test')
+    examples = Examples(atlas, processor, choose_rows(atlas))
+    assert examples[0].mels
+    with pytest.raises(SourceError, match=re.escape(f'{file}, row 2: ')) as raised:
+        examples[1]
+    assert words in str(raised.value)
+    assert readable(examples, [0, 1]) == ([0], {'test/2': str(raised.value)})
+
+
+@pytest.mark.parametrize('changed', [dict(audios=[None]), dict(audios=None), dict(problem=None)])
+def test_trl_names_a_row_that_cannot_be_asked(forms, processor, tmp_path, changed):
+    file = odd_file(forms, tmp_path, at=1, **changed)
+    atlas = open_atlas(tmp_path, 'test')
+    prompts = atlas_prompts(Examples(atlas, processor, choose_rows(atlas)))
+    assert prompts[0]['prompt']
+    with pytest.raises(SourceError, match=re.escape(f'{file}, row 2: ')):
+        prompts[1]
+
+
+def test_a_row_without_a_signature_is_scored(forms, tmp_path):
+    odd_file(forms, tmp_path, at=2, modality_signature=None)
+    assert table_of(open_atlas(tmp_path, 'test')).modality_signature.tolist()[2] == UNSIGNED
+    report, scored, _ = evaluate(tmp_path, {'m': answer_file(tmp_path, tmp_path / 'm.jsonl')}, tmp_path / 'out')
+    assert scored == 4 and UNSIGNED in report.read_text(encoding='utf-8')
+
+
+def test_our_columns_are_made_up_one_by_one(forms, tmp_path):
+    file = odd_file(forms, tmp_path)
+    whole = open_atlas(tmp_path, 'test')[0]
+    with_column(file, 'id', [['a', 'b', 'c', 'd']])
+    atlas = open_atlas(tmp_path, 'test')
+    assert atlas.released and 'id' not in atlas.made_up
+    assert atlas[0] == whole | dict(id='a')
+    assert check(file)[1].empty
+    report, scored, _ = evaluate(tmp_path, {'m': answer_file(tmp_path, tmp_path / 'm.jsonl')}, tmp_path / 'out')
+    assert scored == 4 and NO_GROUPS in report.read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize(
+    ('ids', 'problem', 'count', 'words'),
+    [
+        (pa.array(['a', None, 'b', 'c']), 'no id', 1, 'row 2: the id is empty'),
+        (pa.array(['a', 'b', ' ', '']), 'no id', 2, 'row 3: the id is empty'),
+        (pa.nulls(4), 'no id', 4, 'row 1: the id is empty'),
+        (pa.array(['a', 'b', 'a', 'a']), 'an id that was there before', 2, "row 3: the id 'a' is that of"),
+    ],
+)
+def test_ids_that_name_no_row(forms, tmp_path, ids, problem, count, words):
+    file = odd_file(forms, tmp_path)
+    with_column(file, 'id', ids)
+    problems = check(file)[1].set_index('problem')
+    assert dict(problems.rows) == {problem: count}
+    with pytest.raises(SourceError, match=re.escape(f'{file}, {words}')):
+        table_of(open_atlas(tmp_path, 'test'))
+
+
+def test_numbers_as_ids_are_a_sentence(forms, tmp_path):
+    file = odd_file(forms, tmp_path)
+    with_column(file, 'id', pa.array([1, 2, 3, 4]))
+    with pytest.raises(SourceError, match='the column id is int64, not string; .* or leave the column out'):
+        check(file)
+
+
+def test_questions_in_some_rows_only(forms, tmp_path):
+    file = odd_file(forms, tmp_path)
+    asked = open_atlas(tmp_path, 'test').columns('question')['question']
+    with_column(file, 'question', pa.array([None, 'Mine?', None, '']))
+    atlas = open_atlas(tmp_path, 'test')
+    expected = [asked[0], 'Mine?', asked[2], '']
+    assert asked[0] and atlas.columns('question')['question'] == expected
+    assert [row['question'] for row in atlas] == expected
+
+
+def test_a_file_without_rows(cli, forms, tmp_path):
+    file = odd_file(forms, tmp_path)
+    pq.write_table(pq.read_table(file)[:0], file)
+    result = cli('check', file)
+    assert result.returncode == 1 and 'no rows' in result.stdout
+    with pytest.raises(SourceError, match=re.escape(f'{file}: no rows in it')):
+        choose_rows(open_atlas(tmp_path, 'test'))
+    with pytest.raises(SourceError, match=re.escape(f'{file}: no rows in it')):
+        run_predict(tmp_path / 'no model', tmp_path, 'test', tmp_path / 'out.jsonl')
+
+
+def test_a_damaged_page_is_named_with_its_row_group(forms, tmp_path):
+    file = odd_file(forms, tmp_path)
+    table = pq.read_table(file)
+    pq.write_table(table, file, row_group_size=2, compression='zstd')
+    at = pq.ParquetFile(file).metadata.row_group(1).column(0).dictionary_page_offset
+    data = bytearray(file.read_bytes())
+    data[at : at + 60] = b'\xff' * 60
+    file.write_bytes(data)
+    atlas = open_atlas(tmp_path, 'test')
+    assert atlas[1]['problem']
+    for read in (lambda: atlas[2], lambda: atlas.columns('problem')):
+        with pytest.raises(SourceError, match=re.escape(f'{file}, row group 2: damaged')) as raised:
+            read()
+        assert 'copy the file again' in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        (dict(audios=['a\0b']), r"'a\x00b' can be no path"),
+        (dict(audios=['a' * 5000]), 'can be no path (File name too long)'),
+        (dict(ext_audio_feats=['a/' * 4000]), 'can be no path'),
+        (dict(audios=['x' * 200 + '.wav']), 'no file'),
+    ],
+)
+def test_paths_that_are_none(forms, tmp_path, changed, words):
+    odd_file(forms, tmp_path)
+    file = write_jsonl(tmp_path, 'test', tmp_path / 'paths')
+    lines = [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines()]
+    lines[1] |= changed
+    file.write_text('\n'.join(map(json.dumps, lines)), encoding='utf-8')
+    with pytest.raises(SourceError, match=re.escape(f'{file}, line 2: ')) as raised:
+        check(file)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        (dict(id=3), "id is '3', not string"),
+        (dict(options='anger'), "options is 'anger', not list"),
+        (dict(source_row='one'), "source_row is 'one', not int64"),
+    ],
+)
+def test_our_columns_in_json_lines(forms, tmp_path, changed, words):
+    odd_file(forms, tmp_path)
+    file = write_jsonl(tmp_path, 'test', tmp_path / 'paths')
+    lines = [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines()]
+    lines[1] |= dict(question=None, id=None)
+    file.write_text('\n'.join(map(json.dumps, lines)), encoding='utf-8')
+    back = open_atlas(jsonl_to_parquet({'test': file}, tmp_path / 'back'), 'test')
+    assert back[1]['question'] == lines[0]['question'] and back[1]['id'] == 'test/2'
+    lines[1] |= changed
+    file.write_text('\n'.join(map(json.dumps, lines)), encoding='utf-8')
+    with pytest.raises(SourceError, match=re.escape(f'{file}, row 2: {words}')):
+        jsonl_to_parquet({'test': file}, tmp_path / 'other')
+    if 'id' in changed:
+        assert 'an id that is no text' in set(check(file)[1].problem)
+
+
+def test_what_check_takes(forms, tmp_path):
+    file = odd_file(forms, tmp_path)
+    lines = write_jsonl(tmp_path, 'test', tmp_path / 'paths')
+    capitals = [file.rename(tmp_path / 'TEST.PARQUET'), lines.rename(lines.with_name('TEST.JSONL'))]
+    for path in capitals:
+        assert check(path)[0] == 4
+    capitals[1].rename(lines)
+    total, problems = check(lines.parent)
+    assert total == 4 and problems.empty
+    table = tmp_path / 'x.csv'
+    table.write_text('a,b', encoding='utf-8')
+    with pytest.raises(SourceError, match='a file of another kind, by the end of its name; give an Atlas folder'):
+        check(table)
+    with pytest.raises(SourceError, match='no such folder or file'):
+        check(tmp_path / 'y.parquet')
+    with pytest.raises(SourceError, match='neither split-NNNNN'):
+        check(forms[0] / 'data' / '..' / '..' / 'cremad')
+
+
+@pytest.mark.parametrize('changed', [dict(answer=None), dict(answer=' '), dict(modality_signature=None)])
+def test_a_row_with_nothing_to_learn_is_named(forms, tmp_path, changed):
+    file = odd_file(forms, tmp_path, split='train', at=3, **changed)
+    with pytest.raises(SourceError, match=re.escape(f'{file}, row 4: row train/4: ')):
+        start_model(tmp_path, tmp_path / 'start')

@@ -14,12 +14,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .datasets import DATASETS, dataset_key, find_task
-from .exchange import read_jsonl
+from .exchange import jsonl_splits, read_jsonl
 from .reading import SourceError
 from omnisapiens_nb.atlas.schema import (
     DOMAINS,
     MEDIA,
-    OURS,
     SPLITS,
     TAGS,
     answer_kind,
@@ -45,7 +44,7 @@ def _dataset_of(row):
     "The entry of a row's dataset; None where it has none."
     return DATASETS.get(dataset_key(row['dataset']))
 
-
+# %% ../../nbs/atlas/14_check.ipynb #79eaa723
 def _contradicts(dataset, task):
     "Whether a task's name says something else than its dataset."
     named = task_named(task)
@@ -168,11 +167,19 @@ class Problems:
                 place += f' ({row["id"]})'
             for problem in row_problems(row):
                 self.add(problem, place)
-            if row.keys() >= set(OURS.names):
+            if 'id' in row:
                 self._look_at_id(row['id'], place)
+        if not number:
+            self.add('no rows', name)
         return number
 
     def _look_at_id(self, row_id, place):
+        if not isinstance(row_id, str | None):
+            self.add('an id that is no text', place)
+            return
+        if not (row_id or '').strip():
+            self.add('no id', place)
+            return
         if row_id in self.ids:
             self.add('an id that was there before', place)
         self.ids.add(row_id)
@@ -184,7 +191,7 @@ class Problems:
 
 # %% ../../nbs/atlas/14_check.ipynb #8addad98
 def check(
-    path: Path,  # Atlas folder, a Parquet shard, or a JSON Lines file
+    path: Path,  # Atlas folder, folder of JSON Lines files, a Parquet shard, or a JSON Lines file
 ) -> tuple[int, pd.DataFrame]:  # Rows looked at, and the table of problems
     "Check an Atlas, ours or released; SourceError if it cannot be read at all."
     problems = Problems()
@@ -196,13 +203,25 @@ def check(
 # %% ../../nbs/atlas/14_check.ipynb #09bc056f
 def _parts(path):
     "Name and rows of each part: a file, or the splits of a folder."
-    if path.suffix == '.jsonl':
+    if path.is_dir():
+        return _parts_of_folder(path)
+    mend = 'give an Atlas folder, a .parquet shard or a .jsonl file'
+    if not path.exists():
+        raise SourceError(f'{path}: no such folder or file; {mend}')
+    suffix = path.suffix.lower()
+    if suffix == '.jsonl':
         return [(path.name, read_jsonl(path))]
-    if path.suffix == '.parquet' and path.is_file():
+    if suffix == '.parquet':
         return [(path.name, Atlas([path]))]
-    if not path.is_dir():
-        raise SourceError(f'{path}: no such folder or file; give an Atlas folder, a .parquet shard or a .jsonl file')
-    splits = [split for split in SPLITS if shards_of(path, split)]
-    if not splits:
-        raise SourceError(f'{path}: no split-NNNNN-of-NNNNN.parquet in it or its data folder')
-    return [(split, open_atlas(path, split)) for split in splits]
+    raise SourceError(f'{path}: a file of another kind, by the end of its name; {mend}')
+
+# %% ../../nbs/atlas/14_check.ipynb #4ad5cfbc
+def _parts_of_folder(folder):
+    splits = [split for split in SPLITS if shards_of(folder, split)]
+    if splits:
+        return [(split, open_atlas(folder, split)) for split in splits]
+    files = jsonl_splits(folder)
+    if files:
+        return [(path.name, read_jsonl(path)) for path in files.values()]
+    parquet = 'split-NNNNN-of-NNNNN.parquet, in it or its data folder'
+    raise SourceError(f'{folder}: neither {parquet}, nor a .jsonl file that is named after a split')

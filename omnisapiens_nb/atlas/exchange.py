@@ -15,9 +15,11 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from .folders import check_free, put_in_place
 from .reading import SourceError, read_json_lines
-from .schema import MEDIA, RELEASED, SCHEMA, SPLITS, Reject, Row
+from .schema import MEDIA, OURS, RELEASED, SPLITS, Reject, Row
 from .store import StoreWriter, open_atlas, released_value, shards_of
 
 # %% ../../nbs/atlas/13_exchange.ipynb #112b3ede
@@ -95,7 +97,7 @@ class MediaFiles:
         "A medium, by the name the JSON Lines give it."
         if not isinstance(name, str):
             raise Reject(f'{str(name)[:40]!r} where a path is expected')
-        path = (self.folder / name).resolve()
+        path = self._place(name)
         if not path.is_relative_to(self.folder):
             raise Reject(f'the path {name!r} leads out of the folder')
         if path.is_file():
@@ -105,6 +107,16 @@ class MediaFiles:
             return _read_part(*self.packed[inside])
         mend = 'put the media beside the JSON Lines'
         raise Reject(f'no file {name!r}, neither in the folder nor in a tar of it; {mend}')
+
+    def _place(self, name):
+        "Where a name leads; `Reject` for one that can be no path, such as one with a NUL in it or of 5000 letters."
+        try:
+            path = (self.folder / name).resolve()
+            path.is_file()
+        except (OSError, RuntimeError, ValueError) as e:
+            said = getattr(e, 'strerror', None) or e
+            raise Reject(f'{name[:40]!r} can be no path ({said}); name a file relative to the folder') from e
+        return path
 
 # %% ../../nbs/atlas/13_exchange.ipynb #0b7ce3d4
 def _contents(path):
@@ -166,15 +178,32 @@ def jsonl_to_parquet(
     writer = StoreWriter(out)
     for split, file in files.items():
         for number, row in enumerate(read_jsonl(file), 1):
-            writer.add(_whole_row(row, split, number))
+            try:
+                writer.add(_whole_row(row, split, number))
+            except Reject as e:
+                raise SourceError(f'{file}, row {number}: {e}') from e
     writer.finish()
     return Path(out)
 
 # %% ../../nbs/atlas/13_exchange.ipynb #7f455d83
+def _checked(name, value):
+    "A value of one of our columns; `Reject` where the column cannot hold it."
+    kind = OURS.field(name).type
+    wrong = f'{name} is {str(value)[:40]!r}, not {kind}; mend it, or leave {name} out'
+    if pa.types.is_list(kind) and not isinstance(value, list):
+        raise Reject(wrong)  # pyarrow would take a text for a list of letters
+    try:
+        pa.array([value], kind)
+    except (pa.ArrowException, OverflowError) as e:
+        raise Reject(wrong) from e
+    return value
+
+# %% ../../nbs/atlas/13_exchange.ipynb #f08db22f
 def _whole_row(row, split, number):
-    columns = {}
-    for name in SCHEMA.names:
-        columns[name] = row[name] if name in row else released_value(name, split, number, row)
+    columns = {name: row[name] for name in RELEASED.names}
+    for name in OURS.names:
+        said = row.get(name)
+        columns[name] = released_value(name, split, number, row) if said is None else _checked(name, said)
     columns['split'] = split
     return Row(**columns)
 

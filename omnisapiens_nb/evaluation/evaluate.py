@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..atlas.reading import SourceError
 from ..atlas.schema import answer_kind
-from ..atlas.store import open_atlas, shards_of
+from ..atlas.store import open_atlas, routed_columns, shards_of
 from .judge import grade
 from .judge_endpoints import Anthropic, OpenAICompatible
 from .judge_local import Offline, local_judge
@@ -340,7 +340,7 @@ def example_sections(
     names: Sequence[str],  # Models to show
 ) -> str:  # HTML
     "Three rows of each task with every model's response."
-    columns = open_atlas(atlas, split).columns('id', 'question', 'modality_signature')
+    columns = routed_columns(open_atlas(atlas, split), 'id', 'question', 'modality_signature')
     asked = pd.DataFrame(columns).set_index('id')
     parts = []
     for task, rows in e.rows.groupby('task'):
@@ -397,7 +397,7 @@ def _score_section(e, atlas, split):
         'Mean over the datasets of each task; the metrics have different floors, .5 for emotion and 0 for sentiment. '
         'The last line weighs datasets by the square root of their rows, so that a small test set does not rule it',
     )
-    released = open_atlas(atlas, split).released
+    released = 'group' in open_atlas(atlas, split).made_up
     text = 'Each dataset by the metric of its task. ' + reservations(e, released)
     return Section('Scores', text, table + figure + means)
 

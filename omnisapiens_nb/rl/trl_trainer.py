@@ -39,7 +39,7 @@ from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, estimator_stat
 from .advantages import task_metrics as metrics_by_task
 from .groups import Step
 from .rewards import score
-from ..sft.batches import Examples, stable_hash
+from ..sft.batches import Examples, naming_row, read_row, stable_hash
 from ..sft.processor import SPECIAL, OmniProcessor, Profile, as_messages
 from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
 
@@ -521,6 +521,12 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
         return rewards
 
 # %% ../../nbs/rl/12_trl.ipynb #84191e2b
+def _messages(atlas, number):
+    row = read_row(atlas, number)
+    with naming_row(atlas, number):
+        return as_messages(row)
+
+# %% ../../nbs/rl/12_trl.ipynb #9c8052e3
 def atlas_prompts(
     examples: Examples,  # Atlas and row numbers
 ) -> Dataset:  # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read
@@ -530,7 +536,7 @@ def atlas_prompts(
     chosen = {name: [values[i] for i in examples.rows] for name, values in columns.items()}
 
     def with_prompts(drawn):
-        return drawn | dict(prompt=[as_messages(atlas[i]) for i in drawn['row']])
+        return drawn | dict(prompt=[_messages(atlas, number) for number in drawn['row']])
 
     return Dataset.from_dict(chosen | dict(row=examples.rows)).with_transform(with_prompts)
 

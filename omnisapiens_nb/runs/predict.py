@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..atlas.reading import SourceError
-from ..atlas.store import atlas_id, open_atlas
+from ..atlas.store import atlas_id, open_atlas, routed_columns
 from .folders import begin, deliver
 from ..sft.bam_training import adapted, check_described, is_bam, load_bam
 from ..sft.batches import Examples, choose_rows
@@ -57,9 +57,11 @@ def run_predict(
     store = open_atlas(atlas, split)
     if out.exists():
         raise SourceError(f'{out}: exists already; choose another file, or remove it first')
+    routed_columns(store, 'id')  # Rows that nothing can be answered for are named before a model is loaded
+    chosen = choose_rows(store, limit=rows)
     respond, processor = open_responder(model, max_new_tokens)
     processor = processor.under(profile, format_prompt)
-    examples = Examples(store, processor, choose_rows(store, limit=rows), blank)
+    examples = Examples(store, processor, chosen, blank)
     if is_bam(model):
         check_described(model, examples)
     asked = dict(split=split, rows=rows, blank=blank, max_new_tokens=max_new_tokens, profile=asdict(processor.profile))

@@ -21,7 +21,7 @@ from ..atlas.store import atlas_id, open_atlas, routed_columns
 from ..rl.loop import Ranks, join_ranks, train_rl
 from .folders import begin, finish
 from .recipes import AskingRecipe, Recipe, RLRecipe, SFTRecipe
-from ..sft.batches import Examples, choose_rows
+from ..sft.batches import Examples, choose_rows, naming_row
 from ..sft.model import load_model, save_model, tiny_model
 from ..sft.processor import OmniProcessor, train_tokenizer
 from ..sft.targets import target_text
@@ -44,11 +44,13 @@ def start_model(
 # %% ../../nbs/runs/03_train.ipynb #192f3a32
 def _prompts_and_targets(store, rows):
     "Every text that a model of this Atlas has to read or write."
-    columns = store.columns('problem', 'answer', 'cues', 'modality_signature')
+    columns = store.columns('id', 'problem', 'answer', 'cues', 'modality_signature')
     for i in choose_rows(store, limit=rows):
         row = {name: values[i] for name, values in columns.items()}
-        yield row['problem']
-        yield target_text(row)
+        with naming_row(store, i):
+            target = target_text(row)
+        yield row['problem'] or ''
+        yield target
 
 # %% ../../nbs/runs/03_train.ipynb #93d13720
 def begin_step(

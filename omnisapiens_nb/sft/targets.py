@@ -10,6 +10,7 @@ import re
 from typing import Literal
 
 from ..atlas.datasets import DATASETS
+from ..atlas.reading import SourceError
 from ..atlas.schema import DOMAINS
 
 # %% ../../nbs/sft/02_targets.ipynb #3ed3b099
@@ -20,7 +21,17 @@ LOOK = dict(
     text_video_audio='i watch the picture and listen to the voice',
 )
 
+# %% ../../nbs/sft/02_targets.ipynb #f3faa8e8
+def _trace(row):
+    trace = row.get('cues') or LOOK.get(row['modality_signature'])
+    if trace is None:
+        said = f'the modality signature {row["modality_signature"]!r} is none of {", ".join(LOOK)}'
+        raise SourceError(
+            f'row {row.get("id")}: {said}, and there are no cues to make a trace of; write one of the two'
+        )
+    return trace
 
+# %% ../../nbs/sft/02_targets.ipynb #8ed2305d
 Target = Literal['trace', 'answer', 'lower']  # With a trace and a box, the bare answer, or that in lower case
 
 
@@ -28,14 +39,16 @@ def target_text(
     row: dict,  # A row of the store
     target: Target = 'trace',  # Which form it has
 ) -> str:  # `<think>…</think>\boxed{…}`, or the answer alone
-    "Target of supervised fine-tuning for a row."
+    "Target of supervised fine-tuning for a row; SourceError for one without an answer, or nothing to make a trace of."
+    if not (row['answer'] or '').strip():
+        raise SourceError(
+            f'row {row.get("id")}: no answer to learn; write it into the column answer, or leave the row out'
+        )
     if target == 'answer':
         return row['answer']
     if target == 'lower':
         return row['answer'].lower()
-    trace = row.get('cues') or LOOK[row['modality_signature']]
-    answer = row['answer']
-    return f'<think>{trace}</think>\\boxed{{{answer}}}'
+    return f'<think>{_trace(row)}</think>\\boxed{{{row["answer"]}}}'
 
 # %% ../../nbs/sft/02_targets.ipynb #3ad8b8ef
 _SYNONYMS = set(
