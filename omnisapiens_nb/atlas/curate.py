@@ -316,7 +316,7 @@ def _drop(result, partial, leakage, kinds):
 
 
 def _write_without(splits, partial, reasons):
-    "Write the shards anew without the rows that have a reason; returns of each its split, whether media were absent, and its rejection."
+    "Write the shards anew without the rows that have a reason; returns their splits, absences and rejections."
     everything = partial / 'all'
     (partial / 'data').rename(everything)
     writer = StoreWriter(partial)

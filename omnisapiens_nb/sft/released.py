@@ -260,7 +260,7 @@ def _build_bam(path, weights, hidden):
         if weight.ndim != 2:
             shape = tuple(weight.shape)
             raise SourceError(
-                f'{path}: {kind}_adapter.mlp.0.weight has shape {shape} where two dimensions are expected; copy it again'
+                f'{path}: {kind}_adapter.mlp.0.weight has shape {shape} where two are expected; copy it again'
             )
     if not first:
         raise SourceError(f'{path}: neither video_adapter nor audio_adapter in it; take the file of the release')
