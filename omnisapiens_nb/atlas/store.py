@@ -166,17 +166,18 @@ def dataset_card(
     return f'---\n{front}---\n\n# Human Behavior Atlas, curated\n\n{_ABOUT}\n\n' + '\n'.join(table) + '\n'
 
 # %% ../../nbs/atlas/11_store.ipynb #5a1c0e12
-def _is_list(kind):
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
 
 
-def _is_text(kind):
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_bytes(kind):
-    of_any_length = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    return of_any_length or pa.types.is_fixed_size_binary(kind)
+def _is_one(kind, tests):
+    return any(is_such(kind) for is_such in tests)
 
 # %% ../../nbs/atlas/11_store.ipynb #536e95df
 def _fits(kind, wanted):
@@ -186,11 +187,11 @@ def _fits(kind, wanted):
     if pa.types.is_null(kind):
         return True
     if pa.types.is_list(wanted):
-        return _is_list(kind) and _fits(kind.value_type, wanted.value_type)
+        return _is_one(kind, _LISTS) and _fits(kind.value_type, wanted.value_type)
     if pa.types.is_string(wanted):
-        return _is_text(kind)
+        return _is_one(kind, _TEXTS)
     if pa.types.is_binary(wanted):
-        return _is_bytes(kind)
+        return _is_one(kind, _BYTES)
     return pa.types.is_integer(kind) or (pa.types.is_floating(kind) and pa.types.is_floating(wanted))
 
 # %% ../../nbs/atlas/11_store.ipynb #5a1c0e14
@@ -203,7 +204,7 @@ _SHOWN = 60  # Characters of a type in a message
 # %% ../../nbs/atlas/11_store.ipynb #32833106
 def _type_mend(name, kind, wanted):
     if pa.types.is_list(wanted) and pa.types.is_binary(wanted.value_type):
-        if _is_list(kind) and pa.types.is_struct(kind.value_type):
+        if _is_one(kind, _LISTS) and pa.types.is_struct(kind.value_type):
             return f'keep only the bytes of each struct: {_LIST_OF_BYTES}'
         return _LIST_OF_BYTES
     said = f'with the type {wanted}' if name in RELEASED.names else f'with the type {wanted}, or leave the column out'
