@@ -74,7 +74,9 @@ SUBJECTS = dict(  # Other word of a task's name → our task
 
 
 def _words(task):
-    return re.findall(r'[\w&]+', str(task or '').casefold().replace('_', ' '))
+    folded = str(task or '').casefold()
+    spaced = folded.replace('_', ' ')
+    return re.findall(r'[\w&]+', spaced)
 
 # %% ../../nbs/atlas/01_schema.ipynb #14c52dbe
 def answer_kind(
@@ -234,7 +236,9 @@ def leading_tags(
     problem: str,  # A prompt
 ) -> list[str]:  # Its first lines, as far as they are tags
     "The tags a prompt opens with."
-    return list(takewhile(lambda line: line in TAGS.values(), problem.splitlines()))
+    lines = problem.splitlines()
+    tags = takewhile(lambda line: line in TAGS.values(), lines)
+    return list(tags)
 
 # %% ../../nbs/atlas/01_schema.ipynb #d66cb307
 def labels_in(
@@ -265,7 +269,9 @@ def answer_labels(
     answer: str,  # As in the column
 ) -> list[str]:  # One label, or several where the task has several
     "The labels an answer holds."
-    return answer.split(', ') if task_named(task) in MULTI_LABEL else [answer]
+    if task_named(task) in MULTI_LABEL:
+        return answer.split(', ')
+    return [answer]
 
 # %% ../../nbs/atlas/01_schema.ipynb #f6c27e1a
 def _answer_faults(row):

@@ -30,7 +30,9 @@ def _unwrapped(text):
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #cd787b8b
 def _explains(found):
     "Whether an object is an explanation, then a verdict, and nothing else."
-    return list(found) == ['explanation', 'correct'] and isinstance(found['explanation'], str)
+    if list(found) != ['explanation', 'correct']:
+        return False
+    return isinstance(found['explanation'], str)
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #f45b709a
 def parse_reply(
@@ -125,7 +127,9 @@ class Bill:
     @property
     def accuracy(self) -> float:  # NaN where nothing was graded
         "Share of right answers among the graded."
-        return self.correct / self.graded if self.graded else float('nan')
+        if not self.graded:
+            return float('nan')
+        return self.correct / self.graded
 
     @property
     def bounds(self) -> tuple[float, float]:  # Lowest and highest

@@ -49,7 +49,10 @@ _logger = logging.get_logger(__name__)
 
 def _starts(rows, size, drop_last):
     "Where the generations of a signature's rows begin."
-    return range(0, len(rows) - len(rows) % size if drop_last else len(rows), size)
+    count = len(rows)
+    if drop_last:
+        count -= count % size
+    return range(0, count, size)
 
 
 def _dropped(rows_of, size):
@@ -93,7 +96,8 @@ class PromptBatches(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self):
-        generations = sum(len(_starts(rows, self.size, self.drop_last)) for rows in self.rows.values())
+        starts = [_starts(rows, self.size, self.drop_last) for rows in self.rows.values()]
+        generations = sum(map(len, starts))
         return generations * self.size * self.rollouts * self.uses
 
     def __iter__(self) -> Iterator[int]:
