@@ -145,8 +145,8 @@ def read_json(
 def _check_config(folder):
     "SourceError if a folder's configuration is none of a Thinker; transformers would make up what it lacks."
     path = Path(folder) / 'config.json'
-    if not Path(folder).is_dir():
-        return  # A name at the hub
+    if not Path(folder).is_dir() or (Path(folder) / 'adapter_config.json').is_file():
+        return  # A name at the hub, or an adapter that names its base
     if not path.is_file():
         raise SourceError(f'{folder}: no complete checkpoint in such a folder, config.json is missing; copy all files')
     kind = read_json(path).get('model_type')
