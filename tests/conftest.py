@@ -3,13 +3,16 @@
 With OMNISAPIENS_REQUIRE_ALL=1 a file that is missing is a failure."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +81,28 @@ def cli():
         env=environment,
         **kwargs,
     )
+
+
+@pytest.fixture
+def cli_here(monkeypatch):
+    """Call the command line in this process, which need not import everything anew; for what a command refuses.
+
+    A fault that is no sentence is raised, and fails the test."""
+    from omnisapiens_nb.cli import main
+
+    def call(*args):
+        monkeypatch.setattr(sys, 'argv', ['omnisapiens-nb', *map(str, args)])
+        out = io.StringIO()
+        err = io.StringIO()
+        code = 0
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as e:
+                code = e.code or 0
+        return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+    return call
 
 
 def shared_once(tmp_path_factory, name, make):

@@ -50,9 +50,9 @@ def lose_table(folder):
         (lose_column, "no column 'Emotion'"),
     ],
 )
-def test_unreadable_source(cli, meld, tmp_path, command, damage, said):
+def test_unreadable_source(cli_here, meld, tmp_path, command, damage, said):
     damage(meld)
-    result = cli(command, '--source', f'meld={meld}', '--out', tmp_path / 'out')
+    result = cli_here(command, '--source', f'meld={meld}', '--out', tmp_path / 'out')
     assert result.returncode == 1
     assert said in result.stderr and 'Traceback' not in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 2
@@ -60,8 +60,8 @@ def test_unreadable_source(cli, meld, tmp_path, command, damage, said):
 
 
 @pytest.mark.parametrize('source', ['mled=.', 'meld', 'meld='])
-def test_wrong_usage(cli, tmp_path, source):
-    result = cli('curate', '--source', source, '--out', tmp_path / 'out')
+def test_wrong_usage(cli_here, tmp_path, source):
+    result = cli_here('curate', '--source', source, '--out', tmp_path / 'out')
     assert result.returncode == 2 and 'Traceback' not in result.stderr
     assert not (tmp_path / 'out').exists()
 
@@ -83,20 +83,20 @@ def test_all_rows_rejected(cli, mini_sources, tmp_path):
     assert not (tmp_path / 'out').exists() and not (tmp_path / 'out.partial').exists()
 
 
-def test_out_that_exists(cli, mini_sources, tmp_path):
+def test_out_that_exists(cli_here, mini_sources, tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'mine.txt').write_text('keep')
     for command in ('curate', 'tutorial'):
-        result = cli(command, '--source', f'mustard={mini_sources / "mustard"}', '--out', tmp_path / 'out')
+        result = cli_here(command, '--source', f'mustard={mini_sources / "mustard"}', '--out', tmp_path / 'out')
         assert result.returncode == 1 and 'choose another' in result.stderr
     assert (tmp_path / 'out' / 'mine.txt').read_text() == 'keep'
 
 
-def test_wrong_recipe_and_missing_model(cli, tmp_path):
+def test_wrong_recipe_and_missing_model(cli_here, tmp_path):
     (tmp_path / 'sft.yaml').write_text('atlas: nowhere\nout: b\nmodel: c\ntrain: {stepps: 1}\n')
-    result = cli('sft', '--config', tmp_path / 'sft.yaml')
+    result = cli_here('sft', '--config', tmp_path / 'sft.yaml')
     assert result.returncode == 1 and 'train.stepps' in result.stderr
-    result = cli('predict', '--model', tmp_path / 'none', '--atlas', tmp_path, '--out', tmp_path / 'p.jsonl')
+    result = cli_here('predict', '--model', tmp_path / 'none', '--atlas', tmp_path, '--out', tmp_path / 'p.jsonl')
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert not (tmp_path / 'p.jsonl').exists()
 
@@ -152,10 +152,10 @@ def test_a_judge_that_is_not_to_be_had(cli, mini_atlas, tmp_path, options, said)
         ('trainer: trl\nfour_bit: true', 'model: Field required'),
     ],
 )
-def test_wrong_rl_recipe(cli, tmp_path, recipe, said):
+def test_wrong_rl_recipe(cli_here, tmp_path, recipe, said):
     (tmp_path / 'rl.yaml').write_text(recipe)
     for more in ((), ('--plan',)):
-        result = cli('rl', '--config', tmp_path / 'rl.yaml', *more)
+        result = cli_here('rl', '--config', tmp_path / 'rl.yaml', *more)
         assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
 
 
