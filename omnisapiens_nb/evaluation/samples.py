@@ -12,7 +12,6 @@ from ..atlas.extras import require
 require('report', 'matplotlib')
 
 # %% ../../nbs/evaluation/19_samples.ipynb #2987017a
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,22 +22,15 @@ import pandas as pd
 from ..atlas.reading import SourceError
 from ..atlas.schema import MULTI_LABEL, answer_kind, task_named
 from .answers import match_label, match_labels, normalise, read_answer
+from .scores import read_responses
 from .traces import group_mean, units
 
 # %% ../../nbs/evaluation/19_samples.ipynb #117b2919
 OWN = ''  # The wording that stands in the Atlas
 
 
-def _sample(line, place, ids):
-    "One line of a file of samples; SourceError if it is none."
-    try:
-        row = json.loads(line)
-    except ValueError as e:
-        raise SourceError(f'{place}: not JSON in UTF-8 ({e}); write one object per line') from e
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ('id', 'response')):
-        raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
-    if row['id'] not in ids:
-        raise SourceError(f'{place}: the id {row["id"]!r} is not in this split; check Atlas and split')
+def _sample(place, row):
+    "One object of a file of samples; SourceError if it is none."
     wording = OWN if row.get('wording') is None else row['wording']
     if not isinstance(wording, str):
         raise SourceError(f'{place}: the wording is {wording!r}; give it a name, or leave it out')
@@ -63,8 +55,7 @@ def read_samples(
     if not path.is_file():
         raise SourceError(f'{path}: no such file; write one line per sample, with id and response')
     known = set(ids)
-    lines = [line for line in path.read_bytes().split(b'\n') if line.strip()]
-    found = [_sample(line, f'{path}, line {number}', known) for number, line in enumerate(lines, 1)]
+    found = [_sample(place, row) for place, row in read_responses(path, known)]
     if not found:
         raise SourceError(f'{path}: no sample in it')
     return pd.DataFrame(found)
