@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'Rules', 'Prompts', 'DropShared',
-           'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'MergedForm', 'PlanMemory', 'PlanPrompt', 'PlanCards',
-           'PlanSharded', 'MostRows', 'MostTokens', 'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge',
-           'JudgeModel', 'JudgeURL', 'Strictness', 'Which', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules',
-           'tutorial', 'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam',
-           'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
+           'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'TrainedModel', 'TinyFamily', 'MergedForm',
+           'PlanMemory', 'PlanPrompt', 'PlanCards', 'PlanSharded', 'MostRows', 'MostTokens', 'ProfileName',
+           'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness', 'Which',
+           'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'describe',
+           'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #4471a472
 import os
@@ -242,18 +242,32 @@ def mini(
     for name, folder in write(out, seed).items():
         typer.echo(f'{name}: {folder}')
 
-# %% ../nbs/cli.ipynb #2aaa9324
+# %% ../nbs/cli.ipynb #87233468
+TrainedModel = Annotated[
+    str | None,
+    typer.Option(help='Folder or hub name of a trained model, or gemma-3-270m from the extra small-lm.'),
+]
+TinyFamily = Annotated[
+    Literal['qwen2.5-omni', 'qwen3-omni', 'language-model'],
+    typer.Option(help='Of the random tiny model: one that hears and sees, or one of words alone.'),
+]
+
+
 @app.command()
 def start(
-    atlas: AtlasFolder,
     out: Annotated[Path, typer.Option(help='Folder of the new model.')],
-    seed: Annotated[int, typer.Option(help='Of the weights.')] = 0,
+    atlas: Annotated[Path | None, typer.Option(help='Atlas folder, for a random tiny model with its words.')] = None,
+    model: TrainedModel = None,
+    family: TinyFamily = 'qwen2.5-omni',
+    seed: Annotated[int, typer.Option(help='Of the random weights.')] = 0,
 ):
-    "Make a random tiny model with a tokenizer for an Atlas."
-    from omnisapiens_nb.runs.train import start_model
+    "Make the model that a run begins with: a random tiny one for an Atlas, or a copy of a trained one."
+    from omnisapiens_nb.runs.train import start_from, start_model
 
-    model = start_model(atlas, out, seed=seed)
-    typer.echo(f'Model: {model}')
+    if (atlas is None) == (model is None):
+        raise typer.BadParameter('give --atlas for a random tiny model, or --model for a copy of a trained one')
+    made = start_model(atlas, out, seed=seed, family=family) if model is None else start_from(model, out)
+    typer.echo(f'Model: {made}')
 
 # %% ../nbs/cli.ipynb #93bf1935
 @app.command()

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'BEHAVIOURS', 'ATLAS_KEYS', 'PHRASES', 'STYLES', 'NEUTRAL', 'Dataset', 'dataset_key', 'find_task',
-           'task_of', 'harmonise', 'setting_sentence', 'neutral_order', 'reword', 'build_prompt', 'question_in']
+           'task_of', 'harmonise', 'setting_sentence', 'neutral_order', 'reword', 'build_prompt', 'question_in',
+           'without_media', 'words_carry']
 
-# %% ../../nbs/atlas/04_datasets.ipynb #6d37b1bf
+# %% ../../nbs/atlas/04_datasets.ipynb #ccf05c71
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .reading import SourceError
@@ -617,3 +619,54 @@ def question_in(
     for dataset in DATASETS.values():
         asked = asked.removesuffix(dataset.instruction).strip()
     return asked
+
+# %% ../../nbs/atlas/04_datasets.ipynb #dae07bd1
+_PHRASES = '|'.join(sorted(PHRASES.values(), key=len, reverse=True))  # A longer one may begin with a shorter one
+_NAMED = re.compile(rf'The above is (?:{_PHRASES})(?P<words> along with the (?:transcript|text))?')
+_TO_ITS_END = re.compile(r'[^.?!]*[.] ?')
+
+
+def _speaking_of(problem, signature):
+    "A prompt whose sentence on the media fits another signature; as it is where it has no such sentence."
+    named = list(_NAMED.finditer(problem))
+    if not named:
+        return problem
+    old = named[-1]
+    before = problem[: old.start()]
+    after = problem[old.end() :]
+    words = old['words'] or ''
+    if signature != 'text':
+        return f'{before}The above is {PHRASES[signature]}{words}{after}'
+    if words:
+        return f'{before}The above is {PHRASES["text"]}{after}'
+    return before + _TO_ITS_END.sub('', after, count=1)
+
+# %% ../../nbs/atlas/04_datasets.ipynb #0ab35f5a
+def without_media(
+    row: dict,  # A row of the store
+    kinds: Sequence[str],  # Columns to empty, of `MEDIA`
+) -> dict:  # The row itself where it has none of these
+    "A row without some of its media, whose prompt and signature no longer speak of them."
+    gone = [kind for kind in kinds if row.get(kind)]
+    if not gone:
+        return row
+    tags = leading_tags(row['problem'])
+    kept = [tag for tag in tags if tag not in {TAGS[kind] for kind in gone}]
+    lines = row['problem'].splitlines()[len(tags) :]
+    signature = '_'.join(['text', *dict.fromkeys(tag.strip('<>') for tag in TAGS.values() if tag in kept)])
+    problem = '\n'.join([*kept, _speaking_of('\n'.join(lines), signature)])
+    return row | {kind: [] for kind in gone} | dict(problem=problem, modality_signature=signature)
+
+# %% ../../nbs/atlas/04_datasets.ipynb #00485be5
+def words_carry(
+    dataset: str | None,  # As in the column `dataset`
+    task: str | None,  # As in the column `task`
+    transcript: str | None,  # As in the column `transcript`; None where a file has no such column, as released ones
+) -> bool:
+    "Whether a row can be answered from its words: they carry the label, and there are some, or a question of its own."
+    known = DATASETS.get(dataset_key(dataset))
+    if known is not None and not known.text_carries:
+        return False
+    if answer_kind(find_task(dataset, task)) == 'qa':
+        return True
+    return known is not None if transcript is None else bool(transcript)

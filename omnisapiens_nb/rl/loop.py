@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EstimatorName', 'token_logps', 'surrogate', 'kl_estimate', 'known_estimator', 'RLConfig', 'Ranks', 'join_ranks',
            'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update', 'update',
-           'step_log', 'GatheredStep', 'gathered_step', 'train_rl']
+           'step_log', 'GatheredStep', 'gathered_step', 'Learnt', 'train_rl']
 
-# %% ../../nbs/rl/11_loop.ipynb #f7f75aa7
+# %% ../../nbs/rl/11_loop.ipynb #82be3e29
 import copy
 import math
 import os
@@ -22,33 +22,34 @@ import torch.distributed as dist
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from tqdm.auto import trange
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ..atlas.datasets import task_of
 from ..atlas.media import MediaError
+from ..atlas.reading import SourceError
 from ..evaluation.answers import parse_response
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, task_metrics
 from .groups import Step
 from .harpo import RENAMED, Harpo
 from .rewards import score
-from ..sft.batches import Examples, draw_batch, stable_hash
+from ..sft.batches import Examples, draw_batch, on_device, stable_hash
 from ..sft.generate import generate, to_text
-from ..sft.processor import Example, OmniProcessor
-from ..sft.warmstart import load_checkpoint, save_checkpoint
+from ..sft.processor import Example, RowEncoder
+from ..sft.warmstart import last_logits, load_checkpoint, save_checkpoint
 
-# %% ../../nbs/rl/11_loop.ipynb #03b7aa11
+# %% ../../nbs/rl/11_loop.ipynb #8bd6316c
 def token_logps(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Any size
+    processor: RowEncoder,  # Its processor
     examples: list[Example],  # Prompt of each rollout
     completions: list[list[int]],  # Token ids of each rollout
 ) -> tuple[Tensor, Tensor]:  # Log-probabilities and mask, both (rollouts, tokens)
     "Log-probability of each completion token, with the prompt's sound and pictures in the forward pass."
     batch, labels = processor.collate(examples, completions)
     longest = max(map(len, completions))
-    inputs = {name: x.to(model.device) for name, x in batch.items()}
+    inputs = on_device(batch, model.device)
     labels = labels[:, -longest:].to(model.device)
-    logits = model(**inputs).logits[:, -longest - 1 : -1].float()  # Each token is predicted by the one before it
+    logits = last_logits(model, inputs, longest + 1)[:, :-1].float()  # Each token is predicted by the one before it
     tokens = labels.clamp(min=0)[..., None]
     logps = logits.log_softmax(-1).gather(-1, tokens)[..., 0]
     return logps, labels >= 0
@@ -238,10 +239,10 @@ class Rollouts:
 def _torch_seed(*names):
     return stable_hash(*names) % 2**63  # As many bits as a generator of torch takes
 
-# %% ../../nbs/rl/11_loop.ipynb #dff7bc60
+# %% ../../nbs/rl/11_loop.ipynb #31d9c4f1
 def roll_out(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # The policy
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # The policy
+    processor: RowEncoder,  # Its processor
     examples: Examples,  # Prompts to draw from
     config: RLConfig,  # Settings
     step: int,  # Names the batch
@@ -280,7 +281,7 @@ def shuffled(
     generator = torch.Generator().manual_seed(_torch_seed('shuffle', *seed))
     return rewards[torch.randperm(len(rewards), generator=generator)]
 
-# %% ../../nbs/rl/11_loop.ipynb #2cb4dfe0
+# %% ../../nbs/rl/11_loop.ipynb #83910ff6
 @dataclass(frozen=True)
 class Part:
     "Rollouts that go through the model together."
@@ -293,8 +294,8 @@ class Part:
 
     def loss(
         self,
-        model: Qwen2_5OmniThinkerForConditionalGeneration,  # The policy
-        processor: OmniProcessor,  # Its processor
+        model: PreTrainedModel,  # The policy
+        processor: RowEncoder,  # Its processor
         config: RLConfig,  # Settings
         total: int,  # Rollouts of the update
     ) -> Tensor:  # Scalar
@@ -306,12 +307,12 @@ class Part:
             return loss
         return loss + config.beta * kl_estimate(logps, self.reference, mask, total)
 
-# %% ../../nbs/rl/11_loop.ipynb #617d7ef9
+# %% ../../nbs/rl/11_loop.ipynb #1fb3885e
 @torch.no_grad()
 def make_part(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # The policy as it sampled
-    reference: Qwen2_5OmniThinkerForConditionalGeneration | None,  # What the KL term holds to
-    processor: OmniProcessor,  # Of both
+    model: PreTrainedModel,  # The policy as it sampled
+    reference: PreTrainedModel | None,  # What the KL term holds to
+    processor: RowEncoder,  # Of both
     rolled: list[tuple],  # Example, completion and advantage of each rollout
     moves: bool,  # Whether the policy will have moved before these are used
 ) -> Part:
@@ -348,16 +349,16 @@ def _updates(model, processor, rolled, config, reference, ranks):
         if any(parts_there for _, parts_there in sizes):
             yield Update(parts, sum(rows_there for rows_there, _ in sizes))
 
-# %% ../../nbs/rl/11_loop.ipynb #bf6a4c1a
+# %% ../../nbs/rl/11_loop.ipynb #3cb330bb
 def update(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Trained in place
+    processor: RowEncoder,  # Its processor
     optimizer: torch.optim.Optimizer,  # Of its parameters
     examples: list[Example],  # Of each rollout of this process
     completions: list[list[int]],  # Of each rollout of this process
     advantages: Tensor,  # Of each rollout of this process
     config: RLConfig,  # Settings
-    reference: Qwen2_5OmniThinkerForConditionalGeneration | None = None,  # What the KL term holds to
+    reference: PreTrainedModel | None = None,  # What the KL term holds to
     ranks: Ranks = Ranks(),  # Whose gradients are added up
 ):
     "Clipped-surrogate updates on mini-batches of prompts."
@@ -426,10 +427,10 @@ def _facts(rollouts, texts, rewards, end, rank):
         facts.append(fact)
     return facts
 
-# %% ../../nbs/rl/11_loop.ipynb #881ec530
+# %% ../../nbs/rl/11_loop.ipynb #da6ef9e1
 def gathered_step(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Trained in place
+    processor: RowEncoder,  # Its processor
     examples: Examples,  # Prompts to draw from
     config: RLConfig,  # Settings
     step: int,  # From 0
@@ -471,10 +472,34 @@ def _entry(step, gathered, compared):
     first = dict(step=step, signature=gathered.facts[0]['signature'], skipped=gathered.skipped)
     return first | step_log(gathered.facts, compared)
 
-# %% ../../nbs/rl/11_loop.ipynb #18045978
+# %% ../../nbs/rl/11_loop.ipynb #add4fc7f
+class Learnt:
+    "The weights of a model that have a gradient, as a checkpoint keeps them."
+
+    def __init__(
+        self,
+        model: nn.Module,  # Whatever of it requires a gradient
+    ):
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def load_state_dict(
+        self,
+        state: dict[str, Tensor],  # From `state_dict`
+    ):
+        "Take over saved weights; SourceError if they are of something else."
+        if state.keys() != self.weights.keys():
+            raise SourceError('the checkpoint is of other weights than those to be trained; remove it to begin again')
+        for name, weight in self.weights.items():
+            weight.copy_(state[name])
+
+# %% ../../nbs/rl/11_loop.ipynb #cc8ad34c
 def train_rl(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Trained in place
+    processor: RowEncoder,  # Its processor
     examples: Examples,  # Prompts to draw from
     config: RLConfig = RLConfig(),  # Settings
     checkpoint: Path | None = None,  # Resume from and save to this file
@@ -483,9 +508,10 @@ def train_rl(
     "Reinforcement learning with any estimator of `ESTIMATORS`, in one process or under `torchrun`."
     ranks = join_ranks()
     estimator = config.make_estimator()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
+    learnt = Learnt(model)
+    optimizer = torch.optim.AdamW(learnt.weights.values(), lr=config.lr, weight_decay=0.0)
     reference = copy.deepcopy(model).eval() if config.beta else None
-    kept = dict(model=model, optimizer=optimizer, estimator=estimator)
+    kept = dict(model=learnt, optimizer=optimizer, estimator=estimator)
     log = _restore(checkpoint, kept)
     done = len(log)
     bar = trange(done, config.steps, desc=config.estimator, initial=done, total=config.steps, disable=None)

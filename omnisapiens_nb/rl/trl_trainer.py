@@ -8,7 +8,7 @@ __all__ = ['STATE_FILE', 'SOUND', 'PICTURES', 'PromptBatches', 'task_metrics', '
            'EstimatorAdvantages', 'HarpoTrainer', 'encode_prompt', 'join_media', 'MediaTrainer', 'omni_settings',
            'PromptReader', 'OmniHarpoTrainer', 'atlas_prompts', 'atlas_reward']
 
-# %% ../../nbs/rl/12_trl.ipynb #9968861a
+# %% ../../nbs/rl/12_trl.ipynb #18760537
 import copy
 import hashlib
 import json
@@ -28,7 +28,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -40,7 +40,7 @@ from .advantages import task_metrics as metrics_by_task
 from .groups import Step
 from .rewards import score
 from ..sft.batches import Examples, naming_row, read_row, stable_hash
-from ..sft.processor import SPECIAL, OmniProcessor, Profile, as_messages
+from ..sft.processor import QWEN2_5, Profile, RowEncoder, as_messages
 from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
 
 # %% ../../nbs/rl/12_trl.ipynb #dd91db3f
@@ -333,18 +333,18 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
     def _get_train_sampler(self, dataset=None):
         return self.batches
 
-# %% ../../nbs/rl/12_trl.ipynb #be18aec6
+# %% ../../nbs/rl/12_trl.ipynb #e72c529a
 SOUND = ('input_features', 'feature_attention_mask')
 PICTURES = ('pixel_values', 'image_grid_thw', 'pixel_values_videos', 'video_grid_thw', 'video_second_per_grid')
 
 
 def encode_prompt(
-    processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers, which needs torchvision
+    processor: RowEncoder | ProcessorMixin,  # Ours, or that of transformers, which needs torchvision
     prompt: list[dict],  # Conversation with media in its content
 ) -> tuple[list[int], dict[str, Tensor]]:  # Token ids; media, by the model's names
     "One prompt as token ids and media; MediaError where a medium cannot be read."
     try:
-        if isinstance(processor, OmniProcessor):
+        if isinstance(processor, RowEncoder):
             batch, _ = processor.collate([processor.encode_messages(prompt)])
         else:
             batch = processor.apply_chat_template(
@@ -409,16 +409,17 @@ class MediaTrainer(HarpoTrainer):
         aux_loss = _joined(lambda losses: torch.stack(losses).mean(), aux_losses)
         return torch.cat(logps), _joined(torch.cat, entropies), aux_loss
 
-# %% ../../nbs/rl/12_trl.ipynb #075f294e
-def _placeholders(tokenizer):
-    "Special tokens that stand for media or structure, all but those that end and pad an answer."
-    written = (tokenizer.eos_token, tokenizer.pad_token)
-    return tokenizer.convert_tokens_to_ids([token for token in SPECIAL if token not in written])
+# %% ../../nbs/rl/12_trl.ipynb #f8f9c70d
+def _unwritten(processor):
+    "Ids of special tokens that stand for media or structure, and are never to be sampled."
+    if isinstance(processor, RowEncoder):
+        return processor.unwritten()
+    return processor.tokenizer.convert_tokens_to_ids(list(QWEN2_5.written_by_none))
 
-# %% ../../nbs/rl/12_trl.ipynb #4b8ceaf6
+# %% ../../nbs/rl/12_trl.ipynb #432cda98
 def omni_settings(
     args: trl.GRPOConfig,  # TRL's settings
-    tokenizer: PreTrainedTokenizerBase,  # With the special tokens of Qwen2.5-Omni
+    processor: RowEncoder | ProcessorMixin,  # Ours, or that of transformers for Qwen2.5-Omni
 ) -> trl.GRPOConfig:  # A copy
     "Settings under which media are carried; ValueError for backends of sampling that drop them."
     deaf = [name for name in ('use_vllm', 'use_transformers_continuous_batching') if getattr(args, name)]
@@ -427,18 +428,19 @@ def omni_settings(
             f'{deaf[0]}: carries no sound and no film into sampling; leave it off, or train on text with `HarpoTrainer`'
         )
     args = copy.copy(args)
-    args.generation_kwargs = dict(suppress_tokens=_placeholders(tokenizer)) | (args.generation_kwargs or {})
+    unwritten = dict(suppress_tokens=_unwritten(processor) or None)
+    args.generation_kwargs = unwritten | (args.generation_kwargs or {})
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = True  # A batch of words leaves both towers unused
     return args
 
-# %% ../../nbs/rl/12_trl.ipynb #3085d03e
+# %% ../../nbs/rl/12_trl.ipynb #4d6091f0
 class PromptReader:
     "Encodes prompts, each once, and sets aside those whose media cannot be read."
 
     def __init__(
         self,
-        processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers
+        processor: RowEncoder | ProcessorMixin,  # Ours, or that of transformers
     ):
         self.processor = processor
         self.skipped = {}
@@ -471,12 +473,12 @@ class PromptReader:
                 _logger.warning(f'{name} is skipped: {e}')
             self.skipped[name] = str(e)
 
-# %% ../../nbs/rl/12_trl.ipynb #ee2e228a
+# %% ../../nbs/rl/12_trl.ipynb #c57cb3b1
 def _under(processor, profile):
     "The processor under a profile; ValueError for one that knows of none."
     if profile is None:
         return processor
-    if not isinstance(processor, OmniProcessor):
+    if not isinstance(processor, RowEncoder):
         raise ValueError('profile: the processor of transformers knows of none; give an `OmniProcessor`')
     return processor.under(profile)
 
@@ -486,17 +488,17 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,  # A Qwen2.5-Omni Thinker, trained in place
+        model: PreTrainedModel,  # Of any family, trained in place
         reward_funcs: Callable | list[Callable],  # As for `trl.GRPOTrainer`
         args: trl.GRPOConfig,  # TRL's settings
         train_dataset: Dataset,  # Conversations in `prompt` with media in their content, and the task column
-        processor: OmniProcessor | ProcessorMixin,  # Ours, or that of transformers
+        processor: RowEncoder | ProcessorMixin,  # Ours, or that of transformers
         sampled_rows: int | None = None,  # Rollouts sampled at a time, to save memory; all of a generation where None
-        profile: Profile | str | None = None,  # How prompts are asked, as for `OmniProcessor.under`
+        profile: Profile | str | None = None,  # How prompts are asked, as for `RowEncoder.under`
         **kwargs,  # As for `HarpoTrainer`
     ):
         processor = _under(processor, profile)
-        args = omni_settings(args, processor.tokenizer)
+        args = omni_settings(args, processor)
         apart = [name for name in ('image', 'images') if column_of(train_dataset, name)]
         if apart:
             raise ValueError(
@@ -524,23 +526,23 @@ class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
         self._metrics[self._log_key]['skipped_rollouts'].append(unread.sum().item())
         return rewards
 
-# %% ../../nbs/rl/12_trl.ipynb #84191e2b
-def _messages(atlas, number):
-    row = read_row(atlas, number)
-    with naming_row(atlas, number):
-        return as_messages(row)
+# %% ../../nbs/rl/12_trl.ipynb #389248e7
+def _messages(examples, number):
+    row = read_row(examples.atlas, number)
+    with naming_row(examples.atlas, number):
+        return as_messages(examples.processor.taken(row))
 
-# %% ../../nbs/rl/12_trl.ipynb #9c8052e3
+# %% ../../nbs/rl/12_trl.ipynb #f7d2f29e
 def atlas_prompts(
     examples: Examples,  # Atlas and row numbers
 ) -> Dataset:  # With `prompt`, made when a row is drawn, and the columns that rewards and estimators read
     "Rows of an Atlas as TRL wants them."
-    atlas = examples.atlas
-    columns = routed_columns(atlas, 'id', 'dataset', 'task', 'answer', 'modality_signature')
+    columns = routed_columns(examples.atlas, 'id', 'dataset', 'task', 'answer')
     chosen = {name: [values[i] for i in examples.rows] for name, values in columns.items()}
+    chosen |= dict(modality_signature=examples.signatures)
 
     def with_prompts(drawn):
-        return drawn | dict(prompt=[_messages(atlas, number) for number in drawn['row']])
+        return drawn | dict(prompt=[_messages(examples, number) for number in drawn['row']])
 
     return Dataset.from_dict(chosen | dict(row=examples.rows)).with_transform(with_prompts)
 

@@ -13,7 +13,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/07_fine_tune.ipynb #3e286d56
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #a6d9297d
+# %% ../../nbs/runs/07_fine_tune.ipynb #f0839dd7
 import json
 import shutil
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from pydantic import Field
+from transformers import PreTrainedModel
 
 from ..atlas.datasets import DATASETS, task_of
 from ..atlas.extract import EXTRACTORS
@@ -30,14 +31,14 @@ from ..atlas.reading import SourceError
 from ..atlas.schema import answer_kind
 from .folders import finish
 from .recipes import Recipe, SFTRecipe, read_recipe, read_yaml
-from .train import begin_step, run_sft, training_rows
+from .train import begin_step, lora_config, run_sft, training_rows
 from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam, unusable_of
 from ..sft.batches import Examples
+from ..sft.families import family_of
 from ..sft.heads import Heads
 from ..sft.model import file_beside, load_model, save_model
 from ..sft.sizes import GIB, meta_model, parameters
 from omnisapiens_nb.sft.stages import (
-    PROJECTIONS,
     ClassifyConfig,
     has_head,
     is_staged,
@@ -115,30 +116,25 @@ def run_lm_head(
     save_stages(model, heads, processor, partial, lm_head=True)
     return finish(partial, recipe.out, log)
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #9c1f89dd
-def _on_decoder(lora):
-    "PEFT's settings, on the decoder's projections where none are named."
-    return dict(target_modules=PROJECTIONS) | lora
-
-
+# %% ../../nbs/runs/07_fine_tune.ipynb #862fc263
 def trl_settings(
     recipe: Recipe,  # With `lora` and `train`, by PEFT's and TRL's names
     folder: Path,  # For checkpoints
-    device: torch.device,  # Of the model
+    model: PreTrainedModel,  # That is to be trained
     kind: type,  # TRL's class of settings
 ) -> tuple[LoraConfig | None, object]:  # Of the adapter, and TRL's
     "What PEFT and TRL are told; SourceError for what they do not take."
     for name in ('output_dir', 'use_cpu'):
         if name in recipe.train:
             raise SourceError(f'train.{name} follows from the recipe itself; leave it out')
+    lora = None if recipe.lora is None else lora_config(recipe.lora, model)
     try:
-        lora = None if recipe.lora is None else LoraConfig(**_on_decoder(recipe.lora))
-        settings = kind(output_dir=str(folder), use_cpu=device.type == 'cpu', **recipe.train)
+        settings = kind(output_dir=str(folder), use_cpu=model.device.type == 'cpu', **recipe.train)
     except (TypeError, ValueError) as e:
-        raise SourceError(f'the recipe has what PEFT or TRL does not take, so mend or leave it out: {e}') from e
+        raise SourceError(f'train: TRL does not take it ({e}); mend the recipe or leave it out') from e
     return lora, settings
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #36db3a9d
+# %% ../../nbs/runs/07_fine_tune.ipynb #9433a2fd
 def run_answers(
     recipe: AnswersRecipe,  # What to train on what
     resume: bool = False,  # Go on with an interrupted run
@@ -150,7 +146,7 @@ def run_answers(
 
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype)
     checkpoints = Path(f'{recipe.out}.partial') / 'trl'
-    lora, settings = trl_settings(recipe, checkpoints, model.device, SFTConfig)
+    lora, settings = trl_settings(recipe, checkpoints, model, SFTConfig)
     examples = training_rows(recipe, processor)
     partial = begin_step(recipe, resume)
     try:
@@ -268,7 +264,7 @@ def run_stage(
     _, run = STAGES[recipe.stage]
     return run(recipe, resume)
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #0a4ba12c
+# %% ../../nbs/runs/07_fine_tune.ipynb #75c209f1
 class _Trained(NamedTuple):
     "What a stage trains, in numbers of weights."
 
@@ -288,8 +284,9 @@ def _of_lm_head(recipe):
 
 def _of_lora(recipe, lora, beside):
     "LoRA on the base, and so many other weights beside it."
+    base = meta_model(recipe.model)
     with torch.device('meta'):
-        adapted = get_peft_model(meta_model(recipe.model), LoraConfig(**_on_decoder(lora)))
+        adapted = get_peft_model(base, lora_config(lora, base))
     added = parameters(adapted, trained=True) + beside
     return _Trained(recipe.model, added, added)
 
@@ -299,8 +296,9 @@ def _of_recipe(recipe):
     if isinstance(recipe, LMHeadRecipe):
         return _of_lm_head(recipe)
     if isinstance(recipe, ClassifyRecipe):
-        hidden = meta_model(recipe.model).config.text_config.hidden_size
-        return _of_lora(recipe, recipe.train.lora(), parameters(Heads(hidden)))
+        base = meta_model(recipe.model)
+        hidden = base.config.get_text_config().hidden_size
+        return _of_lora(recipe, recipe.train.lora(family_of(base)), parameters(Heads(hidden)))
     if isinstance(recipe, AnswersRecipe) and recipe.lora is not None:
         return _of_lora(recipe, recipe.lora, 0)
     return _Trained(recipe.model, 0, parameters(meta_model(recipe.model)))

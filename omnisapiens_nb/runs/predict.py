@@ -11,7 +11,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/04_predict.ipynb #c055a7d8
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/runs/04_predict.ipynb #010d0e44
+# %% ../../nbs/runs/04_predict.ipynb #ff466209
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,17 +19,17 @@ from ..atlas.reading import SourceError
 from ..atlas.store import atlas_id, open_atlas, routed_columns
 from .folders import begin, deliver
 from ..sft.bam_training import adapted, check_described, is_bam, load_bam
-from ..sft.batches import Examples, choose_rows
+from ..sft.batches import Examples, askable, choose_rows
 from ..sft.generate import Responder, predict, writing
 from ..sft.model import load_model
-from ..sft.processor import OmniProcessor
+from ..sft.processor import RowEncoder
 from ..sft.stages import is_staged, load_stages, staged
 
-# %% ../../nbs/runs/04_predict.ipynb #b32f06cf
+# %% ../../nbs/runs/04_predict.ipynb #f91542dd
 def open_responder(
     model: str | Path,  # Folder or hub name: a checkpoint, a stage, or adapters, ours or released ones
     max_new_tokens: int,  # Longest written answer
-) -> tuple[Responder, OmniProcessor]:
+) -> tuple[Responder, RowEncoder]:
     "Load a model as what answers batches."
     if is_bam(model):
         net, heads, processor, adapters = load_bam(model, dtype='auto')
@@ -40,7 +40,7 @@ def open_responder(
     net, processor = load_model(model, dtype='auto')
     return writing(net, processor, max_new_tokens), processor
 
-# %% ../../nbs/runs/04_predict.ipynb #5780e077
+# %% ../../nbs/runs/04_predict.ipynb #2f00b795
 def run_predict(
     model: str,  # Folder or hub name
     atlas: Path,  # Atlas folder
@@ -61,7 +61,7 @@ def run_predict(
     chosen = choose_rows(store, limit=rows)
     respond, processor = open_responder(model, max_new_tokens)
     processor = processor.under(profile, format_prompt)
-    examples = Examples(store, processor, chosen, blank)
+    examples = Examples(store, processor, askable(store, processor, chosen).rows, blank)
     if is_bam(model):
         check_described(model, examples)
     asked = dict(split=split, rows=rows, blank=blank, max_new_tokens=max_new_tokens, profile=asdict(processor.profile))

@@ -43,11 +43,12 @@ class Recipe(BaseModel):
             raise ValueError('give two numbers with 0 ≤ first < second ≤ 1')
         return share
 
-# %% ../../nbs/runs/02_recipes.ipynb #e0c771e6
+# %% ../../nbs/runs/02_recipes.ipynb #4bf0cf41
 class SFTRecipe(Recipe):
     "Recipe of the warm start."
 
     stage: Literal['warm_start'] = 'warm_start'  # Other stages have recipes of their own
+    lora: dict | None = None  # PEFT's names, such as `r` and `lora_alpha`; all weights are trained where absent
     train: SFTConfig = SFTConfig()
 
 
@@ -63,6 +64,7 @@ class AskingRecipe(Recipe):
 class RLRecipe(AskingRecipe):
     "Recipe of reinforcement learning."
 
+    lora: dict | None = None  # PEFT's names, such as `r` and `lora_alpha`; all weights are trained where absent
     train: RLConfig = RLConfig()
 
 # %% ../../nbs/runs/02_recipes.ipynb #c8caf6e3

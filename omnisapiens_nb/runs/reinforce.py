@@ -115,7 +115,7 @@ def _merge(recipe, processor, partial):
     adapted = PeftModel.from_pretrained(base, partial / 'adapter')
     save_model(adapted.merge_and_unload(), processor, partial)
 
-# %% ../../nbs/runs/08_reinforce.ipynb #2a42be87
+# %% ../../nbs/runs/08_reinforce.ipynb #5cf52348
 def make_trainer(
     recipe: TRLRecipe,  # What to train on what
     callbacks: Sequence[TrainerCallback] = (),  # As for any trainer of transformers
@@ -126,7 +126,7 @@ def make_trainer(
     from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts, atlas_reward
 
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype, **_four_bits(recipe))
-    lora, settings = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model.device, GRPOConfig)
+    lora, settings = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model, GRPOConfig)
     processor = processor.under(recipe.profile, recipe.format_prompt)
     rows = atlas_prompts(training_rows(recipe, processor))
     try:

@@ -7,7 +7,7 @@ __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled
            'frozen_loss', 'unusable_of', 'BAMConfig', 'train_bam', 'save_adapters', 'read_about', 'load_adapters',
            'describe_bam', 'is_bam', 'load_bam', 'adapted', 'check_described', 'without_scale', 'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #9a5adff7
+# %% ../../nbs/sft/09_bam_training.ipynb #e01b6034
 import copy
 import hashlib
 import json
@@ -33,12 +33,13 @@ from ..atlas.folders import check_free, put_in_place
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
 from ..atlas.schema import answer_kind
-from .bam import BAM, BAMForm, Place, added_to_answers, final_norm, stack_descriptors
+from .bam import BAM, BAMForm, Place, added_to_answers, stack_descriptors
 from .batches import Examples, by_signature, on_device
+from .families import final_norm, read_json
 from .generate import Responder, writing
 from .heads import Heads, domain_of, heads_loss, weights_of
-from .model import file_beside, read_json
-from .processor import OmniProcessor
+from .model import file_beside
+from .processor import RowEncoder
 from .released import ADAPTERS, META, load_released_adapters, write_released
 from omnisapiens_nb.sft.stages import (
     class_targets,
@@ -205,11 +206,11 @@ def _measured_at(examples, i, example, extractors, form):
         place = examples.atlas.place(examples.rows[i])
         raise SourceError(f'{place}: {e}') from e
 
-# %% ../../nbs/sft/09_bam_training.ipynb #3a858e46
+# %% ../../nbs/sft/09_bam_training.ipynb #c5ea9464
 @torch.no_grad()
 def freeze(
     model: nn.Module,  # Thinker after the first stages
-    processor: OmniProcessor,  # Its processor
+    processor: RowEncoder,  # Its processor
     examples: Examples,  # Training rows of one dataset, of an Atlas with descriptors
     extractors: Mapping[str, str],  # Kind to extractor
     batch: int = 16,  # Rows at a time
@@ -487,7 +488,7 @@ def _read_bam(folder):
         raise SourceError(f'{folder}: trained on other heads than those in {below}; train the adapters again')
     return about
 
-# %% ../../nbs/sft/09_bam_training.ipynb #aa247bee
+# %% ../../nbs/sft/09_bam_training.ipynb #c70dee29
 SCALINGS = dict(l2='unit_sound', none='standard')  # `bam_audio_norm` of training_meta.json → `scaling`
 
 
@@ -517,7 +518,7 @@ def load_bam(
     folder: str | Path,  # With `bam.json`, or the folder or hub name of a released model with `adapters.bin`
     device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
     **kwargs,  # For `from_pretrained`, such as `dtype`
-) -> tuple[nn.Module, Heads, OmniProcessor, Adapters]:  # The model below, its heads and processor, the adapters
+) -> tuple[nn.Module, Heads, RowEncoder, Adapters]:  # The model below, its heads and processor, the adapters
     "Load adapters and the model below them; SourceError if it is not the model they were trained on."
     if file_beside(folder, 'bam.json') is None:
         return _load_released(folder, device, kwargs)
@@ -562,11 +563,11 @@ def _in_parts(examples, adapters, respond):
             out[i] = response
     return out
 
-# %% ../../nbs/sft/09_bam_training.ipynb #4ab07e6d
+# %% ../../nbs/sft/09_bam_training.ipynb #00c09253
 def adapted(
     model: nn.Module,  # Thinker below the adapters
     heads: Heads,  # Its heads
-    processor: OmniProcessor,  # Its processor
+    processor: RowEncoder,  # Its processor
     adapters: Adapters,  # From `load_bam`
     max_new_tokens: int,  # Longest open answer
 ) -> Responder:

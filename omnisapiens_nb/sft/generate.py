@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/05_generate.ipynb #3d62e158
+# %% ../../nbs/sft/05_generate.ipynb #dec8f6df
 import json
 import os
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import PreTrainedModel
 
 from .batches import Examples, by_signature, on_device
-from .processor import SPECIAL, Example, OmniProcessor
+from .processor import Example, RowEncoder
 
 # %% ../../nbs/sft/05_generate.ipynb #e67e8ea2
 # The model's own distribution, whatever a checkpoint's generation settings say
@@ -34,33 +34,33 @@ def _up_to_end(completion, end):
         return completion
     return completion[: completion.index(end) + 1]
 
-# %% ../../nbs/sft/05_generate.ipynb #d00a5873
+# %% ../../nbs/sft/05_generate.ipynb #6f17364d
 @torch.no_grad()
 def generate(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Any size
+    processor: RowEncoder,  # Its processor
     examples: list[Example],  # Of one modality signature
     max_new_tokens: int,  # Longest completion
     sample: bool = False,  # Sample at temperature 1, or take the likeliest token
 ) -> list[list[int]]:  # Token ids of each completion, its end token included
     "Complete a batch of prompts."
     tokenizer = processor.tokenizer
-    ordinary = (tokenizer.eos_token, tokenizer.pad_token)
-    media = [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL if token not in ordinary]
     batch, _ = processor.collate(examples)
     model.eval()
     out = model.generate(
         **on_device(batch, model.device),
         max_new_tokens=max_new_tokens,
-        suppress_tokens=media,
+        suppress_tokens=processor.unwritten() or None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         **(_SAMPLING if sample else _GREEDY),
     )
     completions = out[:, batch['input_ids'].shape[1] :].tolist()
     return [_up_to_end(completion, tokenizer.eos_token_id) for completion in completions]
 
-# %% ../../nbs/sft/05_generate.ipynb #1a3b4bf0
+# %% ../../nbs/sft/05_generate.ipynb #dd014c14
 def to_text(
-    processor: OmniProcessor,  # Has the tokenizer
+    processor: RowEncoder,  # Has the tokenizer
     completions: list[list[int]],  # Token ids
 ) -> list[str]:
     "Text of completions, special tokens dropped."
@@ -85,13 +85,13 @@ def _whole_lines(file):
     whole = data[: data.rfind(b'\n') + 1]
     return [json.loads(line) for line in whole.split(b'\n') if line]
 
-# %% ../../nbs/sft/05_generate.ipynb #6c977cc2
+# %% ../../nbs/sft/05_generate.ipynb #64c818aa
 Responder = Callable[[list[Example]], list[str]]  # Rows of one modality signature to their responses
 
 
 def writing(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Any size
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Any size
+    processor: RowEncoder,  # Its processor
     max_new_tokens: int,  # Longest completion
 ) -> Responder:
     "A responder that writes greedily."

@@ -11,7 +11,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #b9511ee2
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #9071bc6e
 import json
 import pickle
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ from ..atlas.extract import EXTRACTORS
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES, DOMAINS, class_index
 from .bam import BAM, Adapter
+from .families import QWEN2_5_OMNI, family_of
 from .heads import Heads
 from .model import file_beside, save_model
 from .processor import MEAN, MERGE, PATCH, STD, TEMPORAL, OmniProcessor
@@ -324,7 +325,7 @@ def _adapter_tensors(bam):
         tensors[f'{kind}_adapter.alpha'] = tensors[f'{kind}_adapter.alpha'].reshape(1)
     return tensors
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #2244acb3
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #2bcde634
 _CARD = """---
 library_name: transformers
 license: other
@@ -346,8 +347,13 @@ def write_released(
     bam: BAM | None = None,  # Adapters of descriptors
     about: Mapping = {},  # More for `training_meta.json`
 ):
-    "Write a model in the form of the released checkpoints; SourceError if a weight is beyond float16."
+    "Write a model in the form of the released checkpoints; SourceError if a weight is beyond float16, or for another family."
     folder = Path(folder)
+    family = family_of(model)
+    if family is not QWEN2_5_OMNI:
+        raise SourceError(
+            f'{folder}: the released form is of {QWEN2_5_OMNI.name}, and this is {family.name}; merge it plain'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     _write_thinker(model, processor, folder)
     state = heads.state_dict()

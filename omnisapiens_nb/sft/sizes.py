@@ -10,15 +10,16 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/11_sizes.ipynb #d99f9f4f
+# %% ../../nbs/sft/11_sizes.ipynb #e087f391
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
-from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2_5OmniThinkerConfig
 
 from ..atlas.reading import SourceError
+from .families import LANGUAGE_MODEL, QWEN2_5_OMNI, family_at
 
 # %% ../../nbs/sft/11_sizes.ipynb #4cdce579
 _VISION = dict(
@@ -60,30 +61,30 @@ _DECODER_3B = dict(
 )
 SHAPES = {'Qwen/Qwen2.5-Omni-7B': _with_towers(_DECODER_7B), 'Qwen/Qwen2.5-Omni-3B': _with_towers(_DECODER_3B)}
 
-# %% ../../nbs/sft/11_sizes.ipynb #cfcae1ae
+# %% ../../nbs/sft/11_sizes.ipynb #2cd44ae7
 def thinker_config(
     name: str | Path,  # A key of `SHAPES`, a folder, or another hub name
 ) -> Qwen2_5OmniThinkerConfig:
-    "Configuration of a Thinker; SourceError if there is none of that name."
+    "Configuration of a Thinker of Qwen2.5-Omni; SourceError if there is none of that name."
     if str(name) in SHAPES:
         return Qwen2_5OmniThinkerConfig(**SHAPES[str(name)])
-    folder = Path(name)
-    if folder.is_dir() and not (folder / 'config.json').is_file():  # transformers would take its own defaults
-        raise SourceError(f'{name}: no configuration of a Thinker in such a folder; it has no config.json')
-    try:
-        return Qwen2_5OmniThinkerConfig.from_pretrained(name)
-    except (OSError, ValueError) as e:
-        raise SourceError(
-            f'{name}: no configuration of a Thinker in such a folder, and none of that name to be had from the hub'
-        ) from e
+    family = family_at(name)
+    if family is not QWEN2_5_OMNI:
+        raise SourceError(f'{name}: is {family.name}; this is known of {QWEN2_5_OMNI.name} alone')
+    return Qwen2_5OmniThinkerConfig.from_pretrained(name)
 
-# %% ../../nbs/sft/11_sizes.ipynb #67372d63
+# %% ../../nbs/sft/11_sizes.ipynb #fbc31a0e
 def meta_model(
-    name: str | Path,  # As for `thinker_config`
-) -> Qwen2_5OmniThinkerForConditionalGeneration:  # Without weights
-    "A Thinker on the meta device."
+    name: str | Path,  # A key of `SHAPES`, a folder, or another hub name, of any family
+) -> PreTrainedModel:  # Without weights
+    "A model on the meta device; SourceError if there is no configuration of that name."
+    family = QWEN2_5_OMNI if str(name) in SHAPES else family_at(name)
     with torch.device('meta'):
-        return Qwen2_5OmniThinkerForConditionalGeneration(thinker_config(name))
+        if family is LANGUAGE_MODEL:
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+        if family is QWEN2_5_OMNI:
+            return family.model(thinker_config(name))
+        return family.model(family.model.config_class.from_pretrained(name))
 
 # %% ../../nbs/sft/11_sizes.ipynb #d4258f5f
 def parameters(

@@ -6,7 +6,7 @@
 __all__ = ['SFTCollator', 'SignatureBatches', 'EpochCallback', 'StopsAtTheEnd', 'OmniCheckpoints', 'OmniSFTTrainer',
            'last_checkpoint', 'release_forward', 'trl_sft']
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #7bd5ee21
+# %% ../../nbs/sft/10_trl_sft.ipynb #a38d8648
 import copy
 import math
 import random
@@ -18,21 +18,21 @@ import trl
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import DataLoader, Sampler
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from ..atlas.reading import SourceError
 from .batches import Examples, stable_hash
-from .processor import OmniProcessor
+from .processor import RowEncoder
 from .targets import Target
 from .warmstart import target_batch
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #cd2db2fd
+# %% ../../nbs/sft/10_trl_sft.ipynb #a172af07
 class SFTCollator:
     "Makes a batch of drawn positions, labels included."
 
     def __init__(
         self,
-        processor: OmniProcessor,  # Pads and labels
+        processor: RowEncoder,  # Pads and labels
         examples: Examples,  # Rows by position
         target: Target = 'trace',  # Form of the targets
     ):
@@ -174,14 +174,14 @@ class OmniCheckpoints(StopsAtTheEnd):
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype='auto')
         model.load_state_dict(saved.state_dict())
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #6492e884
+# %% ../../nbs/sft/10_trl_sft.ipynb #816905d4
 class OmniSFTTrainer(OmniCheckpoints, trl.SFTTrainer):
     "TRL's `SFTTrainer` on rows of the Atlas; ValueError for settings that contradict its batches."
 
     def __init__(
         self,
-        model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
-        processor: OmniProcessor,  # Its processor
+        model: PreTrainedModel,  # Trained in place
+        processor: RowEncoder,  # Its processor
         examples: Examples,  # Training rows
         args: trl.SFTConfig,  # TRL's settings
         lora: LoraConfig | None = None,  # Train an adapter; everything where None
@@ -223,18 +223,18 @@ def last_checkpoint(
         return None
     return str(max(complete, key=lambda checkpoint: int(checkpoint.name.split('-')[1])))
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #2a2e0afa
+# %% ../../nbs/sft/10_trl_sft.ipynb #b988c67e
 def release_forward(
-    model: Qwen2_5OmniThinkerForConditionalGeneration | PeftModel,  # After a run
+    model: PreTrainedModel | PeftModel,  # After a run
 ):
     "Take TRL's replacement of `forward` away."
     replaced = model.get_base_model() if isinstance(model, PeftModel) else model
     vars(replaced).pop('forward', None)
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #2a2e0af1
+# %% ../../nbs/sft/10_trl_sft.ipynb #1f00b400
 def trl_sft(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,  # Trained in place
-    processor: OmniProcessor,  # Its processor
+    model: PreTrainedModel,  # Trained in place
+    processor: RowEncoder,  # Its processor
     examples: Examples,  # Training rows
     args: trl.SFTConfig,  # TRL's settings
     lora: LoraConfig | None = None,  # Train an adapter; everything where None
