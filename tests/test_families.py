@@ -1,7 +1,8 @@
-"Every stage takes every family of models: a tiny Qwen3-Omni and a tiny Qwen2 go the whole way, as the tiny Thinker does."
+"Every stage takes every family of models: a tiny Qwen3-Omni and a tiny Qwen2 go the way of the tiny Thinker."
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,9 +20,10 @@ from transformers import (
 
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.rl import loop, trl_trainer
 from omnisapiens_nb.rl.loop import token_logps
 from omnisapiens_nb.runs.predict import run_predict
-from omnisapiens_nb.runs.train import TINY, start_from, start_model
+from omnisapiens_nb.runs.train import TINY, start_model
 from omnisapiens_nb.sft.batches import Examples, askable, choose_rows
 from omnisapiens_nb.sft.families import FAMILIES, QWEN3_OMNI, family_at, final_norm
 from omnisapiens_nb.sft.generate import generate
@@ -53,8 +55,15 @@ def recipes(atlas, model, folder):
     )
 
 
+def unlike(texts, *args, **kwargs):
+    "Rewards that differ within a group, whatever a model of random weights writes."
+    return [SimpleNamespace(total=float(i % 2)) for i in range(len(texts))]
+
+
 @pytest.mark.parametrize('family', FAMILY_NAMES)
-def test_the_whole_way(family, mini_atlas, tmp_path, cli_here):
+def test_the_whole_way(family, mini_atlas, tmp_path, cli_here, monkeypatch):
+    monkeypatch.setattr(loop, 'score', unlike)
+    monkeypatch.setattr(trl_trainer, 'score', unlike)
     start = tmp_path / 'start'
     made = cli_here('start', '--atlas', mini_atlas, '--family', family, '--out', start)
     assert made.returncode == 0, made.stderr
@@ -96,7 +105,9 @@ def test_rows_without_ears_are_counted(mini_atlas, tmp_path, caplog):
     assert set(examples.signatures) == {'text'}
     for i in range(0, len(examples), 7):
         said = processor.tokenizer.decode(examples[i].prompt)
-        assert '<audio>' not in said and '<video>' not in said and 'recording' not in said.split('The above is')[-1][:40]
+        assert (
+            '<audio>' not in said and '<video>' not in said and 'recording' not in said.split('The above is')[-1][:40]
+        )
     file = run_predict(str(start), mini_atlas, 'test', tmp_path / 'out.jsonl', max_new_tokens=2)
     assert len(file.read_text().splitlines()) == len(found.rows)
 
@@ -113,7 +124,9 @@ def test_rows_of_sound_alone_are_refused_in_a_sentence(mini_sources, tmp_path):
 def tiny_of(kind):
     "A tiny model of another maker, and a tokenizer for it."
     tokenizer = train_tokenizer(['why is it so? it is a joke, yes or no'] * 9, special=TEXT_SPECIAL)
-    shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(tokenizer))
+    shape = dict(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(tokenizer)
+    )
     ends = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
     makers = dict(
         llama=lambda: LlamaForCausalLM(LlamaConfig(**shape, **ends)),
@@ -197,7 +210,7 @@ def test_no_type_is_of_two_families():
 
 
 def test_a_whole_qwen3_omni_is_read_as_its_thinker(mini_atlas, tmp_path):
-    "The release holds talker and vocoder too; its weights of the Thinker have a prefix, and its configuration is inner."
+    "A release holds talker and vocoder too: its Thinker's weights have a prefix, and its configuration is inner."
     start = start_model(mini_atlas, tmp_path / 'start', family='qwen3-omni')
     thinker, processor = load_model(start, 'cpu')
     whole = tmp_path / 'whole'

@@ -95,16 +95,16 @@ def _blind_answers(atlas, rows):
         CONSTANT: dict(zip(rows.id, constant_responses(source, rows))),
     }
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #6bcac7da
+# %% ../../nbs/evaluation/18_evaluate.ipynb #25da8f14
 Grader = Callable[[pd.DataFrame, Mapping[str, str]], list[Verdict]]  # Rows and responses to verdicts
 
 
-def _backend(judge, model, url):
+def _backend(judge, model, url, load):
     "Who judges."
     if judge == 'offline':
         return Offline()
     if judge == 'local':
-        return local_judge(model)
+        return local_judge(model) if load is None else local_judge(model, load=load)
     address = dict(base_url=url) if url else {}
     if judge == 'anthropic':
         return Anthropic(model, **address)
@@ -119,13 +119,14 @@ def _grade(rows, responses, **how):
     except ValueError as e:
         raise SourceError(f'the judge: {e}') from e
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #8c5d2e90
+# %% ../../nbs/evaluation/18_evaluate.ipynb #cc1a3d11
 def grader_of(
     judge: str,  # `openai` for any endpoint of that form, `anthropic`, `local`, or `offline`
     model: str | None = None,  # Its name there, or the folder or hub name of a local one
     url: str | None = None,  # Of an endpoint, where it is not the maker's own
     strictness: str = 'common',  # Or `published` or `released`, see `evaluation.judge_prompts`
     cache: Path | None = None,  # Folder that keeps verdicts
+    load: Callable | None = None,  # As for `local_judge`; a causal language model where None
 ) -> Grader:
     "A judge by name; SourceError if it is not to be had."
     if judge not in ('openai', 'anthropic', 'local', 'offline'):
@@ -133,7 +134,7 @@ def grader_of(
     if judge != 'offline' and not model:
         raise SourceError(f'the judge {judge} needs the name of a model')
     try:
-        backend = _backend(judge, model, url)
+        backend = _backend(judge, model, url, load)
     except ValueError as e:
         raise SourceError(f'the judge {judge}: {e}') from e
     return partial(_grade, backend=backend, strictness=strictness, cache=cache)

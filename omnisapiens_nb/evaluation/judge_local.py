@@ -105,13 +105,9 @@ def _generate(judge, requests):
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #128c8dae
-def local_judge(
-    name: str | Path,  # Folder or hub name of a model that follows instructions
-    device: str = 'cpu',  # Where it runs
-    batch: int = 8,  # Questions at once
-) -> Local:
-    "Load a model as a judge; SourceError if it is not to be had."
+# %% ../../nbs/evaluation/10_judge_local.ipynb #4212afce
+def _load_causal(name):
+    "A causal language model and its tokenizer; SourceError if it is not to be had."
     require('train', 'transformers')
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -122,6 +118,17 @@ def local_judge(
         raise SourceError(
             f'{name}: no causal language model in such a folder, and none of that name to be had from the hub'
         ) from e
+    return model, tokenizer
+
+
+def local_judge(
+    name: str | Path,  # Folder or hub name of a model that follows instructions
+    device: str = 'cpu',  # Where it runs
+    batch: int = 8,  # Questions at once
+    load: Callable = _load_causal,  # Name to model and tokenizer; `runs.predict.load_judge` takes every family
+) -> Local:
+    "Load a model as a judge; SourceError if it is not to be had."
+    model, tokenizer = load(name)
     return Local(model.to(device).eval(), tokenizer, str(name), batch)
 
 # %% ../../nbs/evaluation/10_judge_local.ipynb #00e4ef09
