@@ -29,6 +29,10 @@ install: .venv/installed ## Make .venv with the tested versions
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[features]"
 	@touch $@
 
+.venv/small-lm: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[small-lm]"
+	@touch $@
+
 landmarks-env: .venv-landmarks/installed ## Make .venv-landmarks: MediaPipe, which wants another numpy
 
 .venv-landmarks/installed:

