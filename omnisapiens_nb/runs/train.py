@@ -12,7 +12,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/03_train.ipynb #d78c86a2
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/runs/03_train.ipynb #6f507ed2
+# %% ../../nbs/runs/03_train.ipynb #0efd123a
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +33,7 @@ from ..sft.families import LANGUAGE_MODEL, family_at, family_of
 from ..sft.model import load_model, save_model, tiny_model
 from ..sft.processor import CHAT_TEMPLATE, QWEN2_5, RowEncoder, train_tokenizer
 from ..sft.qwen3_omni import QWEN3, tiny_qwen3_omni
+from ..sft.small_lm import write_small_lm
 from ..sft.targets import target_text
 from ..sft.text_models import PLAIN_TEMPLATE, TEXT_SPECIAL, TextProcessor, tiny_text_model
 from ..sft.warmstart import warm_start
@@ -71,8 +72,8 @@ def start_model(
     save_model(model, processor, partial)
     return put_in_place(partial, out)
 
-# %% ../../nbs/runs/03_train.ipynb #959dac26
-PACKAGED = {}  # Name → function that writes the model a package brings into a folder
+# %% ../../nbs/runs/03_train.ipynb #75b1e7c2
+PACKAGED = {'gemma-3-270m': write_small_lm}  # Name → function that writes the model a package brings into a folder
 
 
 def start_from(
