@@ -81,8 +81,9 @@ def test_the_whole_way(family, mini_atlas, tmp_path, cli_here, monkeypatch):
     for name in ('loop', 'classify'):
         file = tmp_path / f'{name}.jsonl'
         run_predict(str(tmp_path / name), mini_atlas, 'test', file, rows=4, max_new_tokens=6)
-        files += ['--predictions', f'{name}={file}']
-    scored = cli_here('evaluate', '--atlas', mini_atlas, *files, '--out', tmp_path / 'report', '--judge', 'offline')
+        files.append(file)
+    report = ('--out', tmp_path / 'report', '--judge', 'offline')
+    scored = cli_here('evaluate', '--atlas', mini_atlas, '--predictions', *files, *report)
     assert scored.returncode == 0, scored.stderr
     assert (tmp_path / 'report').exists()
 

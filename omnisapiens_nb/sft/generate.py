@@ -34,7 +34,7 @@ def _up_to_end(completion, end):
         return completion
     return completion[: completion.index(end) + 1]
 
-# %% ../../nbs/sft/05_generate.ipynb #6f17364d
+# %% ../../nbs/sft/05_generate.ipynb #3405c969
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,  # Any size
@@ -46,6 +46,7 @@ def generate(
     "Complete a batch of prompts."
     tokenizer = processor.tokenizer
     batch, _ = processor.collate(examples)
+    batch.pop('position_ids', None)  # Counted by `generate` itself
     model.eval()
     out = model.generate(
         **on_device(batch, model.device),

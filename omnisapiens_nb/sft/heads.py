@@ -6,7 +6,7 @@
 __all__ = ['CLASS_DOMAIN', 'pool', 'penultimate', 'domain_of', 'Heads', 'heads_loss', 'choose_labels', 'weights_of', 'save_heads',
            'load_heads']
 
-# %% ../../nbs/sft/06_heads.ipynb #52281cf9
+# %% ../../nbs/sft/06_heads.ipynb #d1c9671c
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..atlas.datasets import find_task
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES, DOMAINS, class_index
+from .families import accepted
 
 # %% ../../nbs/sft/06_heads.ipynb #f0203058
 def pool(
@@ -33,13 +34,13 @@ def pool(
     total = (hidden.float() * mask[..., None]).sum(1)
     return total / counts
 
-# %% ../../nbs/sft/06_heads.ipynb #e55b6077
+# %% ../../nbs/sft/06_heads.ipynb #3ab7232e
 def penultimate(
     model: nn.Module,  # A Thinker, plain or wrapped by PEFT
     batch: dict[str, Tensor],  # Model inputs
 ) -> Tensor:  # Shape (B, H)
     "Pooled state of each row."
-    out = model(**batch, output_hidden_states=True, use_cache=False)
+    out = model(**accepted(model, batch), output_hidden_states=True, use_cache=False)
     return pool(out.hidden_states[-2], batch['attention_mask'])
 
 # %% ../../nbs/sft/06_heads.ipynb #7eb9668f

@@ -10,12 +10,14 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/16_text_models.ipynb #0146859c
+# %% ../../nbs/sft/16_text_models.ipynb #1da7203d
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from ..atlas.reading import SourceError
@@ -56,7 +58,7 @@ def _words(message):
         )
     return message | dict(content='\n'.join(part['text'] for part in content))
 
-# %% ../../nbs/sft/16_text_models.ipynb #b389718e
+# %% ../../nbs/sft/16_text_models.ipynb #716d8f84
 class TextProcessor(RowEncoder):
     "Turns rows into batches of words for a causal language model."
 
@@ -86,6 +88,16 @@ class TextProcessor(RowEncoder):
         text = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         prompt = self.tokenizer(text, add_special_tokens=False).input_ids
         return Example(row={}, prompt=prompt, mels=[], patches=[], grids=[], seconds=[], pictures=[])
+
+    def collate(
+        self,
+        examples: Sequence[Example],  # Rows of the batch
+        completions: Sequence[list[int]] | None = None,  # Token ids after each prompt
+    ) -> tuple[dict, Tensor]:  # Model inputs, and labels (B, L) with -100 outside completions
+        "Pad examples, with completions if given, into one batch; places are counted from a row's first token."
+        batch, labels = super().collate(examples, completions)
+        places = batch['attention_mask'].cumsum(1) - 1
+        return batch | dict(position_ids=places.clamp(min=0)), labels
 
     def save_pretrained(
         self,

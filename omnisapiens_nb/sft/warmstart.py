@@ -12,7 +12,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/04_warmstart.ipynb #13ad3ba4
+# %% ../../nbs/sft/04_warmstart.ipynb #44d4d26c
 import math
 import os
 from collections import defaultdict
@@ -34,7 +34,7 @@ from ..atlas.datasets import find_task
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, draw_batch, on_device, stable_hash
-from .families import family_of, unwrapped
+from .families import accepted, family_of, unwrapped
 from .processor import IGNORED, Example, RowEncoder
 from .targets import Target, target_text
 
@@ -380,7 +380,7 @@ def target_loss(
     counted = wanted >= 0
     return F.cross_entropy(logits[:, :-1][counted].float(), wanted[counted])
 
-# %% ../../nbs/sft/04_warmstart.ipynb #f51c0646
+# %% ../../nbs/sft/04_warmstart.ipynb #6e9ca0ec
 def last_logits(
     model: nn.Module,  # Of any family, plain or wrapped by PEFT
     batch: dict[str, Tensor],  # Model inputs
@@ -389,7 +389,7 @@ def last_logits(
     "Logits of the last places; no others are computed where the model can be asked so."
     can_keep = 'logits_to_keep' in signature(unwrapped(model).forward).parameters
     kept = dict(logits_to_keep=count) if can_keep else {}
-    return model(**batch, **kept, use_cache=False).logits[:, -count:]
+    return model(**accepted(model, batch), **kept, use_cache=False).logits[:, -count:]
 
 
 def answer_places(
