@@ -129,7 +129,7 @@ def _usual_device():
         return 'cpu'
     return f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 
-# %% ../../nbs/sft/01_model.ipynb #e87e6f42
+# %% ../../nbs/sft/01_model.ipynb #6ef9d140
 def _load_processor(name, family, template):
     "The processor that lies beside a model; SourceError where its files are missing."
     try:
@@ -138,7 +138,7 @@ def _load_processor(name, family, template):
         raise
     except (OSError, ValueError) as e:
         raise SourceError(
-            f'{name}: its tokenizer or feature extractor is missing or cannot be read; copy their files beside the model'
+            f'{name}: its tokenizer or feature extractor is missing or cannot be read; copy their files beside it'
         ) from e
 
 

@@ -440,12 +440,9 @@ def _media_inputs(examples):
         inputs |= _picture_inputs(pictures)
     return inputs
 
-# %% ../../nbs/sft/00_processor.ipynb #9a8c00c9
-class RowEncoder(ABC):
-    "What the processors of all kinds of models share: rows of the Atlas become examples, asked as a profile says."
-
-    media: tuple[str, ...] = ()  # Columns of a row that the model can take, of `MEDIA`
-    placeholders: tuple[str, ...] = ()  # Special tokens that stand for media or structure, never to be written
+# %% ../../nbs/sft/00_processor.ipynb #c5a86e1c
+class _Asking(ABC):
+    "A tokenizer, and the profile under which a model is asked."
 
     def __init__(
         self,
@@ -462,13 +459,6 @@ class RowEncoder(ABC):
     ) -> 'RowEncoder':  # Of the same class, with the same tokenizer
         "The same processor under another profile."
 
-    @abstractmethod
-    def encode_messages(
-        self,
-        messages: list[dict],  # Each with `role` and `content`, text or a list of parts
-    ) -> Example:  # Without a row
-        "Encode a conversation, as the profile asks it."
-
     def under(
         self,
         profile: Profile | str | None,  # Or a key of `PROFILES`; the one it has where None
@@ -483,6 +473,60 @@ class RowEncoder(ABC):
         if format_prompt is not None:
             chosen = replace(chosen, form=read_form(format_prompt))
         return self.with_profile(chosen)
+
+# %% ../../nbs/sft/00_processor.ipynb #ed3391f2
+class _Batching(_Asking):
+    "Batches of examples, and files beside a model."
+
+    placeholders: tuple[str, ...] = ()  # Special tokens that stand for media or structure, never to be written
+
+    def unwritten(self) -> list[int]:
+        "Ids of the tokens that an answer must not hold."
+        return self.tokenizer.convert_tokens_to_ids(list(self.placeholders))
+
+    def collate(
+        self,
+        examples: Sequence[Example],  # Rows of the batch
+        completions: Sequence[list[int]] | None = None,  # Token ids after each prompt
+    ) -> tuple[dict, Tensor]:  # Model inputs, and labels (B, L) with -100 outside completions
+        "Pad examples, with completions if given, into one batch."
+        prompts = [example.prompt for example in examples]
+        completions = completions or [[] for _ in examples]
+        batch = dict(
+            input_ids=_side_by_side(prompts, completions, self.tokenizer.pad_token_id),
+            attention_mask=_side_by_side(_like(prompts, 1), _like(completions, 1), 0),
+        )
+        labels = _side_by_side(_like(prompts, IGNORED), completions, IGNORED)
+        return batch | _media_inputs(examples), labels
+
+    @abstractmethod
+    def save_pretrained(
+        self,
+        folder: Path,  # Where the model is saved
+    ):
+        "Save all that the processor is made of beside its model."
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,  # Folder or hub name of a model
+        template: str | None = None,  # Chat template where its tokenizer brings none
+    ) -> 'RowEncoder':
+        "Load what lies beside a model."
+
+# %% ../../nbs/sft/00_processor.ipynb #f3fc3d00
+class RowEncoder(_Batching):
+    "What the processors of all kinds of models share: rows of the Atlas become examples, asked as a profile says."
+
+    media: tuple[str, ...] = ()  # Columns of a row that the model can take, of `MEDIA`
+
+    @abstractmethod
+    def encode_messages(
+        self,
+        messages: list[dict],  # Each with `role` and `content`, text or a list of parts
+    ) -> Example:  # Without a row
+        "Encode a conversation, as the profile asks it."
 
     def taken(
         self,
@@ -513,48 +557,12 @@ class RowEncoder(ABC):
         example.row = {key: value for key, value in row.items() if key not in TAGS}
         return example
 
-    def unwritten(self) -> list[int]:
-        "Ids of the tokens that an answer must not hold."
-        return self.tokenizer.convert_tokens_to_ids(list(self.placeholders))
-
-    @abstractmethod
-    def save_pretrained(
-        self,
-        folder: Path,  # Where the model is saved
-    ):
-        "Save all that the processor is made of beside its model."
-
-    @classmethod
-    @abstractmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,  # Folder or hub name of a model
-        template: str | None = None,  # Chat template where its tokenizer brings none
-    ) -> 'RowEncoder':
-        "Load what lies beside a model."
-
-    def collate(
-        self,
-        examples: Sequence[Example],  # Rows of the batch
-        completions: Sequence[list[int]] | None = None,  # Token ids after each prompt
-    ) -> tuple[dict, Tensor]:  # Model inputs, and labels (B, L) with -100 outside completions
-        "Pad examples, with completions if given, into one batch."
-        prompts = [example.prompt for example in examples]
-        completions = completions or [[] for _ in examples]
-        batch = dict(
-            input_ids=_side_by_side(prompts, completions, self.tokenizer.pad_token_id),
-            attention_mask=_side_by_side(_like(prompts, 1), _like(completions, 1), 0),
-        )
-        labels = _side_by_side(_like(prompts, IGNORED), completions, IGNORED)
-        return batch | _media_inputs(examples), labels
-
-# %% ../../nbs/sft/00_processor.ipynb #1a37a1d8
-class OmniProcessor(RowEncoder):
-    "Turns rows into batches for Qwen2.5-Omni's Thinker."
+# %% ../../nbs/sft/00_processor.ipynb #ecb49626
+class _OmniEncoder(RowEncoder):
+    "The parts of an omni processor, and how they are set."
 
     form = QWEN2_5
     media = MEDIA
-    placeholders = QWEN2_5.written_by_none
 
     def __init__(
         self,
@@ -573,6 +581,10 @@ class OmniProcessor(RowEncoder):
         side = self.form.side
         if self.frames % TEMPORAL or self.size % side:
             raise ValueError(f'frames must be even and size a multiple of {side}, not {self.frames} and {self.size}')
+
+# %% ../../nbs/sft/00_processor.ipynb #bb97ce00
+class _Conversations(_OmniEncoder):
+    "Conversations with sound and pictures as tokens and tensors."
 
     def with_profile(
         self,
@@ -609,6 +621,12 @@ class OmniProcessor(RowEncoder):
         text = _expand(text, form.sound, [form.audio_tokens(mel.shape[1]) for mel in mels])
         text = _expand(text, form.film, [_picture_tokens(grid) for _, grid in films])
         return _expand(text, form.picture, [_picture_tokens(grid) for _, grid in pictures])
+
+# %% ../../nbs/sft/00_processor.ipynb #7ecf6aff
+class OmniProcessor(_Conversations):
+    "Turns rows into batches for Qwen2.5-Omni's Thinker."
+
+    placeholders = QWEN2_5.written_by_none
 
     def tower_tokens(
         self,

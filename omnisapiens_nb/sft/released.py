@@ -325,7 +325,7 @@ def _adapter_tensors(bam):
         tensors[f'{kind}_adapter.alpha'] = tensors[f'{kind}_adapter.alpha'].reshape(1)
     return tensors
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #2bcde634
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #5a58c2ac
 _CARD = """---
 library_name: transformers
 license: other
@@ -352,7 +352,8 @@ def write_released(
     family = family_of(model)
     if family is not QWEN2_5_OMNI:
         raise SourceError(
-            f'{folder}: the released form is of {QWEN2_5_OMNI.name}, and this is {family.name}; merge it plain'
+            f'{folder}: the released form is of {QWEN2_5_OMNI.name}, and this is {family.name}; '
+            'merge it in the plain form'
         )
     folder.mkdir(parents=True, exist_ok=True)
     _write_thinker(model, processor, folder)

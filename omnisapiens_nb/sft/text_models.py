@@ -58,9 +58,9 @@ def _words(message):
         )
     return message | dict(content='\n'.join(part['text'] for part in content))
 
-# %% ../../nbs/sft/16_text_models.ipynb #716d8f84
-class TextProcessor(RowEncoder):
-    "Turns rows into batches of words for a causal language model."
+# %% ../../nbs/sft/16_text_models.ipynb #37c97a76
+class _TextEncoder(RowEncoder):
+    "Conversations of words as tokens."
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class TextProcessor(RowEncoder):
     def with_profile(
         self,
         profile: Profile,  # How the model is to be asked
-    ) -> 'TextProcessor':  # With the same tokenizer
+    ) -> '_TextEncoder':  # Of the same class, with the same tokenizer
         "The same processor under another profile."
-        return TextProcessor(self.tokenizer, profile)
+        return type(self)(self.tokenizer, profile)
 
     def encode_messages(
         self,
@@ -88,6 +88,10 @@ class TextProcessor(RowEncoder):
         text = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         prompt = self.tokenizer(text, add_special_tokens=False).input_ids
         return Example(row={}, prompt=prompt, mels=[], patches=[], grids=[], seconds=[], pictures=[])
+
+# %% ../../nbs/sft/16_text_models.ipynb #00146719
+class TextProcessor(_TextEncoder):
+    "Turns rows into batches of words for a causal language model."
 
     def collate(
         self,
