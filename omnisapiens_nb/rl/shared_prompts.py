@@ -175,7 +175,7 @@ def _check_window(config, positions):
             'leave longer ones out'
         )
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #b3903b4f
+# %% ../../nbs/rl/16_shared_prompts.ipynb #0eadb99d
 def branch_logps(
     model: PreTrainedModel,  # Any causal language model, on the CPU
     prompts: list[list[int]],  # Token ids of each
