@@ -10,8 +10,8 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #4d8912e8
-from collections.abc import Collection, Iterator
+# %% ../../nbs/rl/16_shared_prompts.ipynb #b419dff5
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -42,39 +42,59 @@ def _positions(mask):
     "Place of each token among the real ones, (rows, tokens)."
     return (mask.cumsum(1) - 1).clamp(min=0)
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #26fbaf65
-def _choose(logits, generator):
-    "One token per row: drawn, or the likeliest where there is no generator."
+# %% ../../nbs/rl/16_shared_prompts.ipynb #cdb4b949
+def _draw(logits, counts, generator):
+    "So many tokens for each row, drawn apart; the likeliest each time where there is no generator."
     if generator is None:
-        return logits.argmax(-1)
+        likeliest = logits.argmax(-1).tolist()
+        return [[token] * count for token, count in zip(likeliest, counts)]
     probabilities = logits.float().softmax(-1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    drawn = torch.multinomial(probabilities, max(counts), replacement=True, generator=generator).tolist()
+    return [tokens[:count] for tokens, count in zip(drawn, counts)]
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #6a5b7d26
-def _tokens(model, prompts, copies, generator, end) -> Iterator[tuple[list[int], list[int]]]:
-    "Step by step, the completions that still go on, by number, and a token for each."
-    ids, mask = _left_padded(prompts)
-    out = model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
-    cache = out.past_key_values
-    cache.batch_repeat_interleave(copies)
-    logits = out.logits[:, -1].repeat_interleave(copies, 0)
-    mask = mask.repeat_interleave(copies, 0)
-    alive = torch.arange(len(logits))
-    while True:
-        chosen = _choose(logits, generator)
-        yield alive.tolist(), chosen.tolist()
-        stays = ~torch.isin(chosen, end)
-        if not stays.any():
-            return
-        if not stays.all():
-            cache.batch_select_indices(stays.nonzero()[:, 0])
-        alive, chosen, mask = alive[stays], chosen[stays], mask[stays]
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        place = mask.sum(1, keepdim=True) - 1
-        out = model(chosen[:, None], attention_mask=mask, position_ids=place, past_key_values=cache)
-        logits = out.logits[:, -1]
+# %% ../../nbs/rl/16_shared_prompts.ipynb #b2f9b8f7
+@dataclass(frozen=True)
+class _Row:
+    "Rollouts that have said the same so far."
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #9f146f42
+    parent: int  # Row that they were in one token ago
+    token: int  # What they said last
+    rollouts: list[int]  # Their numbers
+
+
+def _divide(rows, drawn, end):
+    "Rows one token later, those that have ended left out."
+    found = []
+    for parent, (row, tokens) in enumerate(zip(rows, drawn)):
+        by_token = {}
+        for rollout, token in zip(row.rollouts, tokens):
+            by_token.setdefault(token, []).append(rollout)
+        found += [_Row(parent, token, rollouts) for token, rollouts in by_token.items()]
+    return found, [row for row in found if row.token not in end]
+
+# %% ../../nbs/rl/16_shared_prompts.ipynb #f38c02a0
+class _Reader:
+    "A model with what it has read, a row of the batch for each text."
+
+    def __init__(self, model, prompts):
+        self.model = model
+        ids, self.mask = _left_padded(prompts)
+        places = _positions(self.mask)
+        out = model(ids, attention_mask=self.mask, position_ids=places, use_cache=True, logits_to_keep=1)
+        self.cache = out.past_key_values
+        self.logits = out.logits[:, -1]
+
+    def go_on(self, rows):
+        "Read one more token in each of some rows."
+        parents = torch.tensor([row.parent for row in rows])
+        tokens = torch.tensor([[row.token] for row in rows])
+        self.cache.batch_select_indices(parents)
+        self.mask = torch.cat([self.mask[parents], torch.ones_like(tokens)], 1)
+        places = self.mask.sum(1, keepdim=True) - 1
+        out = self.model(tokens, attention_mask=self.mask, position_ids=places, past_key_values=self.cache)
+        self.logits = out.logits[:, -1]
+
+# %% ../../nbs/rl/16_shared_prompts.ipynb #871d9186
 @torch.no_grad()
 def sample_groups(
     model: PreTrainedModel,  # Any causal language model, on the CPU, not in training
@@ -85,12 +105,19 @@ def sample_groups(
 ) -> list[list[list[int]]]:  # Prompt by prompt, token ids of each completion, the end token included
     "Completions of prompts that are read once each."
     found = [[] for _ in range(len(prompts) * copies)]
-    end = torch.tensor(sorted(limits.end))
-    steps = _tokens(model, prompts, copies, generator, end)
-    for _, (alive, chosen) in zip(range(limits.max_new_tokens), steps):
-        for row, token in zip(alive, chosen):
-            found[row].append(token)
-    return [found[first : first + copies] for first in range(0, len(found), copies)]
+    groups = [list(range(first, first + copies)) for first in range(0, len(found), copies)]
+    rows = [_Row(0, 0, rollouts) for rollouts in groups]
+    reader = _Reader(model, prompts)
+    for length in range(1, limits.max_new_tokens + 1):
+        drawn = _draw(reader.logits, [len(row.rollouts) for row in rows], generator)
+        said, rows = _divide(rows, drawn, limits.end)
+        for row in said:
+            for rollout in row.rollouts:
+                found[rollout].append(row.token)
+        if not rows or length == limits.max_new_tokens:
+            break
+        reader.go_on(rows)
+    return [[found[rollout] for rollout in rollouts] for rollouts in groups]
 
 # %% ../../nbs/rl/16_shared_prompts.ipynb #3c7b406a
 PADDING, PROMPT = -2, -1  # Owners of columns; a completion owns its columns under its number from 0
@@ -175,7 +202,7 @@ def _check_window(config, positions):
             'leave longer ones out'
         )
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #0eadb99d
+# %% ../../nbs/rl/16_shared_prompts.ipynb #b3903b4f
 def branch_logps(
     model: PreTrainedModel,  # Any causal language model, on the CPU
     prompts: list[list[int]],  # Token ids of each
