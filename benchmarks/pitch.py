@@ -174,6 +174,35 @@ def by_height(tracks, reference='openSMILE'):
     return table
 
 
+def odd_share(window, low):
+    "Of the power at the first six multiples of a frequency, that at 1, 3 and 5: nothing, if the voice is twice as high."
+    power = np.abs(np.fft.rfft(window * np.hanning(len(window)), RATE)) ** 2  # One bin per Hz
+    edges = [(round((order - 0.1) * low), round((order + 0.1) * low) + 1) for order in range(1, 7)]
+    peaks = np.array([power[first:last].max() for first, last in edges])
+    return peaks[::2].sum() / peaks.sum()
+
+
+def shares_of(sound, new, smile):
+    "How the trackers stand to each other in a frame, and the odd share of the lower of the two octaves."
+    semitones = 12 * np.log2(new / smile)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(sound, 160), 960)[::HOP]
+    cases = dict(lower=np.abs(semitones + 12) <= 1, higher=np.abs(semitones - 12) <= 1, equal=np.abs(semitones) <= 1)
+    for case, there in cases.items():
+        for at in np.flatnonzero(there):
+            yield case, odd_share(windows[at], new[at] if case == 'lower' else new[at] / 2)
+
+
+def between(tracks):
+    "What the spectrum says where ours and openSMILE are an octave apart, and where they agree."
+    found = []
+    for row in tracks.itertuples():
+        shares = shares_of(row.sound, row.new, row.openSMILE)
+        found += [(row.corpus, case, share) for case, share in shares]
+    shares = pd.DataFrame(found, columns=['corpus', 'ours', 'share']).groupby(['corpus', 'ours']).share
+    table = shares.describe(percentiles=[0.1, 0.5, 0.9])[['count', '10%', '50%', '90%']]
+    return table.round(4).reset_index().to_dict('records')
+
+
 def contour(tracks, name):
     "Tracks of a clip, for a picture."
     row = tracks[tracks.name == name].iloc[0]
@@ -322,6 +351,7 @@ def main(folder):
         clips=heard.corpus.value_counts().to_dict(),
         speech=agreement(tracks),
         heights=by_height(tracks),
+        odd_shares=between(tracks),
         contour=dict(clip='YAF_food_ps', tracks=contour(tracks, 'YAF_food_ps')),
         synthetic=synthetic(),
         mini=mini(),
