@@ -175,7 +175,7 @@ def by_height(tracks, reference='openSMILE'):
 
 
 def odd_share(window, low):
-    "Of the power at the first six multiples of a frequency, that at 1, 3 and 5: nothing, if the voice is twice as high."
+    "Of the power at the first six multiples of a frequency, that at 1, 3, 5: nothing if the voice is higher."
     power = np.abs(np.fft.rfft(window * np.hanning(len(window)), RATE)) ** 2  # One bin per Hz
     edges = [(round((order - 0.1) * low), round((order + 0.1) * low) + 1) for order in range(1, 7)]
     peaks = np.array([power[first:last].max() for first, last in edges])
