@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from conftest import required
 from scipy.signal import resample_poly
 
 from omnisapiens_nb.atlas import descriptors
@@ -161,7 +162,10 @@ def test_resampling_keeps_the_pitch(rate, form):
 
 @pytest.fixture
 def tess(shared):
-    return shared / 'data' / 'tess'
+    folder = shared / 'data' / 'tess'
+    if not folder.is_dir():
+        required(f'no recordings of TESS at {folder}')
+    return folder
 
 
 def test_resampling_of_real_files(tess):
@@ -195,7 +199,10 @@ def test_a_surprised_voice_above_800_hz(tess):
 
 
 def test_it_agrees_with_opensmile_there(tess):
-    opensmile = pytest.importorskip('opensmile', reason='openSMILE is not installed')
+    try:
+        import opensmile
+    except ImportError:
+        required('openSMILE is not installed: pip install -e ".[features]"')
     sound = read_audio((tess / 'YAF_pleasant_surprise' / 'YAF_food_ps.wav').read_bytes())
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.LowLevelDescriptors)
     theirs = smile.process_signal(sound, RATE)['F0semitoneFrom27.5Hz_sma3nz'].to_numpy()
