@@ -1,0 +1,188 @@
+"Faults that real recordings and tables showed: each on the real file, and on one made here."
+
+import hashlib
+import json
+import shutil
+import wave
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from omnisapiens_nb.atlas.curate import curate
+from omnisapiens_nb.atlas.datasets import DATASETS
+from omnisapiens_nb.atlas.media import write_wav
+from omnisapiens_nb.atlas.store import open_atlas
+
+CREMAD_TWINS = [
+    ('1006_TIE_HAP_XX', '1006_TIE_NEU_XX'),
+    ('1013_WSI_DIS_XX', '1013_WSI_SAD_XX'),
+    ('1017_IWW_ANG_XX', '1017_IWW_FEA_XX'),
+]
+
+
+def rejections(result):
+    "Every rejection of a curation; rows read are rows kept and rows rejected."
+    for count in result.counts.values():
+        assert count['read'] == count['kept'] + count['rejected']
+    lines = (result.folder / 'rejected.jsonl').read_text(encoding='utf-8').splitlines()
+    rejected = [json.loads(line) for line in lines]
+    assert len(rejected) == sum(count['rejected'] for count in result.counts.values())
+    return rejected
+
+
+def reasons(result):
+    "Id, or file where a row has none, to the reason."
+    return {r['id'] or r['file']: r['reason'] for r in rejections(result)}
+
+
+def kept(result):
+    "Ids in the Atlas."
+    splits = {path.name.split('-')[0] for path in (result.folder / 'data').iterdir()}
+    return {row_id for split in splits for row_id in open_atlas(result.folder, split).columns('id')['id']}
+
+
+def tone(number, seconds=1.5):
+    return write_wav(0.2 * np.sin(np.arange(int(16_000 * seconds)) / (5 + number)).astype(np.float32))
+
+
+def cremad_of(folder, clips):
+    "A folder in CREMA-D's format with these clips, name to bytes."
+    (folder / 'AudioWAV').mkdir(parents=True)
+    lines = ['"Stimulus_Number","Filename"', *(f'{n},"{name}"' for n, name in enumerate(clips, 1))]
+    (folder / 'SentenceFilenames.csv').write_text('\n'.join(lines) + '\n')
+    for name, data in clips.items():
+        (folder / 'AudioWAV' / f'{name}.wav').write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def listed(shared):
+    "Clip of CREMA-D to [sha256, bytes]."
+    return json.loads((shared / 'data' / 'cremad_clips' / 'lfs_sha256_AudioWAV.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def real_cremad(shared, tmp_path_factory):
+    "The real clips, tables and checksums in one folder."
+    folder = tmp_path_factory.mktemp('cremad') / 'cremad'
+    shutil.copytree(shared / 'data' / 'cremad', folder)
+    shutil.copytree(shared / 'data' / 'cremad_clips', folder, dirs_exist_ok=True)
+    return folder
+
+
+def test_twins_of_cremad_are_those_of_its_checksums(listed):
+    same = defaultdict(list)
+    for name, (digest, _) in listed.items():
+        same[digest].append(name)
+    assert sorted(tuple(sorted(names)) for names in same.values() if len(names) > 1) == CREMAD_TWINS
+
+
+def test_both_twins_of_cremad_are_rejected(tmp_path):
+    "The names are the real ones, the bytes are made; a third pair differs."
+    clips = {}
+    for number, pair in enumerate(CREMAD_TWINS[:2]):
+        clips |= dict.fromkeys(pair, tone(number))
+    clips |= {name: tone(7 + number) for number, name in enumerate(CREMAD_TWINS[2])}
+    result = curate(dict(cremad=cremad_of(tmp_path / 'cremad', clips)), tmp_path / 'atlas')
+    told = reasons(result)
+    assert kept(result) == {f'cremad/{name}' for name in CREMAD_TWINS[2]}
+    for pair in CREMAD_TWINS[:2]:
+        for one, other in (pair, pair[::-1]):
+            reason = told[f'cremad/{one}']
+            assert f'cremad/{other} (SentenceFilenames.csv, row ' in reason and 'nothing says which is right' in reason
+    assert not any(entry['kind'] == 'medium' for entry in result.leakage)
+
+
+def test_a_real_clip_under_two_names(real_cremad, tmp_path):
+    names = ['1001_DFA_ANG_XX', '1001_IOM_ANG_XX']
+    data = (real_cremad / 'AudioWAV' / f'{names[0]}.wav').read_bytes()
+    twins = cremad_of(tmp_path / 'cremad', {names[0]: data, names[1]: data, '1001_DFA_SAD_XX': tone(1)})
+    result = curate(dict(cremad=twins), tmp_path / 'atlas')
+    assert reasons(result) == {
+        f'cremad/{names[1]}': f'the same bytes as cremad/{names[0]} (SentenceFilenames.csv, row 1), which is kept'
+    }
+
+
+def test_twins_are_found_in_any_source(tmp_path):
+    "Words of TESS: two of one emotion in one recording, and two of different emotions."
+    folder = tmp_path / 'tess' / 'OAF_sad'
+    folder.mkdir(parents=True)
+    for number, word in enumerate(('back', 'bar', 'base')):
+        (folder / f'OAF_{word}_sad.wav').write_bytes(tone(number // 2))
+    other = tmp_path / 'tess' / 'YAF_angry'
+    other.mkdir()
+    (other / 'YAF_base_angry.wav').write_bytes(tone(1))
+    told = reasons(curate(dict(tess=tmp_path / 'tess'), tmp_path / 'atlas'))
+    assert told.keys() >= {'tess/OAF_base_sad', 'tess/YAF_base_angry'} and len(told) == 3
+    copy = next(name for name in told if 'sad' in name and 'base' not in name)
+    assert 'which is kept' in told[copy]
+
+
+def test_checksums_of_cremad(real_cremad, listed, tmp_path):
+    "A sound copy passes, an exchanged and a cut clip are named, and the pointer is left to the gate of media."
+    names = sorted(path.stem for path in (real_cremad / 'AudioWAV').iterdir())
+    sound = curate(dict(cremad=real_cremad), tmp_path / 'sound')
+    assert kept(sound) == {f'cremad/{name}' for name in names}
+    damaged = tmp_path / 'cremad'
+    shutil.copytree(real_cremad, damaged)
+    changed = bytearray((damaged / 'AudioWAV' / f'{names[0]}.wav').read_bytes())
+    changed[1_000] ^= 1
+    clips = {
+        names[0]: bytes(changed),
+        names[1]: (damaged / 'AudioWAV' / f'{names[1]}.wav').read_bytes()[:-2],
+        names[2]: b'version https://git-lfs.github.com/spec/v1\n',
+    }
+    for name, data in clips.items():
+        (damaged / 'AudioWAV' / f'{name}.wav').write_bytes(data)
+    told = rejections(curate(dict(cremad=damaged), tmp_path / 'damaged'))
+    told = {name: next(r['reason'] for r in told if r['reason'].startswith(f'{name}.wav')) for name in clips}
+    size = listed[names[0]][1]
+    assert f'({size} bytes, sha256 {hashlib.sha256(bytes(changed)).hexdigest()[:12]}' in told[names[0]]
+    assert 'is not the recording of that name in lfs_sha256_AudioWAV.json' in told[names[1]]
+    assert 'git lfs pull' in told[names[2]]
+
+
+def test_lengths_of_the_real_sets_are_inside_their_bounds(shared, listed):
+    "By sizes of files and by headers, and not by our reader."
+    seconds = [(size - 44) / 32_000 for _, size in listed.values()]
+    assert (round(min(seconds), 2), round(max(seconds), 2)) == (1.27, 5.0)
+    shortest, longest = DATASETS['cremad'].seconds
+    assert shortest < min(seconds) and max(seconds) < longest
+    lengths = {}
+    for path in (shared / 'data' / 'tess').rglob('*.wav'):
+        try:
+            with wave.open(str(path)) as sound:
+                lengths[path.name] = sound.getnframes() / sound.getframerate()
+        except wave.Error:  # AIFF, and floats
+            continue
+    assert len(lengths) == 557
+    assert (round(min(lengths.values()), 2), round(max(lengths.values()), 2)) == (1.31, 2.92)
+
+
+@pytest.fixture(scope='module')
+def real_tess(shared, tmp_path_factory):
+    return curate(dict(tess=shared / 'data' / 'tess'), tmp_path_factory.mktemp('tess') / 'atlas')
+
+
+def test_a_file_of_tess_that_is_none(real_tess):
+    "One of 560; the two that are AIFF are kept."
+    told = reasons(real_tess)
+    assert told == {
+        'tess/YAF_beg_sad': 'YAF_beg_sad.wav: it lasts 5.00 s, and recordings of Toronto Emotional Speech Set last '
+        '0.9 to 4 s; put the original file in its place'
+    }
+    assert {'tess/YAF_germ_angry', 'tess/YAF_neat_fear', 'tess/OAF_bite_neutral'} <= kept(real_tess)
+    assert real_tess.counts['tess'] == dict(read=560, kept=559, rejected=1, text_only=0)
+
+
+@pytest.mark.parametrize('seconds, fits', [(0.5, False), (0.95, True), (3.9, True), (4.1, False), (60, False)])
+def test_lengths_that_cannot_be_right(tmp_path, seconds, fits):
+    folder = tmp_path / 'tess' / 'OAF_sad'
+    folder.mkdir(parents=True)
+    for number, (word, length) in enumerate(dict(back=seconds, bar=2).items()):
+        (folder / f'OAF_{word}_sad.wav').write_bytes(tone(number, length))
+    result = curate(dict(tess=tmp_path / 'tess'), tmp_path / 'atlas')
+    told = rejections(result)
+    assert len(told) == (not fits)
+    assert fits or f'it lasts {seconds:.2f} s' in told[0]['reason']
