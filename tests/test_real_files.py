@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 import wave
 from collections import defaultdict
@@ -9,9 +10,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from omnisapiens_nb.atlas.curate import curate
+from omnisapiens_nb.atlas.curate import Choices, curate
 from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.media import write_wav
+from omnisapiens_nb.atlas.reading import SourceError
+from omnisapiens_nb.atlas.sources.urfunny import read_plain_pickle
 from omnisapiens_nb.atlas.store import open_atlas
 
 CREMAD_TWINS = [
@@ -186,3 +189,70 @@ def test_lengths_that_cannot_be_right(tmp_path, seconds, fits):
     told = rejections(result)
     assert len(told) == (not fits)
     assert fits or f'it lasts {seconds:.2f} s' in told[0]['reason']
+
+
+def urfunny_of(folder, folds, labels, language):
+    "A folder of three pickles."
+    folder.mkdir()
+    for name, data in dict(data_folds=folds, humor_label_sdk=labels, language_sdk=language).items():
+        (folder / f'{name}.pkl').write_bytes(pickle.dumps(data))
+    return folder
+
+
+def words_for(ids):
+    return {i: dict(punchline_sentence=f'it was number {i}', context_sentences=[]) for i in ids}
+
+
+@pytest.fixture(scope='module')
+def urfunny(shared):
+    "The real labels of both versions, and the folds of the first; read by the reader that runs nothing."
+    folder = shared / 'data' / 'urfunny'
+    files = dict(v1='v1/humor_label_sdk.pkl', v2='v2/humor_label_sdk.pkl', folds='v1/data_folds.pkl')
+    return {name: read_plain_pickle(folder, file) for name, file in files.items()}
+
+
+def test_versions_of_urfunny_number_their_segments_differently(urfunny):
+    v1, v2 = urfunny['v1'], urfunny['v2']
+    both = v1.keys() & v2.keys()
+    assert (len(v1), len(v2), len(both)) == (16_606, 10_166, 10_093)
+    assert sum(v1[i] != v2[i] for i in both) == 5_026
+
+
+def test_urfunny_version_1_is_told(urfunny, tmp_path):
+    folder = urfunny_of(tmp_path / 'urfunny', urfunny['folds'], urfunny['v1'], words_for(urfunny['v1']))
+    with pytest.raises(SourceError, match='humor_label_sdk.pkl: .* as in UR-FUNNY version 1; .* from version 2'):
+        curate(dict(urfunny=folder), tmp_path / 'atlas')
+
+
+def test_folds_and_labels_of_different_versions_of_urfunny(urfunny, tmp_path):
+    "In each order, and the words of another version too."
+    v1, v2 = list(urfunny['v1']), list(urfunny['v2'])
+    folds_v2 = dict(train=v2[:8_000], dev=v2[8_000:9_000], test=v2[9_000:])
+    whole = {i: int(label) for i, label in urfunny['v1'].items()}  # Without the point, only the ids tell
+    cases = (
+        (urfunny['folds'], urfunny['v2'], v2),
+        (urfunny['folds'], urfunny['v2'], v1),
+        (folds_v2, whole, v2),
+        (folds_v2, urfunny['v2'], v1),
+    )
+    for number, (folds, labels, ids) in enumerate(cases):
+        folder = urfunny_of(tmp_path / f'{number}', folds, labels, words_for(ids))
+        with pytest.raises(SourceError, match='are in one of the two only; they are of different versions'):
+            curate(dict(urfunny=folder), tmp_path / 'atlas')
+    sound = urfunny_of(tmp_path / 'sound', folds_v2, urfunny['v2'], words_for(v2))
+    result = curate(dict(urfunny=sound), tmp_path / 'atlas', Choices(near=False))
+    assert result.counts['urfunny']['kept'] == 10_166
+
+
+@pytest.mark.parametrize('points, stops', [(40, False), (60, True)])
+def test_labels_with_a_point(tmp_path, points, stops):
+    "One here and there costs its row; where most have one, the file is of another version."
+    ids = list(range(1, 101))
+    labels = {i: i % 2 if i > points else float(i % 2) for i in ids}
+    folder = urfunny_of(tmp_path / 'urfunny', dict(train=ids, dev=[], test=[]), labels, words_for(ids))
+    if stops:
+        with pytest.raises(SourceError, match='version 1'):
+            curate(dict(urfunny=folder), tmp_path / 'atlas')
+        return
+    told = rejections(curate(dict(urfunny=folder), tmp_path / 'atlas'))
+    assert len(told) == points and all('label' in r['reason'] and '.0' in r['reason'] for r in told)

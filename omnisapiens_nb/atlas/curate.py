@@ -278,7 +278,7 @@ def _imports_frozen():
     finally:
         gc.unfreeze()
 
-# %% ../../nbs/atlas/12_curate.ipynb #7e34f480
+# %% ../../nbs/atlas/12_curate.ipynb #1df34d59
 def _run(adapters, partial, choices):
     "Every item of every adapter into the store or among the rejected; then what must go again, and the report."
     writer = StoreWriter(partial)
@@ -296,7 +296,8 @@ def _run(adapters, partial, choices):
     writer.finish()
     reasons = twins.reasons()
     forget(leakage, list(reasons))
-    reasons |= rows_to_drop(leakage, choices.drop)
+    if choices.drop:
+        reasons |= rows_to_drop(leakage, choices.drop)
     if reasons:
         _take_out(result, partial, leakage, reasons)
     result.leakage = report(leakage)
