@@ -12,8 +12,15 @@ import pytest
 
 from omnisapiens_nb.atlas.curate import Choices, curate
 from omnisapiens_nb.atlas.datasets import DATASETS
+from omnisapiens_nb.atlas.leakage import Leakage, rows_to_drop
 from omnisapiens_nb.atlas.media import write_wav
-from omnisapiens_nb.atlas.reading import SourceError
+from omnisapiens_nb.atlas.reading import SourceError, read_csv, read_json_lines
+from omnisapiens_nb.atlas.schema import Row
+from omnisapiens_nb.atlas.sources.daicwoz import read_tabs
+from omnisapiens_nb.atlas.sources.iemocap import read_evaluation, read_words
+from omnisapiens_nb.atlas.sources.meld import Meld
+from omnisapiens_nb.atlas.sources.mvsa import MVSA_FILE, read_posts
+from omnisapiens_nb.atlas.sources.siq2 import Siq2
 from omnisapiens_nb.atlas.sources.urfunny import read_plain_pickle
 from omnisapiens_nb.atlas.store import open_atlas
 
@@ -256,3 +263,127 @@ def test_labels_with_a_point(tmp_path, points, stops):
         return
     told = rejections(curate(dict(urfunny=folder), tmp_path / 'atlas'))
     assert len(told) == points and all('label' in r['reason'] and '.0' in r['reason'] for r in told)
+
+
+ENDS = {'LF': b'\n', 'CR LF': b'\r\n', 'CR CR LF': b'\r\r\n', 'CR': b'\r'}
+
+
+def with_ends(data, end):
+    "A file's bytes with other line ends."
+    return end.join(data.replace(b'\r\n', b'\n').split(b'\n'))
+
+
+@pytest.mark.parametrize('end', ENDS.values(), ids=ENDS)
+def test_line_ends_of_real_tables(shared, tmp_path, end):
+    "MELD's tables and the JSON Lines of Social-IQ give the same rows, whatever their lines end in."
+    for source, adapter in (('meld', Meld), ('siq2', Siq2)):
+        folder = tmp_path / source
+        shutil.copytree(shared / 'data' / source, folder)
+        for path in folder.rglob('*.csv') if source == 'meld' else folder.rglob('qa_*.json'):
+            path.write_bytes(with_ends(path.read_bytes(), end))
+        rows = list(adapter(folder))
+        assert rows == [replace_folder(row, folder) for row in adapter(shared / 'data' / source)]
+
+
+def replace_folder(item, folder):
+    "A row whose media lie in another folder."
+    if isinstance(item, Row):
+        item.videos = [folder.joinpath(*path.parts[-2:]) for path in item.videos]
+    return item
+
+
+@pytest.mark.parametrize('end', ENDS.values(), ids=ENDS)
+def test_line_ends_of_every_reader(tmp_path, end):
+    def write(name, *lines):
+        (tmp_path / name).write_bytes(end.join(line.encode() for line in [*lines, '']))
+
+    write('a.csv', 'who,say', '"Ada","oh, no"', 'Ben,well')
+    assert [r.data for r in read_csv(tmp_path, 'a.csv', ('who', 'say'))] == [
+        dict(who='Ada', say='oh, no'),
+        dict(who='Ben', say='well'),
+    ]
+    write('a.tsv', 'start\tvalue', '1\twell', '2\tno')
+    assert [r.data['value'] for r in read_tabs(tmp_path, 'a.tsv', ('value',))] == ['well', 'no']
+    write(MVSA_FILE, 'ID\ttext,image\ttext,image\ttext,image', '7\t' + '\t'.join(['positive,neutral'] * 3))
+    assert [(r.data['id'], r.data['votes'][-1], r.fault) for r in read_posts(tmp_path)] == [('7', 'neutral', '')]
+    write('e.txt', '% head', '', '[1.0 - 2.5]\tSes01F_impro01_F000\tneu\t[2.5, 2.5, 2.5]')
+    assert [(r.row, r.data['label']) for r in read_evaluation(tmp_path, 'e.txt')] == [(3, 'neu')]
+    write('w.txt', 'Ses01F_impro01_F000 [001.0-002.5]: Well then.', 'Ses01F_impro01_F001 [003.0-004.0]: No.')
+    assert list(read_words(tmp_path, 'w.txt').values()) == ['Well then.', 'No.']
+    write('a.json', '{"q": 1}', '{"q": 2}')
+    assert [r.data['q'] for r in read_json_lines(tmp_path, 'a.json', ('q',))] == [1, 2]
+
+
+def eatd_of(folder, files):
+    "One person of EATD, file name to bytes."
+    home = folder / 't_1'
+    home.mkdir(parents=True)
+    for name, data in files.items():
+        (home / f'{name}.wav').write_bytes(data)
+    (home / 'new_label.txt').write_text('61.250000')
+    return folder
+
+
+EXTENSIBLE = b'WAVEfmt ' + (40).to_bytes(4, 'little') + bytes(40) + b'LIST' + (3).to_bytes(4, 'little') + b'abc\0data'
+
+
+@pytest.mark.parametrize(
+    'hollow',
+    [b'', write_wav(np.zeros(0)), b'RIFF' + bytes(4) + EXTENSIBLE, b'RIFF' + bytes(4) + EXTENSIBLE + bytes(4)],
+    ids=['empty', 'header', 'no size', 'long header'],
+)
+def test_a_header_is_no_answer(tmp_path, hollow):
+    "The silence was taken out and everything with it: the answer is taken as it was recorded."
+    moods = ('positive', 'neutral', 'negative')
+    files = {mood: tone(number) for number, mood in enumerate(moods)}
+    files |= {'positive_out': tone(7), 'neutral_out': hollow}
+    result = curate(dict(eatd=eatd_of(tmp_path / 'eatd', files)), tmp_path / 'atlas')
+    (row,) = open_atlas(result.folder, 'test')
+    assert row['audios'] == [files['positive_out'], files['neutral'], files['negative']]
+    listed = (result.folder / 'media.sha256').read_text()
+    assert 'eatd/t_1/neutral.wav' in listed and 'neutral_out' not in listed
+
+
+def test_fixed_sentences_are_not_dropped_for_their_words(shared, tmp_path):
+    "All lines of TESS are nearly one; the report says so, and the manifest which sets are like that."
+    drop = Choices(drop=('text', 'near_text'))
+    result = curate(dict(tess=shared / 'data' / 'tess'), tmp_path / 'atlas', drop)
+    assert result.counts['tess']['kept'] == 559
+    manifest = json.loads((result.folder / 'manifest.json').read_text())
+    assert manifest['scripted'] == ['tess']
+
+
+def emotional(dataset, number, split, words, **fields):
+    return Row(f'{dataset}/{number}', dataset, 'emotion_cls', split=split, transcript=words, **fields)
+
+
+def test_words_of_a_scripted_set_take_nothing_from_others():
+    "A line of MELD that is a sentence of CREMA-D stays when CREMA-D is tested; one that is a line of MELD goes."
+    found = Leakage()
+    found.add(emotional('cremad', 1, 'test', 'That is exactly what happened'))
+    found.add(emotional('meld_emotion', 2, 'train', 'That is exactly what happened!'))
+    found.add(emotional('meld_emotion', 3, 'train', 'what a very fine morning'))
+    found.add(emotional('meld_emotion', 4, 'test', 'what a very fine morning'))
+    for kind in ('text', 'near_text'):
+        assert list(rows_to_drop(found, (kind,))) == ['meld_emotion/3']
+
+
+def test_what_a_set_asks_of_every_row_is_no_text():
+    "Films without a transcript: the question of their set ties nothing, their own question does."
+    found = Leakage()
+    for number, split in enumerate(('train', 'train', 'validation', 'test')):
+        asked = DATASETS['ptsd_in_the_wild'].question
+        found.add(Row(f'p/{number}', 'ptsd_in_the_wild', 'ptsd_cls', split=split, question=asked))
+        found.add(Row(f's/{number}', 'siq2', 'social_qa', split=split, question='Why does she look away?'))
+    assert set(rows_to_drop(found, ('text',))) == {'s/0', 's/1', 's/2'}
+
+
+def test_a_set_of_fixed_sentences_that_does_not_say_so():
+    "Real ones of Emo-DB have ten sentences: its training split would go as a whole."
+    found = Leakage(near=False)
+    for number in range(40):
+        split = 'test' if number >= 20 else 'train'
+        found.add(emotional('emodb', number, split, f'sentence number {number % 10} of them', person=f'{number // 10}'))
+    with pytest.raises(SourceError, match='emodb: .* all 20 rows of its train split; .* scripted=True in its Dataset'):
+        rows_to_drop(found, ('text',))
+    assert len(rows_to_drop(found, ('text',), ['emodb'])) == 20

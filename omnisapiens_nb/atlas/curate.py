@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHORTEST', 'MARKS', 'ANNOTATIONS', 'load_media', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
 
-# %% ../../nbs/atlas/12_curate.ipynb #d28aaf52
+# %% ../../nbs/atlas/12_curate.ipynb #694799a0
 import gc
 import hashlib
 import json
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .datasets import DATASETS, STYLES, build_prompt, reword
 from .folders import check_free, put_in_place
-from .leakage import KINDS, Leakage, forget, leakage_table, report, rows_to_drop
+from .leakage import KINDS, Leakage, forget, is_scripted, leakage_table, report, rows_to_drop
 from omnisapiens_nb.atlas.media import (
     RATE,
     MediaError,
@@ -390,7 +390,7 @@ def _annotation_hashes(folder):
     files = [path for path in sorted(folder.rglob('*')) if path.suffix in ANNOTATIONS]
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
-# %% ../../nbs/atlas/12_curate.ipynb #46b651a2
+# %% ../../nbs/atlas/12_curate.ipynb #99db8328
 def _write_reports(result, partial, sources, choices):
     "Everything beside the shards; the manifest comes last, since it has the checksums of the others."
     _check_some_kept(result, partial)
@@ -405,6 +405,7 @@ def _write_reports(result, partial, sources, choices):
         counts=result.counts,
         splits=dict(result.splits),
         rules={key: sorted(rules) for key, rules in sorted(result.rules.items())},
+        scripted=sorted(filter(is_scripted, result.counts)),
         inputs=input_hashes(sources),
         outputs=output_hashes(partial),
     )
