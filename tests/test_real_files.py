@@ -10,17 +10,24 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from omnisapiens_nb.atlas.adapters import Adapter, labelled
+from omnisapiens_nb.atlas.check import check
 from omnisapiens_nb.atlas.curate import Choices, curate
-from omnisapiens_nb.atlas.datasets import DATASETS
+from omnisapiens_nb.atlas.datasets import DATASETS, Dataset
+from omnisapiens_nb.atlas.formats import format_of
+from omnisapiens_nb.atlas.groups import split_of
 from omnisapiens_nb.atlas.leakage import Leakage, rows_to_drop
-from omnisapiens_nb.atlas.media import write_wav
+from omnisapiens_nb.atlas.media import count_frames, duration, has_sound, read_audio, write_wav
 from omnisapiens_nb.atlas.reading import SourceError, read_csv, read_json_lines
-from omnisapiens_nb.atlas.schema import Row
+from omnisapiens_nb.atlas.schema import Reject, Row
 from omnisapiens_nb.atlas.sources.daicwoz import read_tabs
 from omnisapiens_nb.atlas.sources.iemocap import read_evaluation, read_words
 from omnisapiens_nb.atlas.sources.meld import Meld
+from omnisapiens_nb.atlas.sources.mosei import _span, open_csd, read_sequence
 from omnisapiens_nb.atlas.sources.mvsa import MVSA_FILE, read_posts
+from omnisapiens_nb.atlas.sources.registry import ADAPTERS, register
 from omnisapiens_nb.atlas.sources.siq2 import Siq2
+from omnisapiens_nb.atlas.sources.tess import file_records
 from omnisapiens_nb.atlas.sources.urfunny import read_plain_pickle
 from omnisapiens_nb.atlas.store import open_atlas
 
@@ -387,3 +394,148 @@ def test_a_set_of_fixed_sentences_that_does_not_say_so():
     with pytest.raises(SourceError, match='emodb: .* all 20 rows of its train split; .* scripted=True in its Dataset'):
         rows_to_drop(found, ('text',))
     assert len(rows_to_drop(found, ('text',), ['emodb'])) == 20
+
+
+def lines_in(path):
+    return sum(bool(line.strip()) for line in path.read_bytes().split(b'\n'))
+
+
+def read_by_other_means(source, folder):
+    "Rows that a source's files hold, key by key, counted without the package."
+    if source == 'tess':
+        return dict(tess=sum(path.is_file() for path in folder.rglob('*')))
+    if source == 'cremad':
+        return dict(cremad=lines_in(folder / 'SentenceFilenames.csv') - 1)
+    if source == 'mmpsy':
+        people = len(json.loads((folder / 'wav_select.json').read_text(encoding='utf-8')))
+        return dict(mmpsy_depression=people, mmpsy_anxiety=people)
+    tables = dict(intentqa='**/*.csv', meld='*_sent_emo.csv')
+    if source in tables:
+        rows = sum(lines_in(path) - 1 for path in folder.glob(tables[source]))
+        return {key: rows for key, dataset in DATASETS.items() if dataset.source == source}
+    if source == 'mustard':
+        return dict(mmsd=len(json.loads((folder / 'sarcasm_data.json').read_text(encoding='utf-8'))))
+    return dict(siq2=sum(map(lines_in, folder.glob('qa/*.json'))))
+
+
+KEPT = dict(  # Keys in their order; what is missing was rejected for what stands in WHY
+    cremad=[17], tess=[559], meld=[13_707, 13_707], mustard=[690], siq2=[2_943], mmpsy=[150, 150], intentqa=[200]
+)
+WHY = dict(
+    cremad={'the words alone do not carry the label': 7_425},
+    tess={'it lasts 5.00 s': 1},
+    meld={'not after its start': 2},
+    siq2={'the answer is empty': 1_715},
+)
+
+
+@pytest.mark.parametrize('source', KEPT)
+def test_every_real_file_is_curated_and_checked(source, shared, real_cremad, tmp_path):
+    "What each folder holds is kept or rejected, each rejection is one that was read and found right."
+    folder = real_cremad if source == 'cremad' else shared / 'data' / source
+    result = curate({source: folder}, tmp_path / 'atlas', Choices(near=False))
+    assert {key: count['read'] for key, count in result.counts.items()} == read_by_other_means(source, folder)
+    assert sorted(count['kept'] for count in result.counts.values()) == sorted(KEPT[source])
+    told = [r['reason'] for r in rejections(result)]
+    assert {why: sum(why in reason for reason in told) for why in WHY.get(source, {})} == WHY.get(source, {})
+    assert len(told) == sum(WHY.get(source, {}).values())
+    rows, problems = check(result.folder)
+    assert rows == sum(KEPT[source]) and problems.empty
+
+
+def test_sources_of_which_too_little_is_here(shared, tmp_path):
+    "Labels without clips, labels without folds, and another version: one sentence each."
+    for source, folder, says in (
+        ('av_asd', 'av_asd', 'not one of 60 rows passed the gates; .* is not in the folder'),
+        ('urfunny', 'urfunny/v2', 'data_folds.pkl: no such file'),
+        ('urfunny', 'urfunny/v1', 'version 1'),
+    ):
+        with pytest.raises(SourceError, match=says):
+            curate({source: shared / 'data' / folder}, tmp_path / 'atlas')
+    assert not list(tmp_path.iterdir())
+
+
+class EmoDB(Adapter):
+    "A set of one's own: speaker, sentence, emotion and take are in the name."
+
+    source = 'emodb'
+
+    def records(self):
+        yield from file_records(self.folder, '.wav')
+
+    def row(self, record, dataset):
+        name = record.file.split('/')[-1].removesuffix('.wav')
+        speaker = f'emodb:{name[:2]}'
+        return Row(
+            id=f'emodb/{name}',
+            dataset='emodb',
+            task=dataset.task,
+            split=split_of(speaker, self.seed),
+            group=speaker,
+            person=speaker,
+            audios=[self.folder / record.file],
+            transcript=f'Satz {name[2:5]} von zehn Sätzen',
+            **labelled(dataset, name[5]),
+        )
+
+
+EMODB = Dataset(
+    key='emodb',
+    source='emodb',
+    name='Emo-DB',
+    task='emotion_cls',
+    question='What emotion is the speaker expressing?',
+    instruction='Answer with one word from the following:',
+    setting='',
+    license='unknown',
+    labels=dict(W='anger', E='disgust', A='fear', F='happy', T='sad', N='neutral'),
+    options=('anger', 'disgust', 'fear', 'happy', 'sad', 'neutral'),
+    language='de',
+    text_carries=False,
+    seconds=(0.9, 10),
+    scripted=True,
+)
+
+
+def test_a_real_set_of_ones_own(shared, tmp_path):
+    "Emo-DB: one boredom of which the rule knows nothing is named, no speaker crosses, no sentence costs a row."
+    register(EmoDB, EMODB)
+    try:
+        drop = Choices(drop=('text', 'near_text'))
+        result = curate(dict(emodb=shared / 'data' / 'emodb'), tmp_path / 'atlas', drop)
+        _, problems = check(result.folder)
+    finally:
+        del ADAPTERS['emodb'], DATASETS['emodb']
+    names = [path.stem for path in (shared / 'data' / 'emodb').rglob('*.wav')]
+    bored = [name for name in names if name[5] == 'L']
+    assert len(names) == 342 and problems.empty
+    told = rejections(result)
+    assert len(told) == len(bored) and all("label 'L' is unknown" in r['reason'] for r in told)
+    assert kept(result) == {f'emodb/{name}' for name in set(names) - set(bored)}
+    assert not any(entry['kind'] == 'person' for entry in result.leakage)
+    assert {name[5] for name in names} <= set('WEAFTNL')
+
+
+def test_real_films_in_an_old_format(shared):
+    "GRID: MPEG-1 pictures and MP2 sound, three seconds each."
+    films = sorted((shared / 'data' / 'grid').rglob('*.mpg'))
+    assert len(films) == 11
+    for path in films[:3]:
+        data = path.read_bytes()
+        assert format_of(data).name == 'MPEG program stream' and has_sound(data)
+        assert count_frames(data) == 75
+        assert 2.9 < len(read_audio(data)) / 16_000 < 3.1
+        assert 2.9 < duration(data) < 3.1
+
+
+def test_a_real_computational_sequence(shared):
+    "MOSI: one interval of no length and two videos out of order, read as they stand."
+    (path,) = (shared / 'data' / 'mosi_csd').rglob('*.csd')
+    with open_csd(path) as data:
+        spans = {key: read_sequence(data, key, 1)[1] for key in data}
+    assert (len(spans), sum(map(len, spans.values()))) == (93, 2_199)
+    empty = [span for intervals in spans.values() for span in intervals if span[0] >= span[1]]
+    assert len(empty) == 1
+    with pytest.raises(Reject, match='does not run forward'):
+        _span(empty[0])
+    assert sum((np.diff(intervals[:, 0]) < 0).any() for intervals in spans.values()) == 2
