@@ -248,13 +248,15 @@ def read_video(
             pictures[number] = frame.to_ndarray(format='rgb24')
     return np.stack([pictures[number] for number in keep])
 
-# %% ../../nbs/atlas/02_media.ipynb #6f5309f9
+# %% ../../nbs/atlas/02_media.ipynb #e6b4b4fa
 def write_wav(
     samples: np.ndarray,  # float, shape (samples,), in [-1, 1]
-) -> bytes:  # A 16-bit wav file
-    "Encode mono sound as wav."
+    rate: int = RATE,  # Samples per second
+    kind: str = 'WAV',  # soundfile's name of the format, such as `AIFF`
+) -> bytes:  # A 16-bit file
+    "Encode mono sound as wav, or as another format without loss."
     buffer = io.BytesIO()
-    _soundfile().write(buffer, samples, RATE, format='WAV', subtype='PCM_16')
+    _soundfile().write(buffer, samples, rate, format=kind, subtype='PCM_16')
     return buffer.getvalue()
 
 # %% ../../nbs/atlas/02_media.ipynb #627c481c
