@@ -319,7 +319,7 @@ def _entry(ids, kind, ties, matches, left, right):
         examples=[dict(left=ids[row], right=ids[ties.partner(row, right_hits)]) for row in shown],
     )
 
-# %% ../../nbs/atlas/10_leakage.ipynb #60085e7c
+# %% ../../nbs/atlas/10_leakage.ipynb #04ff928a
 WORDS = ('text', 'near_text')  # Kinds by which sets of fixed sentences are not dropped
 _A_SPLIT = 10  # Rows from which on a split that is dropped as a whole is no accident
 
@@ -339,8 +339,9 @@ def _check_not_scripted(kind, places, place_of, dropped):
         is_open = dataset in DATASETS and answer_kind(DATASETS[dataset].task) == 'qa'
         if taken == size >= _A_SPLIT and not is_open:
             raise SourceError(
-                f'{dataset}: to drop by {kind} would take all {size} rows of its {split} split; if its speakers say '
-                f'the same given sentences whatever the label, write scripted=True in its Dataset, else leave {kind} out'
+                f'{dataset}: to drop by {kind} would take all {size} rows of its {split} split; if its speakers '
+                'say the same given sentences whatever the label, write scripted=True in its Dataset; '
+                f'else leave {kind} out'
             )
 
 # %% ../../nbs/atlas/10_leakage.ipynb #cd2e3032

@@ -179,7 +179,7 @@ def _first_places(ids_of):
             places.setdefault(name, (file, number))
     return places
 
-# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #f697c5eb
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #5a0223c8
 class Urfunny(Adapter):
     "UR-FUNNY V2 (Hasan et al., EMNLP-IJCNLP 2019): three pickles of plain data and `urfunny2_videos/{id}.mp4`."
 
@@ -191,11 +191,8 @@ class Urfunny(Adapter):
         labels = _by_id(self.folder, 'humor_label_sdk.pkl')
         _check_version(self.folder, labels)
         language = _by_id(self.folder, 'language_sdk.pkl')
-        ids_of = {
-            'data_folds.pkl': [name for name, _ in listed],
-            'humor_label_sdk.pkl': labels,
-            'language_sdk.pkl': language,
-        }
+        ids = [name for name, _ in listed], labels, language
+        ids_of = dict(zip(('data_folds.pkl', 'humor_label_sdk.pkl', 'language_sdk.pkl'), ids))
         _check_together(self.folder, ids_of)
         places = _first_places(ids_of)
         splits = {name: [] for name in places}
