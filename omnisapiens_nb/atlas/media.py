@@ -101,7 +101,7 @@ def is_hollow(
         at += 8 + size + size % 2  # Parts begin at even places
     return at + 8 >= len(data)
 
-# %% ../../nbs/atlas/02_media.ipynb #23190c30
+# %% ../../nbs/atlas/02_media.ipynb #48b33cbb
 def known_format(
     data: bytes,  # The whole file
 ) -> Format:  # One of `FORMATS`
@@ -111,7 +111,7 @@ def known_format(
     if found:
         return found
     raise MediaError(
-        f'it cannot be decoded: no sound, film or picture known here begins with {data[:16]!r}; '
+        f'the file cannot be decoded: no sound, film or picture known here begins with {data[:16]!r}; '
         'copy it again from the source, or convert it to wav, mp4 or png'
     )
 

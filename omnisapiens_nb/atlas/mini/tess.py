@@ -54,28 +54,34 @@ def write_tess(
     _odd_tess(folder, seed)
     write_lines(folder / 'cues.jsonl', cues)
 
-# %% ../../../nbs/atlas/mini/08_tess.ipynb #f04f67b9
+# %% ../../../nbs/atlas/mini/08_tess.ipynb #434d442a
 TESS_RATES = (24_414, 96_000)
 
 
 def _at_rate(samples, rate):
     "Sound of the usual rate at another, as a wav."
-    length = round(len(samples) / RATE * rate)
-    at = np.arange(length) * RATE / rate
-    return write_wav(np.interp(at, np.arange(len(samples)), samples), rate)
+    seconds = len(samples) / RATE
+    wanted = np.arange(0, seconds, 1 / rate)
+    times = np.arange(len(samples)) / RATE
+    resampled = np.interp(wanted, times, samples)
+    return write_wav(resampled, rate)
 
 
 def _odd_tess(folder, seed):
     "Plant recordings of other kinds; they have a source of chance of their own."
     rng = random.Random(f'tess odd {seed}')
     path = folder / 'YAF_angry' / 'YAF_bite_angry.wav'
-    write_file(path, write_wav(read_audio(path.read_bytes()), kind='AIFF'))
+    sound = read_audio(path.read_bytes())
+    write_file(path, write_wav(sound, kind='AIFF'))
     for rate, word in zip(TESS_RATES, ('dime', 'germ')):
-        data = _at_rate(voice('sad', rng), rate)
-        for emotion in ('sad', 'happy'):
-            write_file(folder / f'YAF_{emotion}' / f'YAF_{word}_{emotion}.wav', data)
-    foreign = np.tile(voice('sad', rng), 5)
-    write_file(folder / 'YAF_sad' / 'YAF_dab_sad.wav', _at_rate(foreign, 44_100))
+        sound = voice('sad', rng)
+        twin = _at_rate(sound, rate)
+        write_file(folder / 'YAF_sad' / f'YAF_{word}_sad.wav', twin)
+        write_file(folder / 'YAF_happy' / f'YAF_{word}_happy.wav', twin)
+    sound = voice('sad', rng)
+    foreign = np.tile(sound, 5)
+    data = _at_rate(foreign, 44_100)
+    write_file(folder / 'YAF_sad' / 'YAF_dab_sad.wav', data)
 
 # %% ../../../nbs/atlas/mini/08_tess.ipynb #d1b84aaf
 def _break_tess(folder):
