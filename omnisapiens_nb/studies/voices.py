@@ -567,12 +567,19 @@ def write_majority(
     answers = _answers(job.part, 0, 'majority', test, said, job.numbers)
     _keep(job.out / 'answers' / 'majority' / f'{job.part}.csv', answers)
 
-# %% ../../nbs/studies/09_voices.ipynb #5acb9a4f
-def _prepared(sources, out, config, workers):
-    "Atlases and descriptors of the sets, and the Atlases of the parts."
+# %% ../../nbs/studies/09_voices.ipynb #8cdd394f
+def _check_sources(sources):
+    "SourceError if the folder of a set is not given, or one of no set is."
     missing = [key for key in SETS if key not in sources]
     if missing:
         raise SourceError(f'no folder is given for {", ".join(missing)}; name each of {", ".join(SETS)}')
+    unknown = sorted(set(sources) - set(SETS))
+    if unknown:
+        raise SourceError(f'the study has no set called {unknown[0]!r}; name each of {", ".join(SETS)}')
+
+
+def _prepared(sources, out, config, workers):
+    "Atlases and descriptors of the sets, and the Atlases of the parts."
     with own_source():
         atlases = {}
         for key in SETS:
@@ -631,7 +638,7 @@ def write_log(
     write_manifest(tables, 'F', seeds, workers, config, begun, False, config == config.quick(), **more)
     return tables
 
-# %% ../../nbs/studies/09_voices.ipynb #2d29ace7
+# %% ../../nbs/studies/09_voices.ipynb #5b0a2691
 def run_voices(
     sources: Mapping[str, Path],  # Dataset key to the folder of its recordings
     out: Path,  # Folder of the study; made, or gone on with
@@ -640,6 +647,7 @@ def run_voices(
     config: VoicesConfig = VoicesConfig(),  # Bounds
 ) -> Path:  # Folder with the tables and their manifest
     "Run study F, or what is left of it, and write its tables."
+    _check_sources(sources)
     out = Path(out)
     open_folder(out, config.model_dump())
     rows, parts = _prepared(sources, out, config, workers)
