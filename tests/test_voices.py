@@ -172,7 +172,7 @@ def test_the_log_is_of_every_row(log):
     assert (sizes.groupby(level=['part', 'dataset']).nunique() == 1).all()
     seeds = answers.groupby('model').seed.nunique()
     trained = seeds[[name for name in seeds.index if name == 'SFT' or name.startswith('BAM')]]
-    assert (trained == run['seeds']).all() and len(trained) == 1 + len(voices.variants(run['config']['extractors']))
+    assert (trained == run['seeds']).all() and len(trained) == 2 + len(voices.variants(run['config']['extractors']))
     folds = answers[answers.part.str.match(r'emodb-\d') & (answers.model == 'SFT') & (answers.seed == 0)]
     assert len(folds) == run['sets']['emodb']['kept']
     assert (folds.groupby('group').part.nunique() == 1).all()
