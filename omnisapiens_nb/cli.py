@@ -473,7 +473,7 @@ def _chosen(which, sources):
         raise typer.BadParameter(f'study {which} makes its own data; only F reads recordings', param_hint='--source')
     return studies[which]
 
-# %% ../nbs/cli.ipynb #df75912b
+# %% ../nbs/cli.ipynb #aa2919db
 LETTERS = 'A|B|C|D|F'
 Which = Annotated[
     str,
@@ -505,7 +505,7 @@ def study(
     source: Recordings = [],
     quick: Quick = False,
 ):
-    "Compare methods with paired seeds, A to D on the mini-Atlas of all thirteen sources; D and F in folders of their own."
+    "Compare methods with paired seeds, A to D on all thirteen mini sources; D and F have folders of their own."
     run, bounds = _chosen(which, source)
     tables = run(out, seeds, workers, bounds.quick() if quick else bounds())
     typer.echo(f'Tables: {tables}')

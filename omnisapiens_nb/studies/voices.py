@@ -462,7 +462,7 @@ def _keep(file, table):
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, table.to_csv(index=False).encode())
 
-# %% ../../nbs/studies/09_voices.ipynb #fb42f0aa
+# %% ../../nbs/studies/09_voices.ipynb #970393bb
 class Job(NamedTuple):
     "A part, a seed, and where things are."
 
@@ -473,14 +473,21 @@ class Job(NamedTuple):
     numbers: dict[str, int]  # Row id to the number of its group
 
     @property
-    def atlas(self):
+    def atlas(self) -> Path:
+        "The Atlas of the part."
         return self.out / 'parts' / self.part
 
     @property
-    def run(self):
+    def run(self) -> Path:
+        "The folder of the model."
         return self.out / 'models' / f'{self.part}-seed-{self.seed}'
 
-    def file(self, table, kind):
+    def file(
+        self,
+        table: str,  # `answers` or `losses`
+        kind: str,  # `heads`, or the variant of the adapters
+    ) -> Path:
+        "Where a table of this job is kept."
         return self.out / table / kind / f'{self.part}-seed-{self.seed}.csv'
 
 # %% ../../nbs/studies/09_voices.ipynb #5bd9e355
