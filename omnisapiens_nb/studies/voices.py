@@ -670,7 +670,7 @@ def write_log(
     write_manifest(tables, 'F', seeds, workers, config, begun, False, config == config.quick(), **more)
     return tables
 
-# %% ../../nbs/studies/09_voices.ipynb #5b0a2691
+# %% ../../nbs/studies/09_voices.ipynb #4391b9e0
 def run_voices(
     sources: Mapping[str, Path],  # Dataset key to the folder of its recordings
     out: Path,  # Folder of the study; made, or gone on with
@@ -690,6 +690,6 @@ def run_voices(
         write_majority(job)
         for name, extractors in variants(config.extractors).items():
             plain.append((f'logistic {name}, {job.part}', run_logistic, job, name, extractors))
-    run_jobs('logistic regression', plain, workers)
-    run_jobs('study F', [(f'{job.part}, seed {job.seed}', run_part, job) for job in jobs], workers)
+    trained = [(f'{job.part}, seed {job.seed}', run_part, job) for job in jobs]
+    run_jobs('study F', plain + trained, workers)
     return write_log(out, seeds, workers, config)
