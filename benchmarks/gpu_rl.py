@@ -28,9 +28,9 @@ from omnisapiens_nb.rl.memory import sound_tokens
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.runs.reinforce import plan_rl, read_rl
 from omnisapiens_nb.sft.batches import Examples, choose_rows
+from omnisapiens_nb.sft.families import PROJECTIONS
 from omnisapiens_nb.sft.processor import OmniProcessor
 from omnisapiens_nb.sft.sizes import GIB
-from omnisapiens_nb.sft.stages import PROJECTIONS
 
 PHASES = dict(
     sampling='_generate_single_turn', log_probabilities='_get_per_token_logps_and_entropies', step='training_step'

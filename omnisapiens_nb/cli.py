@@ -7,9 +7,9 @@ __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'Tut
            'DropShared', 'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'TrainedModel', 'TinyFamily',
            'MergedForm', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'PlanSharded', 'MostRows', 'MostTokens',
            'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness',
-           'Which', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert',
-           'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'predict', 'evaluate',
-           'study', 'main']
+           'LETTERS', 'Which', 'Recordings', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial',
+           'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge',
+           'rl', 'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #4471a472
 import os
@@ -473,7 +473,7 @@ def evaluate(
     typer.echo(f'{scored} of {of} rows of the {split} split scored')
     typer.echo(f'Report: {report}')
 
-# %% ../nbs/cli.ipynb #fa2421f8
+# %% ../nbs/cli.ipynb #e8ac1689
 def _studies():
     "Letter of a study to what runs it, and the kind of its bounds."
     from omnisapiens_nb.studies.descriptors import DescriptorConfig, run_descriptors
@@ -487,15 +487,44 @@ def _studies():
         D=(run_descriptors, DescriptorConfig),
     )
 
-# %% ../nbs/cli.ipynb #0911d268
+
+def _study_of_voices(folders):
+    "Study F on these folders."
+    from omnisapiens_nb.studies.voices import VoicesConfig, run_voices
+
+    return partial(run_voices, folders), VoicesConfig
+
+
+def _chosen(which, sources):
+    "What runs a study, and the kind of its bounds; another letter, or recordings for another study, is wrong usage."
+    folders = _pairs(sources, 'NAME=FOLDER', '--source')
+    if which == 'F':
+        return _study_of_voices({name: Path(folder) for name, folder in folders.items()})
+    studies = _studies()
+    if which not in studies:
+        known = ', '.join([*studies, 'F'])
+        raise typer.BadParameter(f'no study is called {which!r}; choose from {known}', param_hint=LETTERS)
+    if folders:
+        raise typer.BadParameter(f'study {which} makes its own data; only F reads recordings', param_hint='--source')
+    return studies[which]
+
+# %% ../nbs/cli.ipynb #aa2919db
+LETTERS = 'A|B|C|D|F'
 Which = Annotated[
     str,
     typer.Argument(
-        metavar='A|B|C|D',
+        metavar=LETTERS,
         help=(
             'A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; '
-            'D: behavioural descriptors.'
+            'D: behavioural descriptors; F: voices, on recordings of yours.'
         ),
+    ),
+]
+Recordings = Annotated[
+    list[str],
+    typer.Option(
+        metavar='NAME=FOLDER',
+        help='Study F: tess, emodb or cremad, and the folder of its recordings; each is given once.',
     ),
 ]
 StudyFolder = Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')]
@@ -508,14 +537,11 @@ def study(
     out: StudyFolder = Path('runs/study'),
     seeds: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 5,
     workers: Annotated[int, typer.Option(min=1, help='Processes, one thread each.')] = 2,
+    source: Recordings = [],
     quick: Quick = False,
 ):
-    "Compare methods on the mini-Atlas of all thirteen sources, with paired seeds; D in a folder of its own."
-    studies = _studies()
-    if which not in studies:
-        known = ', '.join(studies)
-        raise typer.BadParameter(f'no study is called {which!r}; choose from {known}', param_hint='A|B|C|D')
-    run, bounds = studies[which]
+    "Compare methods with paired seeds, A to D on all thirteen mini sources; D and F have folders of their own."
+    run, bounds = _chosen(which, source)
     tables = run(out, seeds, workers, bounds.quick() if quick else bounds())
     typer.echo(f'Tables: {tables}')
 

@@ -20,9 +20,11 @@ from transformers import (
 
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.evaluation.judge_local import local_judge
+from omnisapiens_nb.evaluation.judge_prompts import Question
 from omnisapiens_nb.rl import loop, trl_trainer
 from omnisapiens_nb.rl.loop import token_logps
-from omnisapiens_nb.runs.predict import run_predict
+from omnisapiens_nb.runs.predict import load_judge, run_predict
 from omnisapiens_nb.runs.train import TINY, start_model
 from omnisapiens_nb.sft.batches import Examples, askable, choose_rows
 from omnisapiens_nb.sft.families import FAMILIES, QWEN3_OMNI, family_at, final_norm
@@ -120,6 +122,16 @@ def test_rows_of_sound_alone_are_refused_in_a_sentence(mini_sources, tmp_path):
     start = start_model(voices, tmp_path / 'start', family='language-model')
     with pytest.raises(SourceError, match='takes only words; take a model that takes their media'):
         run_predict(str(start), voices, 'test', tmp_path / 'out.jsonl')
+
+
+@pytest.mark.parametrize('family', TINY)
+def test_every_family_can_judge(family, mini_atlas, tmp_path):
+    start = start_model(mini_atlas, tmp_path / 'start', family=family)
+    judge = local_judge(start, load=load_judge)
+    question = Question('a', 'siq2', 'social_qa', 'Why does he wave?', 'to say goodbye', 'he leaves')
+    verdicts = {}
+    judge.answer([judge.request(question, 'common')], verdicts.__setitem__)
+    assert list(verdicts) == [0] and verdicts[0].correct is None  # Random weights give no verdict, and say so
 
 
 def tiny_of(kind):

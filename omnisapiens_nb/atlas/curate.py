@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHORTEST', 'MARKS', 'ANNOTATIONS', 'load_media', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
 
-# %% ../../nbs/atlas/12_curate.ipynb #bab36384
+# %% ../../nbs/atlas/12_curate.ipynb #694799a0
 import gc
 import hashlib
 import json
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .datasets import DATASETS, STYLES, build_prompt, reword
 from .folders import check_free, put_in_place
-from .leakage import KINDS, Leakage, forget, leakage_table, report, rows_to_drop
+from .leakage import KINDS, Leakage, forget, is_scripted, leakage_table, report, rows_to_drop
 from omnisapiens_nb.atlas.media import (
     RATE,
     MediaError,
@@ -47,6 +47,7 @@ from omnisapiens_nb.atlas.store import (
     open_atlas,
     output_hashes,
 )
+from .twins import Twins
 
 # %% ../../nbs/atlas/12_curate.ipynb #2177fbb1
 def load_media(
@@ -88,19 +89,31 @@ def _read_clip(path, dataset):
         raise Reject(f'{path.name}: its authors list it as broken ({fault})')
     return path.read_bytes()
 
-# %% ../../nbs/atlas/12_curate.ipynb #39079fb8
+# %% ../../nbs/atlas/12_curate.ipynb #2ac14569
 def _keep(kind, row, data, name):
-    "Decode a medium, put it into its row, and return the checksums of what it decodes to."
+    "Decode a medium, put it into its row, and return the checksums of what it decodes to; `Reject` if it is unusable."
     try:
         digests = _KEEPERS[kind](row, data)
     except MediaError as e:
         raise Reject(f'{name}: {e}') from e
     return [digest for digest in digests if digest]
 
-# %% ../../nbs/atlas/12_curate.ipynb #f7e46d4c
+# %% ../../nbs/atlas/12_curate.ipynb #b4a77092
+def _check_length(row, seconds):
+    dataset = DATASETS[row.dataset]
+    if not dataset.seconds:
+        return
+    shortest, longest = dataset.seconds
+    if not shortest <= seconds <= longest:
+        raise MediaError(
+            f'it lasts {seconds:.2f} s, and recordings of {dataset.name} last {shortest} to {longest} s; '
+            'put the original file in its place'
+        )
+
+# %% ../../nbs/atlas/12_curate.ipynb #9ce8ef5c
 def _keep_video(row, data):
     seen = video_digest(data)
-    duration(data)  # A film that does not say how long it is cannot be sampled
+    _check_length(row, duration(data))  # A film that does not say how long it is cannot be sampled either
     row.videos.append(data)
     if not has_sound(data):
         return [seen]
@@ -108,9 +121,10 @@ def _keep_video(row, data):
     row.audios.append(write_wav(sound))
     return [seen, array_digest(sound)]
 
-# %% ../../nbs/atlas/12_curate.ipynb #b29dd7d7
+# %% ../../nbs/atlas/12_curate.ipynb #5f1ae1ec
 def _keep_audio(row, data):
     sound = _read_sound(data)
+    _check_length(row, len(sound) / RATE)
     row.audios.append(data)
     return [array_digest(sound)]
 
@@ -264,23 +278,28 @@ def _imports_frozen():
     finally:
         gc.unfreeze()
 
-# %% ../../nbs/atlas/12_curate.ipynb #04446536
+# %% ../../nbs/atlas/12_curate.ipynb #1df34d59
 def _run(adapters, partial, choices):
-    "Every item of every adapter into the store or among the rejected; then what is to be dropped, and the report."
+    "Every item of every adapter into the store or among the rejected; then what must go again, and the report."
     writer = StoreWriter(partial)
     leakage = Leakage(choices.near)
+    twins = Twins()
     result = Curation(partial)
     items = tqdm(chain.from_iterable(adapters), 'curating', unit=' rows', disable=None)
     with (partial / 'rejected.jsonl').open('w', encoding='utf-8') as rejects:
-        for outcome in _admitted(items, leakage, result.media, choices.style):
+        for outcome in _admitted(items, leakage, twins, result.media, choices.style):
             _count(result, outcome)
             if isinstance(outcome, Rejected):
                 rejects.write(_line(outcome))
             else:
                 writer.add(outcome)
     writer.finish()
+    reasons = twins.reasons()
+    forget(leakage, list(reasons))
     if choices.drop:
-        _drop(result, partial, leakage, choices.drop)
+        reasons |= rows_to_drop(leakage, choices.drop)
+    if reasons:
+        _take_out(result, partial, leakage, reasons)
     result.leakage = report(leakage)
     return result
 
@@ -300,10 +319,10 @@ def _count(result, outcome):
 def _line(rejected):
     return json.dumps(asdict(rejected), ensure_ascii=False) + '\n'
 
-# %% ../../nbs/atlas/12_curate.ipynb #755d5bf0
-def _drop(result, partial, leakage, kinds):
-    "Take rows tied to a later split out of the shards, the counts and the search for leakage."
-    dropped = _write_without(result.splits, partial, rows_to_drop(leakage, kinds))
+# %% ../../nbs/atlas/12_curate.ipynb #de32d0d6
+def _take_out(result, partial, leakage, reasons):
+    "Take rows that have a reason out of the shards, the counts and the search for leakage."
+    dropped = _write_without(result.splits, partial, reasons)
     forget(leakage, [rejected.id for _, _, rejected in dropped])
     with (partial / 'rejected.jsonl').open('a', encoding='utf-8') as rejects:
         for split, text_only, rejected in dropped:
@@ -335,15 +354,17 @@ def _write_without(splits, partial, reasons):
     shutil.rmtree(everything)
     return dropped
 
-# %% ../../nbs/atlas/12_curate.ipynb #4b4025ae
-def _admitted(items, leakage, media, style) -> Iterator[Row | Rejected]:
+# %% ../../nbs/atlas/12_curate.ipynb #face7263
+def _admitted(items, leakage, twins, media, style) -> Iterator[Row | Rejected]:
     "What becomes of each item; checksums of the files that were read go into `media`."
     seen = set()
     for item in items:
         try:
             if isinstance(item, Row):
                 _check_new(item.id, seen)
-                media.update(finish_row(item, leakage, style))
+                file_hashes = finish_row(item, leakage, style)
+                twins.add(item, file_hashes)
+                media.update(file_hashes)
         except Reject as e:
             item = Rejected(item.dataset, item.source_file, item.source_row, str(e), item.id)
         yield item
@@ -369,7 +390,7 @@ def _annotation_hashes(folder):
     files = [path for path in sorted(folder.rglob('*')) if path.suffix in ANNOTATIONS]
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
-# %% ../../nbs/atlas/12_curate.ipynb #46b651a2
+# %% ../../nbs/atlas/12_curate.ipynb #99db8328
 def _write_reports(result, partial, sources, choices):
     "Everything beside the shards; the manifest comes last, since it has the checksums of the others."
     _check_some_kept(result, partial)
@@ -384,6 +405,7 @@ def _write_reports(result, partial, sources, choices):
         counts=result.counts,
         splits=dict(result.splits),
         rules={key: sorted(rules) for key, rules in sorted(result.rules.items())},
+        scripted=sorted(filter(is_scripted, result.counts)),
         inputs=input_hashes(sources),
         outputs=output_hashes(partial),
     )

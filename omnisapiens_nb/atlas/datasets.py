@@ -25,7 +25,7 @@ from omnisapiens_nb.atlas.schema import (
     task_named,
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #6a6a7ace
+# %% ../../nbs/atlas/04_datasets.ipynb #841bd321
 @dataclass(frozen=True)
 class Dataset:
     "What is known of a dataset key; the source of prompts, labels and cards."
@@ -45,6 +45,7 @@ class Dataset:
     language: str = 'en'  # BCP 47 code; `mul` for several, then the adapter says which for each row
     text_carries: bool = True  # Whether a row without its medium is kept as a text row
     broken: dict = field(default_factory=dict)  # Clip name to the fault its authors report
+    seconds: tuple = ()  # Shortest and longest a recording of it can be; nothing where that is not known
     wording: str = 'ours'  # Of the prompt: `released`, `in part` (parts of the release were seen) or `ours`
     scripted: bool = False  # Every speaker says the same given words, whatever the label
     held_out: bool = False  # Not of the 16 keys: a set of the second paper to test on
@@ -67,7 +68,7 @@ _ONE_WORD = 'Answer with one word from the following:'
 _ONE_PHRASE = 'Answer with one phrase:'
 _ONE_SENTENCE = 'Answer in one sentence.'
 
-# %% ../../nbs/atlas/04_datasets.ipynb #f143bad1
+# %% ../../nbs/atlas/04_datasets.ipynb #f96abe28
 _add(
     Dataset(
         key='cremad',
@@ -85,9 +86,10 @@ _add(
         broken={
             '1076_MTI_NEU_XX': 'no sound',
             '1076_MTI_SAD_XX': 'no sound',
-            '1064_TIE_SAD_XX': 'no duration',
-            '1064_IEO_DIS_MD': 'a minute long',
+            '1064_TIE_SAD_XX': 'no duration as mp3 and flv',
+            '1064_IEO_DIS_MD': 'a minute long as mp3 and flv',
         },
+        seconds=(0.9, 6),
         wording='released',
         scripted=True,
     ),
@@ -198,7 +200,7 @@ _add(
     ),
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #9b52d6f7
+# %% ../../nbs/atlas/04_datasets.ipynb #4e6fc270
 _CHSIMS_LABELS = ('highly negative', 'weakly negative', 'neutral', 'weakly positive', 'highly positive')
 _add(
     Dataset(
@@ -224,6 +226,7 @@ _add(
         rule='file name; pleasant surprise is surprise',
         options=('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'),
         text_carries=False,
+        seconds=(0.9, 4),
         wording='in part',
         scripted=True,
     ),

@@ -93,24 +93,24 @@ def task(
     with model:
         yield process
 
-# %% ../../nbs/atlas/17_holistic.ipynb #a234f69c
+# %% ../../nbs/atlas/17_holistic.ipynb #d064fbad
 def pictures(
-    path: Path,  # A film
+    path: Path,  # A film, with FFmpeg's name of its format for an ending
 ) -> Iterator[np.ndarray]:  # uint8, shape (height, width, 3)
     "Pictures of a film, one after the other."
     import av
 
-    with av.open(str(path)) as film:
+    with av.open(str(path), format=path.suffix.removeprefix('.')) as film:
         for frame in film.decode(video=0):
             yield frame.to_ndarray(format='rgb24')
 
-# %% ../../nbs/atlas/17_holistic.ipynb #67f08b55
+# %% ../../nbs/atlas/17_holistic.ipynb #856f270a
 def main(
-    folder: str,  # Has `*.mp4`; each gets a `.npy` of shape (frames, 553, 3)
+    folder: str,  # Has films and nothing else; each gets a `.npy` of shape (frames, 553, 3)
     model: str = '',  # `.task` file for the tasks API; without one the models that come with mediapipe
 ):
     "Find the landmarks of every film in a folder."
-    for path in sorted(Path(folder).glob('*.mp4')):
+    for path in sorted(Path(folder).iterdir()):
         with task(model) if model else solution() as find:
             points = [points_of(find(picture)) for picture in pictures(path)]
         np.save(path.with_suffix('.npy'), np.stack(points))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PYTHON', 'PLACES', 'pool_landmarks', 'landmarks', 'mediapipe_version', 'found_shares']
 
-# %% ../../nbs/atlas/18_landmarks.ipynb #9b64aa5c
+# %% ../../nbs/atlas/18_landmarks.ipynb #9da0a6ba
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from . import holistic
-from .media import MediaError
+from .media import MediaError, known_format
 from .reading import SourceError
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #1cee222e
@@ -48,12 +48,23 @@ def _complaint(done):
     lines = done.stderr.strip().splitlines() or ['no message']
     return lines[-1][:200]
 
-# %% ../../nbs/atlas/18_landmarks.ipynb #7df070ef
+# %% ../../nbs/atlas/18_landmarks.ipynb #df59f02c
+def _demuxer(number, data):
+    "FFmpeg's name of a film's format; MediaError where it is no film."
+    try:
+        found = known_format(data)
+    except MediaError as e:
+        raise MediaError(f'film {number} gave no landmarks: {e}') from e
+    if not found.demuxer:
+        raise MediaError(f'film {number} gave no landmarks: it is a picture ({found.name})')
+    return found.demuxer
+
+# %% ../../nbs/atlas/18_landmarks.ipynb #1dd8f7af
 _MEND = 'give the holistic_landmarker.task that MediaPipe publishes'
 
 
 def landmarks(
-    films: Sequence[bytes],  # Films, mp4
+    films: Sequence[bytes],  # Films, as files
     python: Path = PYTHON,  # Python of the environment that has mediapipe
     model: Path | None = None,  # `.task` file of a HolisticLandmarker; None for the models that come with mediapipe
 ) -> list[np.ndarray]:  # For each film, shape (frames, 553, 3)
@@ -62,7 +73,7 @@ def landmarks(
         raise SourceError(f'{model}: no such file; {_MEND}, or leave the model out')
     chosen = [Path(model).resolve()] if model else []
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f'{n:06}.mp4' for n in range(len(films))]
+        paths = [Path(folder) / f'{n:06}.{_demuxer(n, data)}' for n, data in enumerate(films)]
         for path, data in zip(paths, films):
             path.write_bytes(data)
         done = _call(python, holistic.__file__, folder, *chosen)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SENTIMENTS', 'POSITIONS', 'FOLDS', 'SIMILAR', 'HELD_OUT_METRICS', 'METRICS', 'COUNTED', 'Cells', 'label_cells',
            'counts', 'confusion', 'accuracy_of', 'accuracy', 'weighted_f1_of', 'weighted_f1',
-           'mean_weighted_accuracy_of', 'mean_weighted_accuracy', 'fold_sentiment', 'sentiment_binary_f1',
-           'sentiment_family', 'list_cells', 'mean_label_f1_of', 'mean_label_f1', 'similarity_accuracy',
-           'similar_share', 'similar_cells', 'exact_cells', 'exact_sets', 'weighted_label_f1', 'macro_f1', 'metric_of']
+           'mean_weighted_accuracy_of', 'mean_weighted_accuracy', 'balanced_accuracy_of', 'balanced_accuracy',
+           'fold_sentiment', 'sentiment_binary_f1', 'sentiment_family', 'list_cells', 'mean_label_f1_of',
+           'mean_label_f1', 'similarity_accuracy', 'similar_share', 'similar_cells', 'exact_cells', 'exact_sets',
+           'weighted_label_f1', 'macro_f1', 'metric_of']
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #51a8d198
 from collections.abc import Callable, Hashable, Sequence
@@ -185,6 +186,24 @@ def mean_weighted_accuracy(
 ) -> float:  # In [0, 1]
     "Mean over the reference's classes of (TP/P + TN/N) / 2 (Atlas paper, EMO)."
     return float(mean_weighted_accuracy_of(counts(y_true, y_pred)))
+
+# %% ../../nbs/evaluation/01_metrics.ipynb #8e856271
+def balanced_accuracy_of(
+    counts: np.ndarray,  # (..., 3, labels)
+) -> np.ndarray:  # (...); NaN where there are no rows
+    "Mean recall of the classes that occur, from counts."
+    support, _, hits = np.moveaxis(counts, -2, 0)
+    recalls = _ratio(hits, support)
+    classes = (support > 0).sum(-1)
+    return _ratio(recalls.sum(-1), classes, np.nan)
+
+
+def balanced_accuracy(
+    y_true: Sequence[Hashable],  # Reference labels
+    y_pred: Sequence[Hashable],  # Answers; one outside the labels of `y_true` is wrong
+) -> float:  # In [0, 1]
+    "Mean over the reference's classes of their recall, also called unweighted average recall."
+    return float(balanced_accuracy_of(counts(y_true, y_pred)))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #894792ce
 SENTIMENTS = (
@@ -411,7 +430,7 @@ def metric_of(
         raise ValueError(f'no metric for task {task!r}; the tasks are {", ".join(METRICS)}')
     return METRICS[named]
 
-# %% ../../nbs/evaluation/01_metrics.ipynb #9d18dc60
+# %% ../../nbs/evaluation/01_metrics.ipynb #6c715bfb
 def _polar_cells(y_true, y_pred):
     kept, true, said = fold_sentiment(y_true, y_pred)
     nothing = np.empty(0, int)
@@ -426,6 +445,7 @@ COUNTED = {
     accuracy: (label_cells, accuracy_of),
     weighted_f1: (label_cells, weighted_f1_of),
     mean_weighted_accuracy: (label_cells, mean_weighted_accuracy_of),
+    balanced_accuracy: (label_cells, balanced_accuracy_of),
     sentiment_binary_f1: (_polar_cells, weighted_f1_of),
     mean_label_f1: (list_cells, mean_label_f1_of),
     macro_f1: (label_cells, mean_label_f1_of),

@@ -391,7 +391,7 @@ def _lead(out, config):
     real = json.loads((out / 'run.json').read_text())['sources']
     what = 'the mini-Atlas: synthetic sources in the original formats'
     if real:
-        what = f'real annotation files of {", ".join(sorted(real))}'
+        what = f'the files of {", ".join(sorted(real))}'
     model, _ = load_model(out / 'sft')
     begun = 'A random model' if config.model is None else f'{config.model}, a pretrained model'
     return (

@@ -347,7 +347,7 @@ def write_released(
     bam: BAM | None = None,  # Adapters of descriptors
     about: Mapping = {},  # More for `training_meta.json`
 ):
-    "Write a model in the form of the released checkpoints; SourceError if a weight is beyond float16, or the family another."
+    "Write a model in the form of the released checkpoints; SourceError for weights beyond float16 and other families."
     folder = Path(folder)
     family = family_of(model)
     if family is not QWEN2_5_OMNI:

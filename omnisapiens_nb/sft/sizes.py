@@ -70,7 +70,7 @@ def thinker_config(
         return Qwen2_5OmniThinkerConfig(**SHAPES[str(name)])
     family = family_at(name)
     if family is not QWEN2_5_OMNI:
-        raise SourceError(f'{name}: is {family.name}; this is known of {QWEN2_5_OMNI.name} alone')
+        raise SourceError(f'{name}: is {family.name}; layers and memory are worked out for {QWEN2_5_OMNI.name} alone')
     return Qwen2_5OmniThinkerConfig.from_pretrained(name)
 
 # %% ../../nbs/sft/11_sizes.ipynb #fbc31a0e

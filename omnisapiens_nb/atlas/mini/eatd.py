@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['write_eatd']
 
-# %% ../../../nbs/atlas/mini/13_eatd.ipynb #ab7915a8
+# %% ../../../nbs/atlas/mini/13_eatd.ipynb #9592f4c1
 import random
 from pathlib import Path
+
+import numpy as np
 
 from ..media import write_wav
 from .behaviour import voice, voice_cues
 from .files import cut_short, write_file, write_lines
 from ..sources.eatd import EATD_MOODS
 
-# %% ../../../nbs/atlas/mini/13_eatd.ipynb #afb300c3
+# %% ../../../nbs/atlas/mini/13_eatd.ipynb #e61db36b
 def _eatd_person(home, emotion, raw, rng):
     for mood in EATD_MOODS:
         sound = write_wav(voice(emotion, rng))
@@ -22,7 +24,7 @@ def _eatd_person(home, emotion, raw, rng):
         write_file(home / f'{mood}_out.wav', sound)
         write_file(home / f'{mood}.txt', '我家住在学校旁边。'.encode())
     write_file(home / 'label.txt', f'{raw}.0\n'.encode())
-    write_file(home / 'new_label.txt', f'{1.25 * raw}\n'.encode())
+    write_file(home / 'new_label.txt', f'{1.25 * raw:.6f}\n'.encode())
 
 # %% ../../../nbs/atlas/mini/13_eatd.ipynb #8f013d57
 def _person(rng):
@@ -50,7 +52,7 @@ def write_eatd(
     write_lines(folder / 'cues.jsonl', cues)
     _break_eatd(folder)
 
-# %% ../../../nbs/atlas/mini/13_eatd.ipynb #e3e195ce
+# %% ../../../nbs/atlas/mini/13_eatd.ipynb #a128f4d6
 def _break_eatd(folder):
     write_file(folder / 't_2' / 'new_label.txt', b'see label.txt\n')
     (folder / 't_3' / 'new_label.txt').unlink()
@@ -58,5 +60,6 @@ def _break_eatd(folder):
     (folder / 't_5' / 'neutral.wav').unlink()
     (folder / 't_5' / 'neutral_out.wav').unlink()
     (folder / 't_6' / 'negative_out.wav').unlink()
+    write_file(folder / 't_1' / 'neutral_out.wav', write_wav(np.zeros(0)))
     cut_short(folder / 't_7' / 'positive_out.wav')
     write_file(folder / 't_8 (copy)' / 'new_label.txt', b'60.0\n')

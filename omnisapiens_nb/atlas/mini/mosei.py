@@ -85,7 +85,7 @@ def write_csd(
             file.create_dataset(f'{title}/data/{key}/features', data=features)
             file.create_dataset(f'{title}/data/{key}/intervals', data=np.array(intervals, np.float32))
 
-# %% ../../../nbs/atlas/mini/05_mosei.ipynb #5d7d0c8c
+# %% ../../../nbs/atlas/mini/05_mosei.ipynb #eac10fdc
 def _break_mosei(folder, labels, folds):
     train = folds['train']
     tied, _ = labels[train[0]]
@@ -94,6 +94,9 @@ def _break_mosei(folder, labels, folds):
     missing[0][:] = [float('nan')] * 7
     _, intervals = labels[train[2]]
     intervals[0] = intervals[0][::-1]
+    _, intervals = labels[train[4]]
+    start, _ = intervals[0]
+    intervals[0] = start, start
     folds['test'].append(train[3])
     train.pop(4)
     (folder / 'Segmented' / f'{train[5]}_0.mp4').unlink()

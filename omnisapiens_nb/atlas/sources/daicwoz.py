@@ -5,14 +5,23 @@
 # %% auto #0
 __all__ = ['DAIC_FILES', 'HIGHEST', 'CUT', 'read_tabs', 'interview_turns', 'DaicWoz']
 
-# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #158d3fe1
+# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #e5c084cb
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters import Adapter, whole_number
 from ..datasets import harmonise
-from ..reading import Record, SourceError, no_columns, present_files, read_csv, read_text, text_fault
+from omnisapiens_nb.atlas.reading import (
+    Record,
+    SourceError,
+    lines_of,
+    no_columns,
+    present_files,
+    read_csv,
+    read_text,
+    text_fault,
+)
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #a39275a9
@@ -31,15 +40,14 @@ def _phq8(text):
         raise Reject(f'the PHQ-8 score {score} is above {HIGHEST}')
     return score
 
-# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #87e4c55d
+# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #a4d07f48
 def read_tabs(
     folder: Path,  # Source folder
     file: str,  # Path inside it
     columns: tuple[str, ...],  # Columns that must be there, in any order
 ) -> Iterator[Record]:  # One per line after the header
     "Rows of a table separated by tabs; SourceError if it is missing, empty or lacks a column."
-    text = read_text(folder, file).replace('\r\n', '\n')
-    first, *lines = [line for line in text.split('\n') if line.strip()]
+    first, *lines = [line for line in lines_of(read_text(folder, file)) if line.strip()]
     header = first.split('\t')
     missing = [column for column in columns if column not in header]
     if missing:

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['EATD_MOODS', 'SDS_CUT', 'Eatd']
 
-# %% ../../../nbs/atlas/sources/13_eatd.ipynb #ef12cc99
+# %% ../../../nbs/atlas/sources/13_eatd.ipynb #10a241e7
 import re
 
 from ..adapters import Adapter
 from ..datasets import harmonise
+from ..media import is_hollow
 from ..reading import Record, SourceError
 from ..schema import Reject, Row
 
@@ -28,11 +29,12 @@ def _sds(path):
         raise Reject(f'new_label.txt: {text[:40]!r} is no standard score of the SDS, a number from 25 to 100')
     return text
 
-# %% ../../../nbs/atlas/sources/13_eatd.ipynb #58083bff
+# %% ../../../nbs/atlas/sources/13_eatd.ipynb #9cc03f5f
 def _recording(home, mood):
     trimmed = home / f'{mood}_out.wav'
     as_recorded = home / f'{mood}.wav'
-    return as_recorded if as_recorded.is_file() and not trimmed.is_file() else trimmed
+    usable = trimmed.is_file() and not is_hollow(trimmed.read_bytes())
+    return as_recorded if as_recorded.is_file() and not usable else trimmed
 
 # %% ../../../nbs/atlas/sources/13_eatd.ipynb #5b0dddce
 class Eatd(Adapter):

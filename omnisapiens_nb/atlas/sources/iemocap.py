@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['read_evaluation', 'read_words', 'Iemocap']
 
-# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #46f0289e
+# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #daf4efa2
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters import Adapter, labelled
-from ..reading import Record, SourceError, read_text, text_fault
+from ..reading import Record, SourceError, lines_of, read_text, text_fault
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #6e5d2673
@@ -31,20 +31,20 @@ def _evaluation(file, number, line):
     start, end, name, label = found.groups()
     return Record(file, number, dict(start=float(start), end=float(end), name=name, label=label))
 
-# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #f679acfb
+# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #89834d2c
 def read_evaluation(
     folder: Path,  # Source folder
     file: str,  # Path inside it
 ) -> Iterator[Record]:  # One per utterance, with start, end, name and label
     "Utterances of a file of labels; SourceError if there is none in it."
-    lines = enumerate(read_text(folder, file).split('\n'), 1)
+    lines = enumerate(lines_of(read_text(folder, file)), 1)
     found = [(number, line.strip()) for number, line in lines if not _BESIDE.match(line)]
     if not found:
         raise SourceError(f'{folder}/{file}: no utterance in it; copy it again from the source')
     for number, line in found:
         yield _evaluation(file, number, line)
 
-# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #464e868f
+# %% ../../../nbs/atlas/sources/12_iemocap.ipynb #f40bef82
 def read_words(
     folder: Path,  # Source folder
     file: str,  # Path inside it; need not be there
@@ -53,7 +53,7 @@ def read_words(
     if not (Path(folder) / file).is_file():
         return {}
     words = {}
-    for line in read_text(folder, file).split('\n'):
+    for line in lines_of(read_text(folder, file)):
         found = re.match(r'(\w+) \[[\d.-]*\]: (.*)', line)
         if found:
             name, said = found.groups()

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MVSA_FILE', 'VOTES', 'AGREE', 'read_posts', 'agreed', 'read_post_text', 'Mvsa']
 
-# %% ../../../nbs/atlas/sources/14_mvsa.ipynb #2a24a055
+# %% ../../../nbs/atlas/sources/14_mvsa.ipynb #d6f8d3b4
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..adapters import Adapter, labelled
-from ..reading import Record, SourceError, read_text, text_fault
+from ..reading import Record, SourceError, lines_of, read_text, text_fault
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #665dd257
@@ -28,13 +28,12 @@ def _post(number, line):
         fault = f'{len(votes)} votes where three raters cast six'
     return Record(MVSA_FILE, number, dict(id=post.strip(), votes=votes), fault)
 
-# %% ../../../nbs/atlas/sources/14_mvsa.ipynb #6f19b2e4
+# %% ../../../nbs/atlas/sources/14_mvsa.ipynb #a0d1a373
 def read_posts(
     folder: Path,  # Source folder
 ) -> Iterator[Record]:  # One per post, with id and six votes
     "Votes of MVSA-Multiple; SourceError if the file is not there, or is not of the set with three raters."
-    text = read_text(folder, MVSA_FILE)
-    header, *lines = [line.rstrip('\r') for line in text.split('\n') if line.strip()]
+    header, *lines = [line for line in lines_of(read_text(folder, MVSA_FILE)) if line.strip()]
     pairs = header.lower().count('text,image')
     if pairs != 3:
         what = f'the first line names {pairs} pairs text,image where MVSA-Multiple has three'

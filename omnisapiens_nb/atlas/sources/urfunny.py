@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['URFUNNY_FOLDS', 'LONG_LINE', 'read_plain_pickle', 'without_laughter', 'segment_lines', 'Urfunny']
 
-# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #1388bd95
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #de173d4b
 import io
 import pickle
 import re
+from itertools import combinations
 from pathlib import Path
 
 from ..adapters import Adapter, labelled
@@ -130,6 +131,33 @@ def _fold_ids(folder):
         raise SourceError(f'{folder}/data_folds.pkl: {what}; use the original file')
     return [(x, split) for name, split in URFUNNY_FOLDS.items() for x in folds[name]]
 
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #bed0759e
+_STRAYS = 100  # Ids that one file may have and another may not, or a tenth if that is more
+
+
+def _check_version(folder, labels):
+    "SourceError for the labels of version 1."
+    with_point = sum(type(label) is float for label in labels.values())
+    if 2 * with_point > len(labels):
+        raise SourceError(
+            f'{folder}/humor_label_sdk.pkl: its labels are numbers with a point (1.0), as in UR-FUNNY version 1; '
+            'here version 2 is read, whose labels are 1 and 0 and whose segments have other numbers; '
+            'take all three files from version 2'
+        )
+
+
+def _check_together(folder, ids_of):
+    "SourceError for files that speak of other segments."
+    for one, other in combinations(ids_of, 2):
+        ids, others = set(ids_of[one]), set(ids_of[other])
+        stray = len(ids ^ others)
+        if stray > max(_STRAYS, len(ids | others) / 10):
+            raise SourceError(
+                f'{folder}: {one} has {len(ids)} ids and {other} {len(others)}, and {stray} of them are in one of '
+                'the two only; they are of different versions of UR-FUNNY, or one is an excerpt; '
+                'take all three files from version 2'
+            )
+
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #2b801449
 LONG_LINE = 8  # Words from which on a line ties segments
 
@@ -151,7 +179,7 @@ def _first_places(ids_of):
             places.setdefault(name, (file, number))
     return places
 
-# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #8fa05a07
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #5a0223c8
 class Urfunny(Adapter):
     "UR-FUNNY V2 (Hasan et al., EMNLP-IJCNLP 2019): three pickles of plain data and `urfunny2_videos/{id}.mp4`."
 
@@ -161,12 +189,11 @@ class Urfunny(Adapter):
         in_folds = _fold_ids(self.folder)  # Kept to the end, since the key of an odd id is its address
         listed = [(_key(x), split) for x, split in in_folds]
         labels = _by_id(self.folder, 'humor_label_sdk.pkl')
+        _check_version(self.folder, labels)
         language = _by_id(self.folder, 'language_sdk.pkl')
-        ids_of = {
-            'data_folds.pkl': [name for name, _ in listed],
-            'humor_label_sdk.pkl': labels,
-            'language_sdk.pkl': language,
-        }
+        ids = [name for name, _ in listed], labels, language
+        ids_of = dict(zip(('data_folds.pkl', 'humor_label_sdk.pkl', 'language_sdk.pkl'), ids))
+        _check_together(self.folder, ids_of)
         places = _first_places(ids_of)
         splits = {name: [] for name in places}
         for name, split in listed:
