@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['EKMAN', 'GOEMOTIONS', 'LETTERS', 'TASKS', 'BATCH', 'NONE', 'STRENGTHS', 'FOLDS', 'PROJECTIONS', 'METHODS', 'START',
-           'WARM', 'PARTS', 'SETS', 'WordsConfig', 'GoEmotions', 'own_source', 'write_goemotions', 'Task', 'Item',
-           'items_of', 'in_halves', 'Tokens', 'Material', 'material_of', 'beginnings', 'answer_items', 'as_numbers',
-           'fit_bag', 'bag_answers', 'constant_answers', 'base_model', 'with_lora', 'merged_model', 'Job', 'write_log',
-           'train', 'sft_rate', 'drawn_items', 'sft_step', 'train_sft', 'roll_out', 'rewards_of_step', 'learn_from',
-           'rl_step', 'train_rl', 'run_job', 'write_rows', 'run_plain', 'run_all', 'run_words']
+           'WARM', 'PARTS', 'SETS', 'MODEL', 'WordsConfig', 'GoEmotions', 'own_source', 'write_goemotions', 'Task',
+           'Item', 'items_of', 'in_halves', 'Tokens', 'Material', 'material_of', 'beginnings', 'answer_items',
+           'as_numbers', 'fit_bag', 'bag_answers', 'constant_answers', 'base_model', 'with_lora', 'merged_model', 'Job',
+           'write_log', 'train', 'sft_rate', 'drawn_items', 'sft_step', 'train_sft', 'roll_out', 'rewards_of_step',
+           'learn_from', 'rl_step', 'train_rl', 'run_job', 'write_rows', 'run_plain', 'run_all', 'run_words',
+           'WordsLog', 'read_words']
 
 # %% ../../nbs/studies/11_words.ipynb #72eb6dee
 from ..atlas.extras import require
@@ -16,8 +17,9 @@ from ..atlas.extras import require
 require('train', 'peft', 'transformers')
 require('report', 'sklearn')
 
-# %% ../../nbs/studies/11_words.ipynb #788fb6e1
+# %% ../../nbs/studies/11_words.ipynb #9b3bccae
 import json
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from peft import PeftModel, get_peft_model
 from pydantic import BaseModel, ConfigDict, Field
@@ -163,22 +166,33 @@ def own_source() -> Iterator[None]:
     finally:
         unregister(GOEMOTIONS.source)
 
-# %% ../../nbs/studies/11_words.ipynb #20912114
+# %% ../../nbs/studies/11_words.ipynb #0c3e369b
 _NAMES = tuple(GOEMOTIONS.labels)
+_THINGS = (
+    'apple boat candle door engine field garden harbour island jacket kettle ladder mirror needle oven piano'.split()
+)
+
+
+def _comment(emotion, rng):
+    "Things in random order with an emotion among them, so that no two comments are near duplicates."
+    words = rng.sample(_THINGS, 6)
+    return ' '.join([*words[:3], emotion, *words[3:]])
 
 
 def write_goemotions(
     folder: Path,  # Where to write
+    seed: int = 0,  # Of everything in it
     rows: int = 24,  # Lines of each file
 ):
     "Write a folder in the format of GoEmotions: a comment that names its emotion in each line."
     original = Path(folder) / 'data' / 'original'
     write_file(original / 'labels.txt', '\n'.join(_NAMES).encode())
+    rng = random.Random(f'goemotions {seed}')
     for name in _FILES:
         lines = []
         for number in range(rows):
             emotion = number % len(_NAMES)
-            lines.append(f'so much {_NAMES[emotion]} in day {number} of {name}\t{emotion}\t{name}{number}\n')
+            lines.append(f'{_comment(_NAMES[emotion], rng)}\t{emotion}\t{name}{number}\n')
         write_file(original / f'{name}.tsv', ''.join(lines).encode())
 
 # %% ../../nbs/studies/11_words.ipynb #87c142be
@@ -870,8 +884,9 @@ def run_plain(
             said[task] = as_numbers(some, answers(trained[task], some))
         write_log(file, method=name, seed=None, said=said, seconds=dict(test=round(time.process_time() - begun)))
 
-# %% ../../nbs/studies/11_words.ipynb #93af3314
+# %% ../../nbs/studies/11_words.ipynb #bb3581b9
 SETS = ('meld', 'mustard', 'siq2', 'goemotions')  # Sources of the study
+MODEL = 'gemma-3-270m'  # As `start --model` takes it
 
 
 def _check_sources(sources):
@@ -893,7 +908,7 @@ def _prepare(sources, model, out):
     if not (out / 'model').exists():
         start_from(model, out / 'model')
 
-# %% ../../nbs/studies/11_words.ipynb #0e2cd4d9
+# %% ../../nbs/studies/11_words.ipynb #ca7bcdb5
 def _named(job):
     return f'{job.method}, seed {job.seed}', run_job, job
 
@@ -919,7 +934,7 @@ def run_words(
     seeds: int = 3,  # Paired seeds
     workers: int = 1,  # Processes
     config: WordsConfig = WordsConfig(),  # Bounds
-    model: str = 'gemma-3-270m',  # As `start --model` takes it
+    model: str = MODEL,  # As `start --model` takes it
 ) -> Path:  # Folder of the log
     "Run study E, or what is left of it; the log grows with every job that ends."
     _check_sources(sources)
@@ -932,3 +947,65 @@ def run_words(
     write_log(out / 'study_E' / 'run.json', **facts(**quick, seconds=0, seeds=seeds, config=config.model_dump()))
     run_all(out, seeds, workers, config)
     return out / 'study_E'
+
+# %% ../../nbs/studies/11_words.ipynb #7db690ff
+class WordsLog(NamedTuple):
+    "The log of study E so far."
+
+    run: dict  # Facts and bounds
+    tasks: dict[str, dict]  # Task to its counts, truth and groups
+    answers: pd.DataFrame  # A row per method, seed, task and test row; `score` is 1, 0 or the cosine, at least 0
+    steps: pd.DataFrame  # A row per method, seed, step and task of reinforcement
+    losses: pd.DataFrame  # The same of fine-tuning
+    seconds: pd.DataFrame  # Of each run
+
+
+def _scored(task, said):
+    "What was said to each test row of a task, and its score."
+    if task['truth'] is None:
+        return [f'{value / 1000:.3f}' for value in said], [max(value, 0) / 1000 for value in said]
+    return list(said), [float(answer == truth) for answer, truth in zip(said, task['truth'])]
+
+# %% ../../nbs/studies/11_words.ipynb #ba37cb60
+def _answer_rows(tasks, run):
+    "The answers of a run as tables, task by task."
+    for name, said in run['said'].items():
+        answers, scores = _scored(tasks[name], said)
+        whose = dict(method=run['method'], seed=run['seed'], task=name, group=tasks[name]['groups'])
+        yield pd.DataFrame(whose | dict(row=range(len(scores)), said=answers, score=scores))
+
+
+def _step_rows(run):
+    "The steps of a run of reinforcement, task by task."
+    for step, entry in enumerate(run.get('steps', [])):
+        for task, values in entry.get('tasks', {}).items():
+            yield dict(method=run['method'], seed=run['seed'], step=step, signature='text', task=task) | values
+
+
+def _loss_rows(run):
+    "The steps of a run of fine-tuning, task by task."
+    for step, entry in enumerate(run.get('steps', [])):
+        for task, loss in entry.get('losses', {}).items():
+            yield dict(seed=run['seed'], step=step, task=task, loss=loss)
+
+# %% ../../nbs/studies/11_words.ipynb #2a29fb1a
+def read_words(
+    folder: Path,  # `study_E`
+) -> WordsLog:
+    "Whatever there is of the log; SourceError if no run has ended."
+    files = sorted((folder / 'runs').glob('*.json'))
+    if not files:
+        raise SourceError(f'{folder}: no run has ended yet; go on with the study, or name another folder')
+    found = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
+    tasks = json.loads((folder / 'rows.json').read_text(encoding='utf-8'))['tasks']
+    runs = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    answers = [table for run in runs for table in _answer_rows(tasks, run)]
+    seconds = [dict(method=run['method'], seed=run['seed']) | run['seconds'] for run in runs]
+    return WordsLog(
+        run=found,
+        tasks=tasks,
+        answers=pd.concat(answers, ignore_index=True),
+        steps=pd.DataFrame(row for run in runs for row in _step_rows(run)),
+        losses=pd.DataFrame(row for run in runs for row in _loss_rows(run)),
+        seconds=pd.DataFrame(seconds),
+    )
