@@ -166,7 +166,7 @@ def own_source() -> Iterator[None]:
     finally:
         unregister(GOEMOTIONS.source)
 
-# %% ../../nbs/studies/11_words.ipynb #0c3e369b
+# %% ../../nbs/studies/11_words.ipynb #50d69915
 _NAMES = tuple(GOEMOTIONS.labels)
 _THINGS = (
     'apple boat candle door engine field garden harbour island jacket kettle ladder mirror needle oven piano'.split()
@@ -908,9 +908,12 @@ def _prepare(sources, model, out):
     if not (out / 'model').exists():
         start_from(model, out / 'model')
 
-# %% ../../nbs/studies/11_words.ipynb #ca7bcdb5
-def _named(job):
-    return f'{job.method}, seed {job.seed}', run_job, job
+# %% ../../nbs/studies/11_words.ipynb #c6295992
+def _finish(what, jobs, workers):
+    "Run those of the jobs whose log is not there."
+    left = [job for job in jobs if not job.log.exists()]
+    if left:
+        run_jobs(what, [(f'{job.method}, seed {job.seed}', run_job, job) for job in left], workers)
 
 
 def run_all(
@@ -921,11 +924,11 @@ def run_all(
 ):
     "All jobs; a seed's methods wait for its fine-tuning."
     run_jobs('without a model', [('bag of words', run_plain, out, config)], 1)
-    starts = [_named(Job(out, seed, START, config)) for seed in range(seeds)]
-    run_jobs('SFT', starts[:1], workers)
+    starts = [Job(out, seed, START, config) for seed in range(seeds)]
+    _finish('SFT', starts[:1], workers)
     for seed in range(seeds):
-        jobs = [_named(Job(out, seed, method, config)) for method in METHODS]
-        run_jobs(f'seed {seed}', jobs + starts[seed + 1 : seed + 2], workers)
+        jobs = [Job(out, seed, method, config) for method in METHODS]
+        _finish(f'seed {seed}', jobs + starts[seed + 1 : seed + 2], workers)
 
 
 def run_words(
