@@ -101,7 +101,7 @@ def test_nothing_is_reinforced_or_tested_that_was_fine_tuned(parts):
 
 def test_long_rows_are_left_out_and_counted(done, parts):
     tokens, material = parts
-    lengths = [len(tokens.prompt(item) + tokens.answer(item.answer)) for item in material.sft['siq2_choice']]
+    lengths = [tokens.length(item) for item in material.sft['siq2_choice']]
     bound = sorted(lengths)[len(lengths) // 2] - 1
     short = words.material_of(done, SMALL.model_copy(update=dict(longest=bound)), tokens)
     for task, items in words.items_of(done / 'atlas', 'train').items():

@@ -166,7 +166,7 @@ def own_source() -> Iterator[None]:
     finally:
         unregister(GOEMOTIONS.source)
 
-# %% ../../nbs/studies/11_words.ipynb #50d69915
+# %% ../../nbs/studies/11_words.ipynb #0c3e369b
 _NAMES = tuple(GOEMOTIONS.labels)
 _THINGS = (
     'apple boat candle door engine field garden harbour island jacket kettle ladder mirror needle oven piano'.split()
@@ -195,7 +195,7 @@ def write_goemotions(
             lines.append(f'{_comment(_NAMES[emotion], rng)}\t{emotion}\t{name}{number}\n')
         write_file(original / f'{name}.tsv', ''.join(lines).encode())
 
-# %% ../../nbs/studies/11_words.ipynb #87c142be
+# %% ../../nbs/studies/11_words.ipynb #71b3ad36
 LETTERS = ('A', 'B', 'C', 'D')
 
 
@@ -214,7 +214,9 @@ class Task(NamedTuple):
 
 
 def _choose(question, labels):
-    return f'{question} {", ".join(labels[:-1])} or {labels[-1]}\n'
+    *others, last = labels
+    listed = ', '.join(others)
+    return f'{question} {listed} or {last}\n'
 
 # %% ../../nbs/studies/11_words.ipynb #5d2b9802
 _SENTIMENTS = ('negative', 'neutral', 'positive')
@@ -256,7 +258,7 @@ def _item(task, row):
     text = row['question'] if task == 'siq2_open' else row['transcript']
     return Item(task, text, row['answer'], row['group'])
 
-# %% ../../nbs/studies/11_words.ipynb #a56bd7f8
+# %% ../../nbs/studies/11_words.ipynb #189a27d8
 _COLUMNS = ('id', 'dataset', 'transcript', 'question', 'choices', 'raw_label', 'answer', 'group')
 
 
@@ -266,15 +268,16 @@ def items_of(
 ) -> dict[str, list[Item]]:  # Task to its rows, in the order of the Atlas
     "The rows of a split; SourceError if a task has none."
     columns = open_atlas(atlas, split).columns(*_COLUMNS)
-    rows = [dict(zip(_COLUMNS, values)) for values in zip(*(columns[name] for name in _COLUMNS))]
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
     found = {}
     for name, task in TASKS.items():
-        found[name] = [_item(name, row) for row in rows if row['dataset'] == task.dataset]
+        own = [row for row in rows if row['dataset'] == task.dataset]
+        found[name] = [_item(name, row) for row in own]
         if not found[name]:
             raise SourceError(f'{atlas}: no row of {task.dataset} is in the {split} split; see rejected.jsonl in it')
     return found
 
-# %% ../../nbs/studies/11_words.ipynb #ddc67402
+# %% ../../nbs/studies/11_words.ipynb #797f4b6f
 def in_halves(
     items: Sequence[Item],  # Training rows of a task
     share: float,  # Share of their groups for the first part
@@ -283,9 +286,13 @@ def in_halves(
     groups = sorted({item.group for item in items}, key=stable_hash)
     count = min(max(round(share * len(groups)), 1), len(groups) - 1)
     first = set(groups[:count])
-    return [item for item in items if item.group in first], [item for item in items if item.group not in first]
+    parts = [], []
+    for item in items:
+        part = 0 if item.group in first else 1
+        parts[part].append(item)
+    return parts
 
-# %% ../../nbs/studies/11_words.ipynb #c85e4441
+# %% ../../nbs/studies/11_words.ipynb #4c0d7baa
 class Tokens:
     "Rows of tasks as token ids, and back."
 
@@ -302,14 +309,14 @@ class Tokens:
 
     def own(
         self,
-        item: Item,
+        item: Item,  # Of any task
     ) -> list[int]:
         "A row's own part of its prompt."
         return self._plain(item.text + TASKS[item.task].cue)
 
     def prompt(
         self,
-        item: Item,
+        item: Item,  # Of any task
     ) -> list[int]:
         "The whole prompt of a row."
         return self.shared[item.task] + self.own(item)
@@ -321,6 +328,15 @@ class Tokens:
         "An answer, and its end."
         return [*self._plain(f' {answer}'), self.end]
 
+    def length(
+        self,
+        item: Item,  # Of any task
+    ) -> int:
+        "Tokens of a row, prompt and answer."
+        prompt = self.prompt(item)
+        answer = self.answer(item.answer)
+        return len(prompt) + len(answer)
+
     def text(
         self,
         completion: Sequence[int],  # Token ids
@@ -328,7 +344,7 @@ class Tokens:
         "What a model wrote."
         return self.tokenizer.decode(completion, skip_special_tokens=True).strip()
 
-# %% ../../nbs/studies/11_words.ipynb #d29bd60c
+# %% ../../nbs/studies/11_words.ipynb #367d62cf
 class Material(NamedTuple):
     "Rows of the study, by task."
 
@@ -344,13 +360,16 @@ def material_of(
     tokens: Tokens,  # Of the model
 ) -> Material:
     "All rows of the study; training rows above the bound are left out and counted."
-    sft, rl, left_out = {}, {}, {}
-    for name, items in items_of(out / 'atlas', 'train').items():
-        fitting = [item for item in items if len(tokens.prompt(item) + tokens.answer(item.answer)) <= config.longest]
-        left_out[name] = len(items) - len(fitting)
-        sft[name], rl[name] = in_halves(fitting, config.sft_share)
-    test = {name: items[: config.test_rows] for name, items in items_of(out / 'atlas', 'test').items()}
-    return Material(sft, rl, test, left_out)
+    atlas = out / 'atlas'
+    found = Material({}, {}, {}, {})
+    for name, items in items_of(atlas, 'train').items():
+        fitting = [item for item in items if tokens.length(item) <= config.longest]
+        found.left_out[name] = len(items) - len(fitting)
+        halves = in_halves(fitting, config.sft_share)
+        found.sft[name], found.rl[name] = halves
+    for name, items in items_of(atlas, 'test').items():
+        found.test[name] = items[: config.test_rows]
+    return found
 
 # %% ../../nbs/studies/11_words.ipynb #c5744659
 def beginnings(
@@ -663,7 +682,7 @@ def sft_step(
         losses[task] = round(loss.item() / len(of_task), 5)
     return losses
 
-# %% ../../nbs/studies/11_words.ipynb #a47a9217
+# %% ../../nbs/studies/11_words.ipynb #01c52e0c
 def train_sft(
     job: Job,  # Its method is `START`
     material: Material,  # Rows
@@ -674,9 +693,12 @@ def train_sft(
     model = with_lora(base_model(job.out), config, job.seed)
 
     def learn(step):
-        first = step * config.sft_rows
-        items = {task: drawn_items(rows, job.seed, first, config.sft_rows) for task, rows in material.sft.items()}
-        return dict(losses=sft_step(model, tokens, items))
+        count = config.sft_rows
+        items = {}
+        for task, rows in material.sft.items():
+            items[task] = drawn_items(rows, job.seed, step * count, count)
+        losses = sft_step(model, tokens, items)
+        return dict(losses=losses)
 
     log = train(job, model, config.sft_steps, lambda step: sft_rate(config, step), learn)
     model.save_pretrained(job.folder / 'adapter')
@@ -717,12 +739,14 @@ def rewards_of_step(
         kinds += [f'{task}_{TASKS[task].kind}'] * len(rollouts)
     return [found.total for found in score(responses, references, kinds, 'harpo', max_length=None)]
 
-# %% ../../nbs/studies/11_words.ipynb #93fb67bb
+# %% ../../nbs/studies/11_words.ipynb #c9bd6600
 def _weighted(rollouts, advantages):
     "Different completions of a prompt and their weights, those of weight zero left out."
     (texts,), (weights,) = merge_equal([rollouts], [advantages])
-    kept = [(text, weight) for text, weight in zip(texts, weights) if weight]
-    return [text for text, _ in kept], [weight for _, weight in kept]
+    kept = [place for place, weight in enumerate(weights) if weight]
+    texts = [texts[place] for place in kept]
+    weights = [weights[place] for place in kept]
+    return texts, weights
 
 
 def learn_from(
@@ -772,7 +796,7 @@ def rl_step(
     learn_from(model, tokens, items, completions, advantages)
     return dict(tasks=_rounded(task_metrics(rewards, tasks, tasks, step)))
 
-# %% ../../nbs/studies/11_words.ipynb #07210f13
+# %% ../../nbs/studies/11_words.ipynb #12122cde
 def train_rl(
     job: Job,  # Its method is a key of `METHODS`
     material: Material,  # Rows
@@ -785,15 +809,18 @@ def train_rl(
     estimator = ESTIMATORS[METHODS[job.method]]()
 
     def learn(step):
-        items = {task: drawn_items(rows, job.seed, step, 1)[0] for task, rows in material.rl.items()}
-        generator = torch.Generator().manual_seed(stable_hash('rollouts', job.seed, step) % 2**63)
+        items = {}
+        for task, rows in material.rl.items():
+            (items[task],) = drawn_items(rows, job.seed, step, 1)
+        seed = stable_hash('rollouts', job.seed, step)
+        generator = torch.Generator().manual_seed(seed % 2**63)
         return rl_step(model, tokens, items, config, estimator, generator)
 
     log = train(job, model, config.rl_steps, lambda _: config.rl_lr, learn, estimator)
     model.save_pretrained(job.folder / 'adapter')
     return log
 
-# %% ../../nbs/studies/11_words.ipynb #9d28ddf2
+# %% ../../nbs/studies/11_words.ipynb #69534d7d
 def _trained(job, material, tokens):
     "The log of training, after which the adapter is there."
     file = job.folder / 'steps.json'
@@ -820,6 +847,10 @@ def _answered(job, material, tokens):
     return said
 
 
+def _seconds(entries):
+    return round(sum(entry['seconds'] for entry in entries))
+
+
 def run_job(
     job: Job,  # What to do
 ):
@@ -831,9 +862,7 @@ def run_job(
     steps = _trained(job, material, tokens)
     answers = _answered(job, material, tokens)
     said = {task: found['said'] for task, found in answers.items()}
-    train_seconds = round(sum(step['seconds'] for step in steps))
-    test_seconds = round(sum(found['seconds'] for found in answers.values()))
-    seconds = dict(train=train_seconds, test=test_seconds)
+    seconds = dict(train=_seconds(steps), test=_seconds(answers.values()))
     write_log(job.log, method=job.method, seed=job.seed, steps=steps, said=said, seconds=seconds)
 
 # %% ../../nbs/studies/11_words.ipynb #86f72d18
@@ -951,7 +980,7 @@ def run_words(
     run_all(out, seeds, workers, config)
     return out / 'study_E'
 
-# %% ../../nbs/studies/11_words.ipynb #7db690ff
+# %% ../../nbs/studies/11_words.ipynb #d2ecfc9e
 class WordsLog(NamedTuple):
     "The log of study E so far."
 
@@ -965,9 +994,12 @@ class WordsLog(NamedTuple):
 
 def _scored(task, said):
     "What was said to each test row of a task, and its score."
-    if task['truth'] is None:
-        return [f'{value / 1000:.3f}' for value in said], [max(value, 0) / 1000 for value in said]
-    return list(said), [float(answer == truth) for answer, truth in zip(said, task['truth'])]
+    truth = task['truth']
+    if truth is not None:
+        right = [answer == true for answer, true in zip(said, truth)]
+        return list(said), np.array(right, float)
+    cosine = np.array(said) / 1000
+    return [str(value) for value in cosine], cosine.clip(0)
 
 # %% ../../nbs/studies/11_words.ipynb #ba37cb60
 def _answer_rows(tasks, run):
