@@ -201,6 +201,25 @@ def test_methods_of_a_seed_are_paired(done):
     assert len({(folder / 'adapter_model.safetensors').read_bytes() for folder in adapters}) == 2
 
 
+def test_steps_go_through_the_rows(done, parts, tmp_path, monkeypatch):
+    tokens, material = parts
+    (tmp_path / 'model').symlink_to(done / 'model')
+    (tmp_path / 'models' / 'seed-0-sft').parent.mkdir()
+    (tmp_path / 'models' / 'seed-0-sft').symlink_to(done / 'models' / 'seed-0-sft')
+    seen = []
+    monkeypatch.setattr(words, 'sft_step', lambda model, tokens, items: seen.append(items) or {})
+    monkeypatch.setattr(words, 'rl_step', lambda model, tokens, items, *more: seen.append(items) or {})
+    for job in (words.Job(tmp_path, 5, words.START, SMALL), words.Job(tmp_path, 0, 'GRPO', SMALL)):
+        job.folder.mkdir()
+        learn = words.train_sft if job.method == words.START else words.train_rl
+        learn(job, material, tokens)
+    tuned, reinforced = seen[: SMALL.sft_steps], seen[SMALL.sft_steps :]
+    for task in words.TASKS:
+        expected = words.drawn_items(material.sft[task], 5, 0, SMALL.sft_steps * SMALL.sft_rows)
+        assert [item for items in tuned for item in items[task]] == expected
+        assert [items[task] for items in reinforced] == words.drawn_items(material.rl[task], 0, 0, SMALL.rl_steps)
+
+
 def test_two_processes_give_the_same(done, sources, tiny, tmp_path):
     "What is there is left as it is; what is missing is made by two processes."
     out = Path(shutil.copytree(done, tmp_path / 'E'))
