@@ -7,9 +7,9 @@ __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'Tut
            'DropShared', 'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'TrainedModel', 'TinyFamily',
            'MergedForm', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'PlanSharded', 'MostRows', 'MostTokens',
            'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness',
-           'LETTERS', 'Which', 'Recordings', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules', 'tutorial',
-           'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam', 'merge',
-           'rl', 'predict', 'evaluate', 'study', 'main']
+           'LETTERS', 'Which', 'Folders', 'PretrainedModel', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules',
+           'tutorial', 'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam',
+           'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #4471a472
 import os
@@ -473,7 +473,7 @@ def evaluate(
     typer.echo(f'{scored} of {of} rows of the {split} split scored')
     typer.echo(f'Report: {report}')
 
-# %% ../nbs/cli.ipynb #e8ac1689
+# %% ../nbs/cli.ipynb #17f3d15d
 def _studies():
     "Letter of a study to what runs it, and the kind of its bounds."
     from omnisapiens_nb.studies.descriptors import DescriptorConfig, run_descriptors
@@ -488,44 +488,66 @@ def _studies():
     )
 
 
+def _study_of_words(folders, model):
+    "Study E on these folders, from this model."
+    from omnisapiens_nb.studies.words import MODEL, WordsConfig, run_words
+
+    return partial(run_words, folders, model=model or MODEL), WordsConfig
+
+
 def _study_of_voices(folders):
     "Study F on these folders."
     from omnisapiens_nb.studies.voices import VoicesConfig, run_voices
 
     return partial(run_voices, folders), VoicesConfig
 
-
-def _chosen(which, sources):
-    "What runs a study, and the kind of its bounds; another letter, or recordings for another study, is wrong usage."
-    folders = _pairs(sources, 'NAME=FOLDER', '--source')
-    if which == 'F':
-        return _study_of_voices({name: Path(folder) for name, folder in folders.items()})
-    studies = _studies()
-    if which not in studies:
-        known = ', '.join([*studies, 'F'])
+# %% ../nbs/cli.ipynb #51c8b9f0
+def _check_choice(which, folders, model):
+    "BadParameter for a letter of no study, or an option that the study does not take."
+    if which not in LETTERS.split('|'):
+        known = ', '.join(LETTERS.split('|'))
         raise typer.BadParameter(f'no study is called {which!r}; choose from {known}', param_hint=LETTERS)
-    if folders:
-        raise typer.BadParameter(f'study {which} makes its own data; only F reads recordings', param_hint='--source')
-    return studies[which]
+    if folders and which not in 'EF':
+        fault = f'study {which} makes its own data; only E and F read folders of yours'
+        raise typer.BadParameter(fault, param_hint='--source')
+    if model and which != 'E':
+        raise typer.BadParameter(f'study {which} makes its own models; only E takes one', param_hint='--model')
 
-# %% ../nbs/cli.ipynb #aa2919db
-LETTERS = 'A|B|C|D|F'
+
+def _chosen(which, sources, model):
+    "What runs a study, and the kind of its bounds."
+    pairs = _pairs(sources, 'NAME=FOLDER', '--source')
+    folders = {name: Path(folder) for name, folder in pairs.items()}
+    _check_choice(which, folders, model)
+    if which == 'E':
+        return _study_of_words(folders, model)
+    return _study_of_voices(folders) if which == 'F' else _studies()[which]
+
+# %% ../nbs/cli.ipynb #393b2ae2
+LETTERS = 'A|B|C|D|E|F'
 Which = Annotated[
     str,
     typer.Argument(
         metavar=LETTERS,
         help=(
             'A: ten estimators; B: HARPO with one piece taken out at a time; C: a source held out and tuned; '
-            'D: behavioural descriptors; F: voices, on recordings of yours.'
+            'D: behavioural descriptors; E: words, on texts of yours; F: voices, on recordings of yours.'
         ),
     ),
 ]
-Recordings = Annotated[
+Folders = Annotated[
     list[str],
     typer.Option(
         metavar='NAME=FOLDER',
-        help='Study F: tess, emodb or cremad, and the folder of its recordings; each is given once.',
+        help=(
+            'A set and its folder, each given once. Study E: meld, mustard, siq2 and goemotions; '
+            'F: tess, emodb and cremad.'
+        ),
     ),
+]
+PretrainedModel = Annotated[
+    str | None,
+    typer.Option(help='Study E: language model to begin with, as for `start`; gemma-3-270m where absent.'),
 ]
 StudyFolder = Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')]
 Quick = Annotated[bool, typer.Option('--quick', help='A few steps of everything, to see that it runs.')]
@@ -537,11 +559,12 @@ def study(
     out: StudyFolder = Path('runs/study'),
     seeds: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 5,
     workers: Annotated[int, typer.Option(min=1, help='Processes, one thread each.')] = 2,
-    source: Recordings = [],
+    source: Folders = [],
+    model: PretrainedModel = None,
     quick: Quick = False,
 ):
-    "Compare methods with paired seeds, A to D on all thirteen mini sources; D and F have folders of their own."
-    run, bounds = _chosen(which, source)
+    "Compare methods with paired seeds, A to D on all thirteen mini sources; D, E and F have folders of their own."
+    run, bounds = _chosen(which, source, model)
     tables = run(out, seeds, workers, bounds.quick() if quick else bounds())
     typer.echo(f'Tables: {tables}')
 

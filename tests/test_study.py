@@ -16,6 +16,7 @@ PAGES = (
     'studies/06_transfer_results',
     'studies/08_descriptor_results',
     'studies/10_voice_results',
+    'studies/12_word_results',
     'index',
 )
 LOGS = {

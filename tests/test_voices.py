@@ -117,8 +117,8 @@ def test_the_command(sources, tmp_path, cli_here, monkeypatch):
         (['F'], 'no folder is given for tess, emodb, cremad'),
         (['F', '--source', 'tess=a', '--source', 'emodb=b', '--source', 'cremad=c', '--source', 'meld=d'], "'meld'"),
         (['F', '--source', 'tess'], 'is not NAME=FOLDER'),
-        (['D', '--source', 'tess=a'], 'only F reads recordings'),
-        (['E'], 'choose from A, B, C, D, F'),
+        (['D', '--source', 'tess=a'], 'only E and F read folders of yours'),
+        (['G'], 'choose from A, B, C, D, E, F'),
     ],
 )
 def test_wrong_usage(given, words, tmp_path, cli_here):

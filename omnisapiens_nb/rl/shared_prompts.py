@@ -10,8 +10,8 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #b419dff5
-from collections.abc import Collection
+# %% ../../nbs/rl/16_shared_prompts.ipynb #2efd2650
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,17 +72,28 @@ def _divide(rows, drawn, end):
         found += [_Row(parent, token, rollouts) for token, rollouts in by_token.items()]
     return found, [row for row in found if row.token not in end]
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #f38c02a0
+# %% ../../nbs/rl/16_shared_prompts.ipynb #d291ef0c
 class _Reader:
     "A model with what it has read, a row of the batch for each text."
 
-    def __init__(self, model, prompts):
+    def __init__(self, model, prompts, shared):
         self.model = model
-        ids, self.mask = _left_padded(prompts)
-        places = _positions(self.mask)
-        out = model(ids, attention_mask=self.mask, position_ids=places, use_cache=True, logits_to_keep=1)
+        ids, mask = _left_padded(prompts)
+        before = torch.ones(len(prompts), len(shared), dtype=torch.long)
+        self.mask = torch.cat([before, mask], 1)
+        places = _positions(self.mask)[:, len(shared) :]
+        known = dict(attention_mask=self.mask, position_ids=places, past_key_values=self._begin(shared, len(prompts)))
+        out = model(ids, use_cache=True, logits_to_keep=1, **known)
         self.cache = out.past_key_values
         self.logits = out.logits[:, -1]
+
+    def _begin(self, shared, rows):
+        "What is kept of a text that all rows begin with; None where there is none."
+        if not shared:
+            return None
+        cache = self.model(torch.tensor([shared]), use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(rows)
+        return cache
 
     def go_on(self, rows):
         "Read one more token in each of some rows."
@@ -94,7 +105,7 @@ class _Reader:
         out = self.model(tokens, attention_mask=self.mask, position_ids=places, past_key_values=self.cache)
         self.logits = out.logits[:, -1]
 
-# %% ../../nbs/rl/16_shared_prompts.ipynb #871d9186
+# %% ../../nbs/rl/16_shared_prompts.ipynb #23a7f1b8
 @torch.no_grad()
 def sample_groups(
     model: PreTrainedModel,  # Any causal language model, on the CPU, not in training
@@ -102,12 +113,13 @@ def sample_groups(
     copies: int,  # Completions of each prompt
     limits: Limits,  # Where they end
     generator: torch.Generator | None = None,  # Draws; None takes the likeliest token each time
+    shared: Sequence[int] = (),  # Token ids that every prompt begins with, read once for all
 ) -> list[list[list[int]]]:  # Prompt by prompt, token ids of each completion, the end token included
     "Completions of prompts that are read once each."
     found = [[] for _ in range(len(prompts) * copies)]
     groups = [list(range(first, first + copies)) for first in range(0, len(found), copies)]
     rows = [_Row(0, 0, rollouts) for rollouts in groups]
-    reader = _Reader(model, prompts)
+    reader = _Reader(model, prompts, list(shared))
     for length in range(1, limits.max_new_tokens + 1):
         drawn = _draw(reader.logits, [len(row.rollouts) for row in rows], generator)
         said, rows = _divide(rows, drawn, limits.end)
