@@ -345,7 +345,8 @@ FAULTS = {
     'a list as meta': ('training_meta.json', '[1, 2]', 'holds [1, 2] where a dictionary'),
     'a scale not known': ('training_meta.json', '{"bam_audio_norm": ["l2"]}', 'bam_audio_norm is'),
     'a broken configuration': ('config.json', '[1]', 'where a dictionary is expected'),
-    'another model': ('config.json', '{"model_type": "qwen2"}', "a model of the kind 'qwen2'"),
+    'another model': ('config.json', '{"model_type": "qwen2"}', 'asks for'),
+    'a model of no family': ('config.json', '{"model_type": "vits"}', "a model of the kind 'vits'"),
     'no adapter': ('adapters.bin', {}, 'neither video_adapter nor audio_adapter'),
 }
 

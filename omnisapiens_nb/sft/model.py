@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/01_model.ipynb #a9463b9c
+# %% ../../nbs/sft/01_model.ipynb #9a77c3be
 import os
 import re
 from functools import cache
@@ -30,6 +30,7 @@ from transformers import (
 from ..atlas.reading import SourceError
 from .families import family_at
 from .processor import OmniProcessor, RowEncoder
+from .sizes import meta_model, parameters
 
 # %% ../../nbs/sft/01_model.ipynb #dbeea1cc
 _HEADS = 4  # Of the decoder's attention
@@ -129,7 +130,7 @@ def _usual_device():
         return 'cpu'
     return f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 
-# %% ../../nbs/sft/01_model.ipynb #6ef9d140
+# %% ../../nbs/sft/01_model.ipynb #762b9a59
 def _load_processor(name, family, template):
     "The processor that lies beside a model; SourceError where its files are missing."
     try:
@@ -142,8 +143,26 @@ def _load_processor(name, family, template):
         ) from e
 
 
+_FEWEST_BITS = 2  # Of a weight, in any quantised checkpoint
+_WEIGHT_FILES = ('*.safetensors', '*.bin', '*.gguf')
+
+
+def _check_size(name):
+    "SourceError if a folder's weights are far too few for its configuration, before room is made for them."
+    files = [path for pattern in _WEIGHT_FILES for path in Path(name).glob(pattern)]
+    held = sum(path.stat().st_size for path in files)
+    wanted = parameters(meta_model(name))
+    if 8 * held < _FEWEST_BITS * wanted:
+        raise SourceError(
+            f'{Path(name) / "config.json"}: asks for {wanted:,} weights, and the files beside it hold {held:,} bytes; '
+            'copy the weights again, or the configuration that belongs to them'
+        )
+
+
 def _load_weights(name, family, kwargs):
     "All of a model's weights; SourceError if some are missing."
+    if (Path(name) / 'config.json').is_file():
+        _check_size(name)
     try:
         model, info = family.model.from_pretrained(name, output_loading_info=True, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, SafetensorError) as e:
