@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'ATTENTION', 'TOWERS', 'QWEN2_5_OMNI', 'QWEN3_OMNI', 'LANGUAGE_MODEL', 'FAMILIES', 'Family',
-           'family_of', 'read_json', 'family_at', 'unwrapped', 'accepted', 'final_norm']
+           'family_of', 'read_json', 'family_at', 'final_norm']
 
 # %% ../../nbs/sft/14_families.ipynb #3d97f274
 from ..atlas.extras import require
@@ -12,14 +12,13 @@ from ..atlas.extras import require
 require('media')
 require('train', 'transformers')
 
-# %% ../../nbs/sft/14_families.ipynb #e6e3784c
+# %% ../../nbs/sft/14_families.ipynb #93c89309
 import json
 import re
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
@@ -32,6 +31,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ..atlas.reading import SourceError
+from .heads import unwrapped
 from .processor import OmniProcessor, RowEncoder
 from .qwen3_omni import Qwen3OmniProcessor
 from .text_models import TextProcessor
@@ -147,23 +147,7 @@ def family_at(
     config, place = _config_at(name)
     return _of_type(config.get('model_type'), place)
 
-# %% ../../nbs/sft/14_families.ipynb #cbf61475
-def unwrapped(
-    model: nn.Module,  # Plain or wrapped by PEFT
-) -> nn.Module:
-    "The model itself, without PEFT's wrapping."
-    return model.get_base_model() if hasattr(model, 'get_base_model') else model
-
-
-def accepted(
-    model: nn.Module,  # Plain or wrapped by PEFT
-    batch: dict[str, Tensor],  # From the processor of its family
-) -> dict[str, Tensor]:
-    "What of a batch a model's forward pass takes: some language models want no `position_ids`."
-    takes = signature(unwrapped(model).forward).parameters
-    return {name: x for name, x in batch.items() if name in takes or name != 'position_ids'}
-
-
+# %% ../../nbs/sft/14_families.ipynb #f4023980
 def final_norm(
     model: nn.Module,  # Plain or wrapped by PEFT
 ) -> nn.Module:

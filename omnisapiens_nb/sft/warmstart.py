@@ -12,7 +12,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/04_warmstart.ipynb #44d4d26c
+# %% ../../nbs/sft/04_warmstart.ipynb #18567723
 import math
 import os
 from collections import defaultdict
@@ -34,7 +34,8 @@ from ..atlas.datasets import find_task
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, draw_batch, on_device, stable_hash
-from .families import accepted, family_of, unwrapped
+from .families import family_of
+from .heads import accepted, unwrapped
 from .processor import IGNORED, Example, RowEncoder
 from .targets import Target, target_text
 

@@ -81,7 +81,7 @@ class VoicesConfig(BaseModel):
         "A few steps of everything, to see that it runs."
         return cls(folds=2, base_steps=2, classify_steps=2, bam_steps=2)
 
-# %% ../../nbs/studies/09_voices.ipynb #3c476e08
+# %% ../../nbs/studies/09_voices.ipynb #5fa49385
 EMODB = replace(
     DATASETS['tess'],
     key='emodb',
@@ -93,6 +93,7 @@ EMODB = replace(
     options=('anger', 'happy', 'neutral', 'sad'),
     language='de',
     wording='ours',
+    seconds=(),  # Those of TESS are not those of whole sentences
 )
 _NAME = re.compile(r'(\d{2})([ab]\d{2})([A-Z])([a-z])')  # Speaker, text, emotion, take
 
