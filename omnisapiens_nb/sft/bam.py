@@ -6,7 +6,7 @@
 __all__ = ['Place', 'Dropped', 'Absent', 'Scaling', 'Recordings', 'BAMForm', 'Adapter', 'BAM', 'stack_descriptors',
            'added_to_answers']
 
-# %% ../../nbs/sft/08_bam.ipynb #8b3ee69a
+# %% ../../nbs/sft/08_bam.ipynb #ff79b792
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ..atlas.descriptors import Pooling
-from .families import final_norm
 
 # %% ../../nbs/sft/08_bam.ipynb #2b7d90e4
 Place = Literal['before_norm', 'after_norm']  # Of the delta of an open answer, seen from the final norm
@@ -179,7 +178,7 @@ def stack_descriptors(
         out[kind] = (descriptors, present)
     return out
 
-# %% ../../nbs/sft/08_bam.ipynb #ae0ed345
+# %% ../../nbs/sft/08_bam.ipynb #6307c5ed
 @contextmanager
 def added_to_answers(
     model: nn.Module,  # Thinker, plain or wrapped by PEFT
@@ -187,6 +186,7 @@ def added_to_answers(
     place: Place = 'before_norm',  # Of the delta, seen from the final norm
 ) -> Iterator[None]:
     "Within the block, add a delta to every position of the last hidden state."
+    from omnisapiens_nb.sft.families import final_norm  # Which wants extras that the adapters do without
 
     def add_before(module, args):
         hidden, *rest = args
