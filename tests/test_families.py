@@ -115,6 +115,31 @@ def test_rows_without_ears_are_counted(mini_atlas, tmp_path, caplog):
     assert len(file.read_text().splitlines()) == len(found.rows)
 
 
+def test_rows_whose_file_states_no_signature(tmp_path):
+    "A file with null in that column: the tags of the prompts say what there is."
+    absent = ('images', 'videos', 'audios', 'class_label', 'ext_video_feats', 'ext_audio_feats')
+    plain = dict.fromkeys(absent) | dict(
+        task='humour_cls', dataset='mine', transcript=None, modality_signature=None, answer='humour'
+    )
+    rows = [plain | dict(id=f'mine/{tag}', problem=f'{tag}Is this funny?') for tag in ('', '<audio>\n')]
+    (tmp_path / 'data').mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / 'data' / 'test-00000-of-00001.parquet')
+    tokenizer = train_tokenizer(['Is this funny?'] * 9, special=TEXT_SPECIAL)
+    found = askable(open_atlas(tmp_path, 'test'), TextProcessor(tokenizer), [0, 1])
+    assert (found.rows, found.left_out) == ([0], dict(mine=1))
+
+
+def test_adapters_on_adapters_and_odd_configurations(tmp_path):
+    (tmp_path / 'adapter_config.json').write_text(json.dumps(dict(base_model_name_or_path=str(tmp_path))))
+    with pytest.raises(SourceError, match='is an adapter too'):
+        family_at(tmp_path)
+    (tmp_path / 'adapter_config.json').unlink()
+    for kind in (['qwen2'], dict(a=1), 3):
+        (tmp_path / 'config.json').write_text(json.dumps(dict(model_type=kind)))
+        with pytest.raises(SourceError, match='a model of the kind'):
+            family_at(tmp_path)
+
+
 def test_rows_of_sound_alone_are_refused_in_a_sentence(mini_sources, tmp_path):
     from omnisapiens_nb.atlas.curate import curate
 

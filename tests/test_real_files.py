@@ -10,12 +10,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from omnisapiens_nb.atlas.adapters import Adapter, labelled
 from omnisapiens_nb.atlas.check import check
 from omnisapiens_nb.atlas.curate import Choices, curate
 from omnisapiens_nb.atlas.datasets import DATASETS, Dataset
 from omnisapiens_nb.atlas.formats import format_of
-from omnisapiens_nb.atlas.groups import split_of
 from omnisapiens_nb.atlas.leakage import Leakage, rows_to_drop
 from omnisapiens_nb.atlas.media import count_frames, duration, has_sound, read_audio, write_wav
 from omnisapiens_nb.atlas.reading import SourceError, read_csv, read_json_lines
@@ -27,9 +25,9 @@ from omnisapiens_nb.atlas.sources.mosei import _span, open_csd, read_sequence
 from omnisapiens_nb.atlas.sources.mvsa import MVSA_FILE, read_posts
 from omnisapiens_nb.atlas.sources.registry import ADAPTERS, register
 from omnisapiens_nb.atlas.sources.siq2 import Siq2
-from omnisapiens_nb.atlas.sources.tess import file_records
 from omnisapiens_nb.atlas.sources.urfunny import read_plain_pickle
 from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.studies import voices
 
 CREMAD_TWINS = [
     ('1006_TIE_HAP_XX', '1006_TIE_NEU_XX'),
@@ -455,28 +453,13 @@ def test_sources_of_which_too_little_is_here(shared, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-class EmoDB(Adapter):
-    "A set of one's own: speaker, sentence, emotion and take are in the name."
-
-    source = 'emodb'
-
-    def records(self):
-        yield from file_records(self.folder, '.wav')
+class EmoDB(voices.EmoDB):
+    "The adapter of study F, and ten given sentences as what is said."
 
     def row(self, record, dataset):
-        name = record.file.split('/')[-1].removesuffix('.wav')
-        speaker = f'emodb:{name[:2]}'
-        return Row(
-            id=f'emodb/{name}',
-            dataset='emodb',
-            task=dataset.task,
-            split=split_of(speaker, self.seed),
-            group=speaker,
-            person=speaker,
-            audios=[self.folder / record.file],
-            transcript=f'Satz {name[2:5]} von zehn Sätzen',
-            **labelled(dataset, name[5]),
-        )
+        row = super().row(record, dataset)
+        row.transcript = f'Satz {row.id[-5:-2]} von zehn Sätzen'
+        return row
 
 
 EMODB = Dataset(

@@ -6,7 +6,7 @@
 __all__ = ['CACHE_BYTES', 'RowError', 'naming_row', 'read_row', 'Examples', 'Askable', 'askable', 'stable_hash', 'choose_rows',
            'draw_batch', 'by_signature', 'on_device']
 
-# %% ../../nbs/sft/03_batches.ipynb #6ee404d9
+# %% ../../nbs/sft/03_batches.ipynb #022ea573
 import hashlib
 import logging
 import random
@@ -21,8 +21,8 @@ from torch import Tensor
 from ..atlas.datasets import words_carry
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
-from ..atlas.schema import MEDIA
-from ..atlas.store import Atlas, routed_columns
+from ..atlas.schema import MEDIA, leading_tags
+from ..atlas.store import UNSIGNED, Atlas, routed_columns
 from .processor import Example, RowEncoder
 
 # %% ../../nbs/sft/03_batches.ipynb #fd77cd50
@@ -129,8 +129,15 @@ class Askable:
                 said.append(f'{sum(counts.values())} rows are {what} ({each})')
         return '; '.join(said)
 
-# %% ../../nbs/sft/03_batches.ipynb #ca33a6a6
+# %% ../../nbs/sft/03_batches.ipynb #dc7b3f72
 _logger = logging.getLogger(__name__)
+
+
+def _media_of(said, problem):
+    "A row's modality signature; by the tags of its prompt where the file states none."
+    if said != UNSIGNED:
+        return said
+    return '_'.join(['text', *(tag.strip('<>') for tag in leading_tags(problem or ''))])
 
 
 def askable(
@@ -139,12 +146,13 @@ def askable(
     rows: Sequence[int],  # Row numbers in the atlas
 ) -> Askable:
     "Rows that a model can be asked, the others counted; SourceError if there are none."
-    columns = routed_columns(atlas, 'dataset', 'task', 'transcript', 'modality_signature')
+    columns = routed_columns(atlas, 'dataset', 'task', 'transcript', 'modality_signature', 'problem')
     kept = []
     as_words = Counter()
     left_out = Counter()
     for i in rows:
-        dataset, task, transcript, signature = (columns[name][i] for name in columns)
+        dataset, task, transcript, said, problem = (columns[name][i] for name in columns)
+        signature = _media_of(said, problem)
         if processor.taken_signature(signature) == signature:
             kept.append(i)
         elif words_carry(dataset, task, transcript):

@@ -83,15 +83,16 @@ LANGUAGE_MODEL = Family(
 )
 FAMILIES = (QWEN2_5_OMNI, QWEN3_OMNI, LANGUAGE_MODEL)
 
-# %% ../../nbs/sft/14_families.ipynb #f7efbed0
+# %% ../../nbs/sft/14_families.ipynb #fba8f089
 def _of_type(kind, place):
     "The family of a `model_type`; SourceError where none takes it."
+    written = str(kind)  # A damaged file may hold anything
     for family in FAMILIES:
-        if kind in family.types:
+        if written in family.types:
             return family
     sees = (
         'a vision-language model, whose pictures are read in a way not known here'
-        if (kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+        if written in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         else f'a model of the kind {kind!r}'
     )
     raise SourceError(
@@ -118,7 +119,7 @@ def read_json(
         raise SourceError(f'{path}: holds {str(found)[:40]} where a dictionary is expected; copy it again')
     return found
 
-# %% ../../nbs/sft/14_families.ipynb #51135fab
+# %% ../../nbs/sft/14_families.ipynb #91bb5d60
 def _config_at(name):
     "The configuration of a folder or of a model at the hub, and where it stands."
     folder = Path(name)
@@ -142,6 +143,10 @@ def family_at(
     adapter = Path(name) / 'adapter_config.json'
     if adapter.is_file():
         base = read_json(adapter).get('base_model_name_or_path')
+        if base and (Path(base) / 'adapter_config.json').is_file():
+            raise SourceError(
+                f'{adapter}: its base {base} is an adapter too; merge that one first, and name the result'
+            )
         if base:
             return family_at(base)
     config, place = _config_at(name)

@@ -515,7 +515,7 @@ class _Batching(_Asking):
     ) -> 'RowEncoder':
         "Load what lies beside a model."
 
-# %% ../../nbs/sft/00_processor.ipynb #f3fc3d00
+# %% ../../nbs/sft/00_processor.ipynb #350f4c2d
 class RowEncoder(_Batching):
     "What the processors of all kinds of models share: rows of the Atlas become examples, asked as a profile says."
 
@@ -543,7 +543,8 @@ class RowEncoder(_Batching):
         if set(self.media) == set(MEDIA):
             return signature
         names = [TAGS[kind].strip('<>') for kind in self.media]
-        return '_'.join(part for part in signature.split('_') if part == 'text' or part in names)
+        left = [part for part in signature.split('_') if part in names]
+        return '_'.join(['text', *left])
 
     def encode(
         self,

@@ -30,15 +30,18 @@ PLAIN_TEMPLATE = (
     '{% if add_generation_prompt %}Answer: {% endif %}'
 )
 
-# %% ../../nbs/sft/16_text_models.ipynb #35209eed
+# %% ../../nbs/sft/16_text_models.ipynb #84c1fbf8
+_MARK = 'An answer that no template writes.'
+
+
 def end_of_turn(
     tokenizer: PreTrainedTokenizerBase,  # With a chat template
 ) -> str:  # A special token
     "The token with which a chat template ends an answer; the tokenizer's own end where it writes none."
-    asked = dict(role='user', content='A')
-    answered = dict(role='assistant', content='B')
+    asked = dict(role='user', content='Question')
+    answered = dict(role='assistant', content=_MARK)
     text = tokenizer.apply_chat_template([asked, answered], tokenize=False)
-    behind = text[text.rindex('B') + 1 :]
+    behind = text[text.rindex(_MARK) + len(_MARK) :]
     places = {token: behind.find(token) for token in tokenizer.all_special_tokens if token in behind}
     return min(places, key=places.get) if places else tokenizer.eos_token
 
