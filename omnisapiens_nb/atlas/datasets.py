@@ -593,7 +593,7 @@ def _instruction(dataset, style):
         return _ALL_THAT_APPLY, ', '
     return 'Answer with one of:', ', '
 
-# %% ../../nbs/atlas/04_datasets.ipynb #95a7d1b5
+# %% ../../nbs/atlas/04_datasets.ipynb #08a41745
 _ABOUT_MEDIA = re.compile(r'\b[Aa]bove (?:is|are) [^.?!]*[.]')
 _MARKS = '?？'
 
@@ -603,16 +603,16 @@ def _asking_part(text):
     about_media = list(_ABOUT_MEDIA.finditer(text))
     if about_media:
         return text[about_media[-1].end() :]
-    lines = text.splitlines() or ['']
+    lines = text.split('\n')
     asking = [line for line in lines if any(mark in line for mark in _MARKS)]
     return asking[-1] if asking else lines[-1]
 
-# %% ../../nbs/atlas/04_datasets.ipynb #4e41f021
+# %% ../../nbs/atlas/04_datasets.ipynb #4bb0410d
 def question_in(
     problem: str | None,  # A whole prompt
 ) -> str:  # Empty where nothing is left
     "What a prompt asks, without its tags, transcript, options and the words around them."
-    lines = (problem or '').splitlines()
+    lines = (problem or '').split('\n')
     without_tags = '\n'.join(lines[len(leading_tags(problem or '')) :])
     asked = _asking_part(without_tags)
     end = max(asked.rfind(mark) for mark in _MARKS)
@@ -644,7 +644,7 @@ def _speaking_of(problem, signature):
         return f'{before}The above is {PHRASES["text"]}{after}'
     return before + _TO_ITS_END.sub('', after, count=1)
 
-# %% ../../nbs/atlas/04_datasets.ipynb #0ab35f5a
+# %% ../../nbs/atlas/04_datasets.ipynb #b30a4aa5
 def without_media(
     row: dict,  # A row of the store
     kinds: Sequence[str],  # Columns to empty, of `MEDIA`
@@ -655,7 +655,7 @@ def without_media(
         return row
     tags = leading_tags(row['problem'])
     kept = [tag for tag in tags if tag not in {TAGS[kind] for kind in gone}]
-    lines = row['problem'].splitlines()[len(tags) :]
+    lines = row['problem'].split('\n')[len(tags) :]
     signature = '_'.join(['text', *dict.fromkeys(tag.strip('<>') for tag in TAGS.values() if tag in kept)])
     problem = '\n'.join([*kept, _speaking_of('\n'.join(lines), signature)])
     return row | {kind: [] for kind in gone} | dict(problem=problem, modality_signature=signature)

@@ -198,7 +198,7 @@ class Example:
     seconds: list[float]  # Seconds per temporal patch of each film
     pictures: list[tuple[Tensor, list[int]]]  # Patches and grid of each still, a film of one patch in time
 
-# %% ../../nbs/sft/00_processor.ipynb #72053302
+# %% ../../nbs/sft/00_processor.ipynb #3cd19416
 BLANKS = ('text', 'audio', 'video')
 
 
@@ -218,7 +218,7 @@ def as_messages(
     problem = row['problem']
     if blank == 'text' and row.get('transcript'):
         problem = problem.replace(row['transcript'] + '\n', '', 1)
-    lines = problem.splitlines()
+    lines = problem.split('\n')
     tags = list(takewhile(lambda line: line in TAGS.values(), lines))
     _check_tags(tags, row)
     media = {tag: iter(row[kind]) for kind, tag in TAGS.items()}
