@@ -126,7 +126,7 @@ DropShared = Annotated[
     ),
 ]
 
-# %% ../nbs/cli.ipynb #e557c9b7
+# %% ../nbs/cli.ipynb #b514dab5
 @app.command()
 def curate(
     out: Annotated[Path, typer.Option(help='Atlas folder to make.')],
@@ -145,6 +145,9 @@ def curate(
     result = run(parse_sources(source), out, choices)
     for key, count in result.counts.items():
         typer.echo(_counted(key, count))
+    if result.notes:
+        first = result.notes[0]
+        typer.echo(f'{len(result.notes)} notes on what is odd, in notes.jsonl, such as {first.id}: {first.note}')
     typer.echo(f'Atlas: {out}')
 
 # %% ../nbs/cli.ipynb #ecec1834

@@ -205,8 +205,8 @@ def _whole_row(row, split, number):
     columns['split'] = split
     return Row(**columns)
 
-# %% ../../nbs/atlas/13_exchange.ipynb #8aaa4e84
-BESIDE = ('rejected.jsonl', 'cues.jsonl')  # Files of ours that hold no rows
+# %% ../../nbs/atlas/13_exchange.ipynb #7515fb59
+BESIDE = ('rejected.jsonl', 'notes.jsonl', 'cues.jsonl')  # Files of ours that hold no rows
 
 
 def jsonl_splits(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'KINDS', 'SUBJECTS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS',
            'HELD_OUT_TASKS', 'MULTI_LABEL', 'splits_named', 'answer_kind', 'task_named', 'class_index', 'Row', 'row_of',
-           'Rejected', 'Reject', 'signature', 'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
+           'Rejected', 'Note', 'Reject', 'signature', 'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
 import re
@@ -222,7 +222,7 @@ def row_of(
     "A row of the store as a `Row`."
     return Row(**{name: columns[name] for name in SCHEMA.names})
 
-# %% ../../nbs/atlas/01_schema.ipynb #b65d4bcc
+# %% ../../nbs/atlas/01_schema.ipynb #69922a20
 @dataclass(frozen=True)
 class Rejected:
     "One line of `rejected.jsonl`."
@@ -232,6 +232,17 @@ class Rejected:
     row: int  # Row in that file, from 1
     reason: str  # What is wrong and how to mend it
     id: str = ''  # Row id, where it got that far
+
+
+@dataclass
+class Note:
+    "One line of `notes.jsonl`: what is odd about a row that was kept."
+
+    dataset: str  # Dataset key
+    file: str  # File inside the source folder
+    row: int  # Row in that file, from 1
+    note: str  # What is odd
+    id: str  # Row id
 
 # %% ../../nbs/atlas/01_schema.ipynb #23927ef4
 class Reject(ValueError):
