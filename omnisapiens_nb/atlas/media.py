@@ -241,11 +241,11 @@ def has_sound(
     with _open(data) as container:
         return bool(container.streams.audio)
 
-# %% ../../nbs/atlas/02_media.ipynb #ab4d644c
+# %% ../../nbs/atlas/02_media.ipynb #5ce45f05
 def duration(
     data: bytes,  # A media file
 ) -> float:  # Seconds
-    "Length of a file by its container, or by its last frame where that does not say; MediaError if it cannot be opened."
+    "Length of a file by its container, or by its frames where that does not say; MediaError if it cannot be opened."
     with _open(data) as container:
         if container.duration is not None:
             return container.duration / _pyav().time_base

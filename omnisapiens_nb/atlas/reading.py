@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SourceError', 'Record', 'read_text', 'text_fault', 'lines_of', 'no_columns', 'read_csv', 'json_record',
-           'read_json_lines', 'read_json', 'text_of', 'present_files']
+           'read_json_lines', 'read_json', 'read_settings', 'text_of', 'present_files']
 
-# %% ../../nbs/atlas/05_reading.ipynb #b6edf41e
+# %% ../../nbs/atlas/05_reading.ipynb #94399db6
 import csv
 import json
 import re
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 from .schema import Reject
 
@@ -235,6 +237,22 @@ def read_json(
     if not isinstance(data, dict) or not data:
         raise SourceError(f'{path}: an object with entries is expected; use the original file')
     return data.pairs
+
+# %% ../../nbs/atlas/05_reading.ipynb #9437396a
+def read_settings(
+    path: Path,  # File of JSON
+    kind: type[BaseModel],  # What belongs in it
+) -> BaseModel:  # Of that kind
+    "A file of settings; SourceError names each field that is wrong."
+    try:
+        text = Path(path).read_bytes()
+    except OSError as e:
+        raise SourceError(f'{path}: cannot be read ({e.strerror}); copy it again') from e
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as e:
+        faults = [f'{".".join(map(str, fault["loc"])) or "the file"}: {fault["msg"]}' for fault in e.errors()]
+        raise SourceError(f'{path}: {"; ".join(faults)[:300]}; mend it, or copy the whole folder again') from e
 
 # %% ../../nbs/atlas/05_reading.ipynb #ebc9155c
 def text_of(
