@@ -6,12 +6,13 @@
 __all__ = ['BINARY', 'BESIDE', 'write_jsonl', 'pack_media', 'MediaFiles', 'read_jsonl', 'jsonl_to_parquet', 'jsonl_splits',
            'convert']
 
-# %% ../../nbs/atlas/13_exchange.ipynb #19f0e03f
+# %% ../../nbs/atlas/13_exchange.ipynb #10cd273e
 import hashlib
 import json
 import shutil
 import tarfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from .folders import check_free, put_in_place
 from .formats import format_of
 from .reading import SourceError, read_json_lines
 from .schema import MEDIA, OURS, RELEASED, SPLITS, Reject, Row
-from .store import StoreWriter, by_split, open_atlas, released_value, shards_of
+from .store import StoreWriter, by_split, file_sha256, open_atlas, released_value, shards_of
 
 # %% ../../nbs/atlas/13_exchange.ipynb #9c909745
 BINARY = (*MEDIA, 'ext_video_feats', 'ext_audio_feats')
@@ -222,7 +223,7 @@ def jsonl_splits(
         found[split] = paths[0]
     return found
 
-# %% ../../nbs/atlas/13_exchange.ipynb #b196f367
+# %% ../../nbs/atlas/13_exchange.ipynb #fc069028
 def convert(
     folder: Path,  # Parquet form, or path form with `*.jsonl`
     out: Path,  # Folder for the other form; not there, or empty
@@ -238,12 +239,13 @@ def convert(
     check_free(partial)
     try:
         names = _write_other_form(folder, partial, tar)
+        _write_manifest(partial, names)
         put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [out / name for name in names]
 
-# %% ../../nbs/atlas/13_exchange.ipynb #aa5fba80
+# %% ../../nbs/atlas/13_exchange.ipynb #28053269
 def _write_other_form(folder, out, tar):
     "Returns the names of the files with rows."
     splits = [split for split in SPLITS if shards_of(folder, split)]
@@ -260,3 +262,10 @@ def _write_other_form(folder, out, tar):
     if tar and (out / 'media').is_dir():
         pack_media(out)
     return names
+
+
+def _write_manifest(folder, names):
+    "Say what belongs to a folder, so that a file that loses rows is found out."
+    sums = {str(name): file_sha256(folder / name) for name in names}
+    manifest = dict(package=version('omnisapiens_nb'), outputs=sums)
+    (folder / 'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')

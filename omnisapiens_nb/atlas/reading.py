@@ -100,7 +100,7 @@ def no_columns(
         mend = 'separate the columns by commas'
     return SourceError(f'{path}: no column {lacks} (found {has}); {mend}')
 
-# %% ../../nbs/atlas/05_reading.ipynb #8b3463ca
+# %% ../../nbs/atlas/05_reading.ipynb #ef2587a6
 class _Read(NamedTuple):
     "A row of a table as it was read."
 
@@ -119,17 +119,23 @@ def _read_row(lines, first, width):
         return _Read([], reader.line_num, f'not a CSV row ({e})')
     if width is not None and len(values) != width:
         return _Read(values, reader.line_num, f'{len(values)} fields where the header has {width}')
+    if reader.line_num > 1 and _has_stray_mark(lines[first : first + reader.line_num]):
+        return _Read(values, reader.line_num, 'not a CSV row (a quotation mark inside of a field)')
     return _Read(values, reader.line_num, '')
 
-# %% ../../nbs/atlas/05_reading.ipynb #00c44f36
+# %% ../../nbs/atlas/05_reading.ipynb #653d04fc
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def _has_stray_mark(lines):
+    "Whether there is a quotation mark outside of quoted fields."
+    return '"' in _QUOTED.sub('', '\n'.join(lines))
 
 
 def _begins_sound(lines, first, width):
     "Whether a sound row begins at a line."
     read = _read_row(lines, first, width)
-    unquoted = _QUOTED.sub('', '\n'.join(lines[first : first + read.lines]))
-    return not read.fault and '"' not in unquoted
+    return not read.fault and not _has_stray_mark(lines[first : first + read.lines])
 
 
 def _within_bounds(read, lines, first, width):
@@ -158,7 +164,7 @@ def _rows(lines):
         yield read
         first += read.lines
 
-# %% ../../nbs/atlas/05_reading.ipynb #52a02add
+# %% ../../nbs/atlas/05_reading.ipynb #82cbdfa8
 def read_csv(
     folder: Path,  # Source folder
     file: str,  # Path inside it
@@ -168,7 +174,8 @@ def read_csv(
 ) -> Iterator[Record]:  # One per data row
     "Rows of a CSV with a header; SourceError if it is missing, empty or lacks a column."
     path = Path(folder) / file
-    first, *rows = _rows(lines_of(read_text(folder, file, encoding)))
+    text = read_text(folder, file, encoding).rstrip('\r\n')
+    first, *rows = _rows(lines_of(text))
     header = [aliases.get(name, name) for name in first.values]
     missing = [column for column in columns if column not in header]
     if missing:

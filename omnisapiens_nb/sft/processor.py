@@ -680,7 +680,7 @@ class FilmSettings(BaseModel):
         options = dict(frames=self.frames, size=self.size)
         return options | dict(profile=self.profile.as_profile()) if self.profile else options
 
-# %% ../../nbs/sft/00_processor.ipynb #84cd84cd
+# %% ../../nbs/sft/00_processor.ipynb #136fe467
 class OmniProcessor(_Conversations):
     "Turns rows into batches for Qwen2.5-Omni's Thinker."
 
@@ -717,7 +717,8 @@ class OmniProcessor(_Conversations):
         "Load from a folder of ours, or from any checkpoint of the form's kind."
         film = Path(name) / 'film.json'
         settings = read_settings(film, FilmSettings).as_options() if film.is_file() else {}
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side='left')
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side='left', trust_remote_code=False)
         if tokenizer.chat_template is None:  # Some checkpoints keep theirs where tokenizers do not read it
             tokenizer.chat_template = template or cls.form.template
-        return cls(tokenizer, AutoFeatureExtractor.from_pretrained(name), **settings)
+        extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        return cls(tokenizer, extractor, **settings)
