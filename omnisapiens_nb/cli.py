@@ -126,7 +126,7 @@ DropShared = Annotated[
     ),
 ]
 
-# %% ../nbs/cli.ipynb #e557c9b7
+# %% ../nbs/cli.ipynb #b514dab5
 @app.command()
 def curate(
     out: Annotated[Path, typer.Option(help='Atlas folder to make.')],
@@ -145,6 +145,9 @@ def curate(
     result = run(parse_sources(source), out, choices)
     for key, count in result.counts.items():
         typer.echo(_counted(key, count))
+    if result.notes:
+        first = result.notes[0]
+        typer.echo(f'{len(result.notes)} notes on what is odd, in notes.jsonl, such as {first.id}: {first.note}')
     typer.echo(f'Atlas: {out}')
 
 # %% ../nbs/cli.ipynb #ecec1834
@@ -155,15 +158,18 @@ def _counted(key, count):
         note = f', {count["text_only"]} of them as text only, their media not being in the folder'
     return f'{key}: {count["read"]} read, {count["kept"]} kept{note}, {count["rejected"]} rejected'
 
-# %% ../nbs/cli.ipynb #280b726c
+# %% ../nbs/cli.ipynb #90f7ec91
 @app.command()
 def check(path: Annotated[Path, typer.Argument(help='Atlas folder, .parquet shard or .jsonl file, ours or released.')]):
     "Validate an Atlas; exit 1 and a table if there are problems."
     from omnisapiens_nb.atlas.check import check as run
+    from omnisapiens_nb.atlas.check import has_manifest
 
     total, problems = run(path)
     count = 0 if problems.empty else problems['rows'].sum()
     typer.echo(f'{total} rows, {count} problems')
+    if not has_manifest(path):
+        typer.echo('There is no manifest.json beside them, so nothing tells whether rows are missing.')
     if problems.empty:
         return
     typer.echo(problems.to_string(index=False))

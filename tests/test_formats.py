@@ -110,7 +110,7 @@ def test_the_format_is_told_and_not_guessed(monkeypatch):
     monkeypatch.setattr(av, 'open', lambda *args, **kwargs: asked.append(kwargs['format']) or plain(*args, **kwargs))
     count_frames(clip)
     read_audio(write_wav(tone()))
-    assert asked == ['mov', 'wav']
+    assert set(asked[: asked.index('wav')]) == {'mov'} and set(asked[asked.index('wav') :]) == {'wav'}
 
 
 def test_avi_is_no_wav():

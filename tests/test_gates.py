@@ -63,11 +63,17 @@ def test_spans_that_run_backwards_or_start_before_zero(tmp_path):
         utterance(3, 3, '00:00:05,000', '00:00:06,000'),
     ]
     write_meld_tables(tmp_path / 'meld', rows, rows[2:])
-    kept, rejected = outcome(curate({'meld': tmp_path / 'meld'}, tmp_path / 'atlas'))
-    assert len(kept) == 6
-    assert sorted(r['row'] for r in rejected) == [1, 1, 2, 2]
-    reasons = ' '.join(r['reason'] for r in rejected)
-    assert 'not after its start' in reasons and 'HH:MM:SS' in reasons
+    result = curate({'meld': tmp_path / 'meld'}, tmp_path / 'atlas')
+    kept, rejected = outcome(result)
+    assert (len(kept), len(rejected)) == (10, 0)
+    spans = {row['source_row']: (row['start'], row['end']) for row in kept if row['split'] == 'train'}
+    assert spans == {1: (None, None), 2: (0, 2), 3: (5, 6)}
+    assert sorted(note.row for note in result.notes) == [1, 1, 2, 2]
+    file = result.folder / 'notes.jsonl'
+    notes = [json.loads(line)['note'] for line in file.read_text(encoding='utf-8').splitlines()]
+    assert notes == [note.note for note in result.notes]
+    assert sum('has no length' in note for note in notes) == sum('is taken from 0' in note for note in notes) == 2
+    assert 'what is odd about 4 rows' in (result.folder / 'README.md').read_text(encoding='utf-8')
 
 
 def clip(seconds):

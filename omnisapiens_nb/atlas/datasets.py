@@ -25,7 +25,7 @@ from omnisapiens_nb.atlas.schema import (
     task_named,
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #841bd321
+# %% ../../nbs/atlas/04_datasets.ipynb #5970e65e
 @dataclass(frozen=True)
 class Dataset:
     "What is known of a dataset key; the source of prompts, labels and cards."
@@ -45,6 +45,7 @@ class Dataset:
     language: str = 'en'  # BCP 47 code; `mul` for several, then the adapter says which for each row
     text_carries: bool = True  # Whether a row without its medium is kept as a text row
     broken: dict = field(default_factory=dict)  # Clip name to the fault its authors report
+    cut: bool = False  # Its clips are cut to the span of the row
     seconds: tuple = ()  # Shortest and longest a recording of it can be; nothing where that is not known
     wording: str = 'ours'  # Of the prompt: `released`, `in part` (parts of the release were seen) or `ours`
     scripted: bool = False  # Every speaker says the same given words, whatever the label
@@ -95,12 +96,13 @@ _add(
     ),
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #61d7fae0
+# %% ../../nbs/atlas/04_datasets.ipynb #26240b35
 _FRIENDS = 'GPL-3.0 on the annotations; dialogue © its owners'
 _add(
     Dataset(
         key='meld_emotion',
         source='meld',
+        cut=True,
         name='MELD',
         task='emotion_cls',
         question='How would you describe the emotional state of the speaker in the recording?',
@@ -124,6 +126,7 @@ _add(
     Dataset(
         key='meld_senti',
         source='meld',
+        cut=True,
         name='MELD',
         task='sentiment_cls',
         question='What is the sentiment of the speaker in the recording?',
@@ -167,13 +170,14 @@ _add(
     ),
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #954e2364
+# %% ../../nbs/atlas/04_datasets.ipynb #3ae4c164
 _MOSEI_LICENSE = 'annotations under the SDK’s terms; videos © their owners'
 _MOSEI_EMOTIONS = ('happy', 'sad', 'anger', 'surprise', 'disgust', 'fear')
 _add(
     Dataset(
         key='mosei_emotion',
         source='mosei',
+        cut=True,
         name='CMU-MOSEI',
         task='emotion_cls',
         question='What is the emotion of the speaker in this video?',
@@ -187,6 +191,7 @@ _add(
     Dataset(
         key='mosei_senti',
         source='mosei',
+        cut=True,
         name='CMU-MOSEI',
         task='sentiment_cls',
         question='What is the sentiment of the speaker in this video?',
@@ -354,7 +359,7 @@ _add(
     ),
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #00737ac1
+# %% ../../nbs/atlas/04_datasets.ipynb #72305437
 BEHAVIOURS = (
     'Absence or Avoidance of Eye Contact',
     'Aggressive Behavior',
@@ -372,6 +377,7 @@ _add(
     Dataset(
         key='av_asd',
         source='av_asd',
+        cut=True,
         name='AV-ASD',
         task='behaviour_cls',
         question='Which of these behaviours can be seen or heard?',
@@ -386,11 +392,12 @@ _add(
     ),
 )
 
-# %% ../../nbs/atlas/04_datasets.ipynb #e16c90bd
+# %% ../../nbs/atlas/04_datasets.ipynb #92c66cb5
 _add(
     Dataset(
         key='iemocap',
         source='iemocap',
+        cut=True,
         name='IEMOCAP',
         task='emotion_cls',
         question='What emotion is the speaker expressing?',
@@ -593,7 +600,7 @@ def _instruction(dataset, style):
         return _ALL_THAT_APPLY, ', '
     return 'Answer with one of:', ', '
 
-# %% ../../nbs/atlas/04_datasets.ipynb #95a7d1b5
+# %% ../../nbs/atlas/04_datasets.ipynb #08a41745
 _ABOUT_MEDIA = re.compile(r'\b[Aa]bove (?:is|are) [^.?!]*[.]')
 _MARKS = '?？'
 
@@ -603,16 +610,16 @@ def _asking_part(text):
     about_media = list(_ABOUT_MEDIA.finditer(text))
     if about_media:
         return text[about_media[-1].end() :]
-    lines = text.splitlines() or ['']
+    lines = text.split('\n')
     asking = [line for line in lines if any(mark in line for mark in _MARKS)]
     return asking[-1] if asking else lines[-1]
 
-# %% ../../nbs/atlas/04_datasets.ipynb #4e41f021
+# %% ../../nbs/atlas/04_datasets.ipynb #4bb0410d
 def question_in(
     problem: str | None,  # A whole prompt
 ) -> str:  # Empty where nothing is left
     "What a prompt asks, without its tags, transcript, options and the words around them."
-    lines = (problem or '').splitlines()
+    lines = (problem or '').split('\n')
     without_tags = '\n'.join(lines[len(leading_tags(problem or '')) :])
     asked = _asking_part(without_tags)
     end = max(asked.rfind(mark) for mark in _MARKS)
@@ -644,7 +651,7 @@ def _speaking_of(problem, signature):
         return f'{before}The above is {PHRASES["text"]}{after}'
     return before + _TO_ITS_END.sub('', after, count=1)
 
-# %% ../../nbs/atlas/04_datasets.ipynb #0ab35f5a
+# %% ../../nbs/atlas/04_datasets.ipynb #b30a4aa5
 def without_media(
     row: dict,  # A row of the store
     kinds: Sequence[str],  # Columns to empty, of `MEDIA`
@@ -655,7 +662,7 @@ def without_media(
         return row
     tags = leading_tags(row['problem'])
     kept = [tag for tag in tags if tag not in {TAGS[kind] for kind in gone}]
-    lines = row['problem'].splitlines()[len(tags) :]
+    lines = row['problem'].split('\n')[len(tags) :]
     signature = '_'.join(['text', *dict.fromkeys(tag.strip('<>') for tag in TAGS.values() if tag in kept)])
     problem = '\n'.join([*kept, _speaking_of('\n'.join(lines), signature)])
     return row | {kind: [] for kind in gone} | dict(problem=problem, modality_signature=signature)

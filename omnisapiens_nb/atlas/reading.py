@@ -4,14 +4,18 @@
 
 # %% auto #0
 __all__ = ['SourceError', 'Record', 'read_text', 'text_fault', 'lines_of', 'no_columns', 'read_csv', 'json_record',
-           'read_json_lines', 'read_json', 'text_of', 'present_files']
+           'read_json_lines', 'read_json', 'read_settings', 'text_of', 'present_files']
 
-# %% ../../nbs/atlas/05_reading.ipynb #3daa146d
+# %% ../../nbs/atlas/05_reading.ipynb #94399db6
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 from .schema import Reject
 
@@ -96,15 +100,71 @@ def no_columns(
         mend = 'separate the columns by commas'
     return SourceError(f'{path}: no column {lacks} (found {has}); {mend}')
 
-# %% ../../nbs/atlas/05_reading.ipynb #6c37804b
-def _fields(line):
-    "Fields of one line, and what is wrong with it."
-    try:
-        return next(csv.reader([line], strict=True)), ''
-    except csv.Error as e:
-        return [], f'not a CSV row ({e})'
+# %% ../../nbs/atlas/05_reading.ipynb #ef2587a6
+class _Read(NamedTuple):
+    "A row of a table as it was read."
 
-# %% ../../nbs/atlas/05_reading.ipynb #8baeab4b
+    values: list[str]
+    lines: int  # That it takes
+    fault: str  # Empty if it is sound
+
+
+def _read_row(lines, first, width):
+    "The row that begins at a line; width is the number of its fields, None where any will do."
+    ended = (lines[place] + '\n' for place in range(first, len(lines)))
+    reader = csv.reader(ended, strict=True)
+    try:
+        values = next(reader)
+    except csv.Error as e:
+        return _Read([], reader.line_num, f'not a CSV row ({e})')
+    if width is not None and len(values) != width:
+        return _Read(values, reader.line_num, f'{len(values)} fields where the header has {width}')
+    if reader.line_num > 1 and _has_stray_mark(lines[first : first + reader.line_num]):
+        return _Read(values, reader.line_num, 'not a CSV row (a quotation mark inside of a field)')
+    return _Read(values, reader.line_num, '')
+
+# %% ../../nbs/atlas/05_reading.ipynb #653d04fc
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def _has_stray_mark(lines):
+    "Whether there is a quotation mark outside of quoted fields."
+    return '"' in _QUOTED.sub('', '\n'.join(lines))
+
+
+def _begins_sound(lines, first, width):
+    "Whether a sound row begins at a line."
+    read = _read_row(lines, first, width)
+    return not read.fault and not _has_stray_mark(lines[first : first + read.lines])
+
+
+def _within_bounds(read, lines, first, width):
+    "A faulty row with the lines that are its own."
+    closed = bool(read.values)
+    most = read.lines if closed else len(lines) - first
+    own = 1
+    while own < most and not _begins_sound(lines, first + own, width):
+        own += 1
+    fault = f'{read.fault}, in {own} lines' if own > 1 else read.fault
+    return _Read(read.values, own, fault)
+
+# %% ../../nbs/atlas/05_reading.ipynb #9e5774a4
+def _rows(lines):
+    "Rows of a table, its header first, without the blank lines between them."
+    width = None
+    first = 0
+    while first < len(lines):
+        if not lines[first].strip():
+            first += 1
+            continue
+        read = _read_row(lines, first, width)
+        if read.fault:
+            read = _within_bounds(read, lines, first, width)
+        width = width or len(read.values)
+        yield read
+        first += read.lines
+
+# %% ../../nbs/atlas/05_reading.ipynb #82cbdfa8
 def read_csv(
     folder: Path,  # Source folder
     file: str,  # Path inside it
@@ -114,27 +174,17 @@ def read_csv(
 ) -> Iterator[Record]:  # One per data row
     "Rows of a CSV with a header; SourceError if it is missing, empty or lacks a column."
     path = Path(folder) / file
-    first, *lines = _lines(read_text(folder, file, encoding))
-    names, _ = _fields(first)
-    header = [aliases.get(name, name) for name in names]
+    text = read_text(folder, file, encoding).rstrip('\r\n')
+    first, *rows = _rows(lines_of(text))
+    header = [aliases.get(name, name) for name in first.values]
     missing = [column for column in columns if column not in header]
     if missing:
         raise no_columns(path, missing, header)
-    for number, line in enumerate(lines, 1):
-        yield _table_row(file, number, line, header)
-    if not lines:
+    for number, row in enumerate(rows, 1):
+        fault = row.fault or text_fault(''.join(row.values))
+        yield Record(file, number, dict(zip(header, row.values)), fault)
+    if not rows:
         raise SourceError(f'{path}: a header and no rows; copy it again from the source')
-
-
-def _lines(text):
-    return [line for line in lines_of(text) if line.strip()]
-
-
-def _table_row(file, number, line, header):
-    values, fault = _fields(line)
-    if not fault and len(values) != len(header):
-        fault = f'{len(values)} fields where the header has {len(header)}'
-    return Record(file, number, dict(zip(header, values)), fault or text_fault(line))
 
 # %% ../../nbs/atlas/05_reading.ipynb #b4115fc3
 def json_record(
@@ -159,14 +209,15 @@ def _json_record(file, number, line, keys):
         return Record(file, number, fault=f'not a JSON object ({str(e)[:80]})')
     return json_record(file, number, data, keys)
 
-# %% ../../nbs/atlas/05_reading.ipynb #2ca3f829
+# %% ../../nbs/atlas/05_reading.ipynb #f425c3ba
 def read_json_lines(
     folder: Path,  # Source folder
     file: str,  # Path inside it, whatever its suffix
     keys: tuple[str, ...],  # Keys each object must have
 ) -> Iterator[Record]:  # One per line that is not blank
     "Objects of a JSON Lines file; SourceError if it is missing or empty."
-    for number, line in enumerate(_lines(read_text(folder, file)), 1):
+    lines = [line for line in lines_of(read_text(folder, file)) if line.strip()]
+    for number, line in enumerate(lines, 1):
         yield _json_record(file, number, line, keys)
 
 # %% ../../nbs/atlas/05_reading.ipynb #b3c6b95a
@@ -193,6 +244,22 @@ def read_json(
     if not isinstance(data, dict) or not data:
         raise SourceError(f'{path}: an object with entries is expected; use the original file')
     return data.pairs
+
+# %% ../../nbs/atlas/05_reading.ipynb #9437396a
+def read_settings(
+    path: Path,  # File of JSON
+    kind: type[BaseModel],  # What belongs in it
+) -> BaseModel:  # Of that kind
+    "A file of settings; SourceError names each field that is wrong."
+    try:
+        text = Path(path).read_bytes()
+    except OSError as e:
+        raise SourceError(f'{path}: cannot be read ({e.strerror}); copy it again') from e
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as e:
+        faults = [f'{".".join(map(str, fault["loc"])) or "the file"}: {fault["msg"]}' for fault in e.errors()]
+        raise SourceError(f'{path}: {"; ".join(faults)[:300]}; mend it, or copy the whole folder again') from e
 
 # %% ../../nbs/atlas/05_reading.ipynb #ebc9155c
 def text_of(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'KINDS', 'SUBJECTS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS',
-           'HELD_OUT_TASKS', 'MULTI_LABEL', 'answer_kind', 'task_named', 'class_index', 'Row', 'row_of', 'Rejected',
-           'Reject', 'signature', 'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
+           'HELD_OUT_TASKS', 'MULTI_LABEL', 'splits_named', 'answer_kind', 'task_named', 'class_index', 'Row', 'row_of',
+           'Rejected', 'Note', 'Reject', 'signature', 'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
 import re
@@ -49,6 +49,23 @@ TASKS = (
     'nonverbal_qa',
 )
 SPLITS = ('train', 'validation', 'test')
+
+# %% ../../nbs/atlas/01_schema.ipynb #3ec4c792
+_SPLIT_WORDS = dict(
+    train='train training trainset',
+    validation='validation valid val valset dev devel devset development eval evaluation',
+    test='test testing testset',
+)
+_SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
+_WORD = re.compile('[A-Z]?[a-z]+|[A-Z]+')  # As in `my_train`, `MyTrain`, `TRAIN`
+
+
+def splits_named(
+    name: str,  # Of a file, without its ending
+) -> dict[str, str]:  # Word in it to one of `SPLITS`
+    "Splits that the name of a file names, by any of the words that are in use."
+    words = [word.lower() for word in _WORD.findall(name)]
+    return {word: _SPLIT_OF[word] for word in words if word in _SPLIT_OF}
 
 # %% ../../nbs/atlas/01_schema.ipynb #4e88d0fe
 KINDS = {'cls': 'cls', 'qa': 'qa', 'qna': 'qa', 'q&a': 'qa'}  # Last word of a task's name → kind of answer
@@ -205,7 +222,7 @@ def row_of(
     "A row of the store as a `Row`."
     return Row(**{name: columns[name] for name in SCHEMA.names})
 
-# %% ../../nbs/atlas/01_schema.ipynb #b65d4bcc
+# %% ../../nbs/atlas/01_schema.ipynb #69922a20
 @dataclass(frozen=True)
 class Rejected:
     "One line of `rejected.jsonl`."
@@ -215,6 +232,17 @@ class Rejected:
     row: int  # Row in that file, from 1
     reason: str  # What is wrong and how to mend it
     id: str = ''  # Row id, where it got that far
+
+
+@dataclass
+class Note:
+    "One line of `notes.jsonl`: what is odd about a row that was kept."
+
+    dataset: str  # Dataset key
+    file: str  # File inside the source folder
+    row: int  # Row in that file, from 1
+    note: str  # What is odd
+    id: str  # Row id
 
 # %% ../../nbs/atlas/01_schema.ipynb #23927ef4
 class Reject(ValueError):
@@ -231,12 +259,12 @@ def signature(
     media = [tag.strip('<>') for kind, tag in TAGS.items() if getattr(row, kind)]
     return '_'.join(['text', *media])
 
-# %% ../../nbs/atlas/01_schema.ipynb #6d3f0b18
+# %% ../../nbs/atlas/01_schema.ipynb #59ef0c84
 def leading_tags(
     problem: str,  # A prompt
 ) -> list[str]:  # Its first lines, as far as they are tags
     "The tags a prompt opens with."
-    lines = problem.splitlines()
+    lines = problem.split('\n')
     tags = takewhile(lambda line: line in TAGS.values(), lines)
     return list(tags)
 

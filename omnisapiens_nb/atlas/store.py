@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'UNNAMED', 'UNSIGNED', 'StoreWriter', 'dataset_card', 'released_options',
-           'released_value', 'Atlas', 'routed_columns', 'shards_of', 'open_atlas', 'atlas_id', 'open_splits',
-           'rewrite_atlas', 'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
+           'released_value', 'Atlas', 'routed_columns', 'split_of', 'by_split', 'shards_of', 'open_atlas', 'atlas_id',
+           'open_splits', 'rewrite_atlas', 'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
 
-# %% ../../nbs/atlas/11_store.ipynb #9d187b8f
+# %% ../../nbs/atlas/11_store.ipynb #eacff5bd
 import bisect
 import hashlib
 import json
@@ -26,7 +26,18 @@ import yaml
 from .datasets import DATASETS, dataset_key, question_in, task_of
 from .folders import check_free, put_in_place
 from .reading import SourceError
-from .schema import DOMAINS, MEDIA, OURS, RELEASED, SCHEMA, SPLITS, Row, row_of, task_named
+from omnisapiens_nb.atlas.schema import (
+    DOMAINS,
+    MEDIA,
+    OURS,
+    RELEASED,
+    SCHEMA,
+    SPLITS,
+    Row,
+    row_of,
+    splits_named,
+    task_named,
+)
 
 # %% ../../nbs/atlas/11_store.ipynb #fa8a4a32
 GROUP_BYTES = 1 << 22  # Media in a row group: 4 MiB, what a random read fetches
@@ -448,16 +459,43 @@ def routed_columns(
         columns['modality_signature'] = [said or UNSIGNED for said in columns['modality_signature']]
     return {name: columns[name] for name in names}
 
-# %% ../../nbs/atlas/11_store.ipynb #3badd074
+# %% ../../nbs/atlas/11_store.ipynb #c08ea4d9
+def split_of(
+    path: Path,  # A file with rows
+) -> tuple[str, str]:  # The word in its name, and one of `SPLITS`
+    "Which split a file is, by its name; SourceError where the name names none, or two."
+    named = splits_named(path.stem)
+    if len(named) == 1:
+        return next(iter(named.items()))
+    said = f'the name says {" and ".join(named)}' if named else 'the name says no split'
+    raise SourceError(f'{path}: {said}; name the file after one of {", ".join(SPLITS)}, or move it to another folder')
+
+
+def by_split(
+    files: Sequence[Path],  # Files with rows
+) -> dict[str, list[Path]]:  # Split to its files
+    "Files by their splits; SourceError where a name tells none, or a split is there under two names."
+    found = {}
+    words = {}
+    for path in files:
+        word, split = split_of(path)
+        found.setdefault(split, []).append(path)
+        if words.setdefault(split, word) != word:
+            both = f'{found[split][0].name} is the {split} split too'
+            raise SourceError(f'{path}: {both}; keep one of them in the folder')
+    return found
+
+# %% ../../nbs/atlas/11_store.ipynb #05f113f3
 def shards_of(
     folder: Path,  # Atlas folder, or the folder with the shards in it
     split: str,  # `train`, `validation` or `test`
 ) -> list[Path]:  # In order; empty where the split is not there
-    "Files of a split."
+    "Files of a split, by any word for it (`splits_named`); SourceError where a Parquet file is of no split."
     data = Path(folder) / 'data'
     if not data.is_dir():
         data = Path(folder)
-    return sorted(data.glob(f'{split}-*.parquet'))
+    files = sorted(data.glob('*.parquet'))
+    return by_split(files).get(split, [])
 
 # %% ../../nbs/atlas/11_store.ipynb #7368311d
 def open_atlas(

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled', 'FrozenRow', 'FrozenRows', 'freeze',
            'frozen_loss', 'unusable_of', 'BAMConfig', 'train_bam', 'save_adapters', 'read_about', 'load_adapters',
-           'describe_bam', 'is_bam', 'load_bam', 'adapted', 'check_described', 'without_scale', 'release_bam']
+           'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described', 'without_scale',
+           'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #e01b6034
+# %% ../../nbs/sft/09_bam_training.ipynb #b4852be3
 import copy
 import hashlib
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from ..atlas.descriptors import NoDescriptors, read_descriptors
 from ..atlas.extract import COLUMNS, EXTRACTORS
 from ..atlas.folders import check_free, put_in_place
 from ..atlas.media import MediaError
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_settings
 from ..atlas.schema import answer_kind
 from .bam import BAM, BAMForm, Place, added_to_answers, stack_descriptors
 from .batches import Examples, by_signature, on_device
@@ -462,7 +463,7 @@ def describe_bam(
     )
     (folder / 'README.md').write_text(card, encoding='utf-8')
 
-# %% ../../nbs/sft/09_bam_training.ipynb #a484fa67
+# %% ../../nbs/sft/09_bam_training.ipynb #a3db7424
 Adapters = Mapping[str, tuple[Scaled, Mapping[str, str]]]  # Dataset key to adapters, and kind to extractor
 ANY = '*'  # In place of a key: adapters for every dataset that has none of its own
 
@@ -475,20 +476,29 @@ def is_bam(
     return ours is not None or file_beside(folder, ADAPTERS) is not None
 
 
+class BamFolder(BaseModel):
+    "`bam.json`: what a folder of adapters was trained on."
+
+    model_config = ConfigDict(extra='forbid')
+    model: str  # Folder or hub name of the model below
+    heads: str  # Checksum of its heads
+    datasets: list[str]  # Keys that have adapters
+
+
 def _read_bam(folder):
     "What `bam.json` says, if the model it names is still what the adapters were trained on."
-    about = json.loads((Path(folder) / 'bam.json').read_text())
-    below = about['model']
+    about = read_settings(Path(folder) / 'bam.json', BamFolder)
+    below = about.model
     if not is_staged(below):
         raise SourceError(
             f'{folder}/bam.json: names {below} as the model below, which has no heads.safetensors; '
             'write its place into bam.json'
         )
-    if _heads_id(below) != about['heads']:
+    if _heads_id(below) != about.heads:
         raise SourceError(f'{folder}: trained on other heads than those in {below}; train the adapters again')
     return about
 
-# %% ../../nbs/sft/09_bam_training.ipynb #c70dee29
+# %% ../../nbs/sft/09_bam_training.ipynb #ebd86961
 SCALINGS = dict(l2='unit_sound', none='standard')  # `bam_audio_norm` of training_meta.json → `scaling`
 
 
@@ -523,10 +533,10 @@ def load_bam(
     if file_beside(folder, 'bam.json') is None:
         return _load_released(folder, device, kwargs)
     about = _read_bam(folder)
-    model, heads, processor = load_stages(about['model'], device, **kwargs)
+    model, heads, processor = load_stages(about.model, device, **kwargs)
     hidden = model.config.get_text_config().hidden_size
     adapters = {}
-    for key in about['datasets']:
+    for key in about.datasets:
         scaled, extractors = load_adapters(Path(folder) / f'{key}.safetensors', hidden)
         adapters[key] = (scaled.to(model.device), extractors)
     return model, heads, processor, adapters
@@ -600,7 +610,7 @@ def adapted(
 
     return respond
 
-# %% ../../nbs/sft/09_bam_training.ipynb #748f0ee3
+# %% ../../nbs/sft/09_bam_training.ipynb #c97b5ca8
 def _is_described(row):
     return any(row[column] for _, column in COLUMNS.values())
 
@@ -610,7 +620,7 @@ def _meant_for(folder, examples):
     ours = file_beside(folder, 'bam.json')
     if ours is None:
         return {Path(folder).name: examples.rows}
-    found = {key: [] for key in json.loads(ours.read_text())['datasets']}
+    found = {key: [] for key in read_settings(ours, BamFolder).datasets}
     for row, dataset in zip(examples.rows, examples.datasets):
         if dataset in found:
             found[dataset].append(row)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAD', 'END', 'SPECIAL', 'CHAT_TEMPLATE', 'PATCH', 'MERGE', 'TEMPORAL', 'MEAN', 'STD', 'QWEN2_5', 'BLANKS',
-           'QWEN_SYSTEM', 'FORM_REQUEST', 'PROFILES', 'IGNORED', 'train_tokenizer', 'normalise_frames', 'video_patches',
-           'audio_tokens', 'OmniForm', 'Example', 'as_messages', 'Profile', 'read_form', 'RowEncoder', 'OmniProcessor']
+           'QWEN_SYSTEM', 'FORM_REQUEST', 'PROFILES', 'IGNORED', 'NAMED', 'train_tokenizer', 'normalise_frames',
+           'video_patches', 'audio_tokens', 'OmniForm', 'Example', 'as_messages', 'Profile', 'read_form', 'RowEncoder',
+           'ProfileSettings', 'FilmSettings', 'OmniProcessor']
 
 # %% ../../nbs/sft/00_processor.ipynb #5142e97d
 from ..atlas.extras import require
@@ -13,8 +14,9 @@ from ..atlas.extras import require
 require('media')
 require('train', 'tokenizers', 'transformers')
 
-# %% ../../nbs/sft/00_processor.ipynb #2b275381
+# %% ../../nbs/sft/00_processor.ipynb #c00fc47f
 import json
+import logging
 import math
 import re
 from abc import ABC, abstractmethod
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,7 +42,7 @@ from transformers import (
 
 from ..atlas.datasets import without_media
 from ..atlas.media import RATE, MediaError, duration, read_audio, read_image, read_video
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_settings
 from ..atlas.schema import MEDIA, TAGS
 
 # %% ../../nbs/sft/00_processor.ipynb #a76039b5
@@ -185,7 +188,7 @@ QWEN2_5 = OmniForm(
     audio_tokens=audio_tokens,
 )
 
-# %% ../../nbs/sft/00_processor.ipynb #7649b5ba
+# %% ../../nbs/sft/00_processor.ipynb #82b0fc70
 @dataclass
 class Example:
     "A row of the Atlas as tensors, not yet batched."
@@ -197,8 +200,9 @@ class Example:
     grids: list[list[int]]  # Each (T/2, H/P, W/P)
     seconds: list[float]  # Seconds per temporal patch of each film
     pictures: list[tuple[Tensor, list[int]]]  # Patches and grid of each still, a film of one patch in time
+    unheard: float = 0.0  # Seconds of its sounds beyond what the model takes
 
-# %% ../../nbs/sft/00_processor.ipynb #72053302
+# %% ../../nbs/sft/00_processor.ipynb #3cd19416
 BLANKS = ('text', 'audio', 'video')
 
 
@@ -218,7 +222,7 @@ def as_messages(
     problem = row['problem']
     if blank == 'text' and row.get('transcript'):
         problem = problem.replace(row['transcript'] + '\n', '', 1)
-    lines = problem.splitlines()
+    lines = problem.split('\n')
     tags = list(takewhile(lambda line: line in TAGS.values(), lines))
     _check_tags(tags, row)
     media = {tag: iter(row[kind]) for kind, tag in TAGS.items()}
@@ -350,7 +354,7 @@ def _expand(text, placeholder, counts):
         )
     return first + ''.join(placeholder * count + part for count, part in zip(counts, rest))
 
-# %% ../../nbs/sft/00_processor.ipynb #9eafc2b9
+# %% ../../nbs/sft/00_processor.ipynb #818a71fe
 def _cut(frames, size, form):
     pixels = normalise_frames(frames, size, form.mean, form.std)
     return video_patches(pixels, form.patch)
@@ -362,13 +366,17 @@ def _standing(picture):
     return np.stack([pixels] * TEMPORAL)
 
 
-def _mel(sound, extractor, seconds):
-    "Log-mel features of one sound, cut at the extractor's length, or sooner."
+def _heard(sound, extractor, seconds):
+    "A sound as far as the model takes it, by the extractor's length or sooner, and the seconds that are left out."
     if isinstance(sound, bytes):
         sound = read_audio(sound, RATE)
-    longest = min(extractor.chunk_length, seconds or math.inf)
-    heard = sound[: round(longest * RATE)]
-    return extractor(heard, sampling_rate=RATE, padding='longest', return_tensors='pt').input_features[0]
+    longest = round(min(extractor.chunk_length, seconds or math.inf) * RATE)
+    return sound[:longest], max(0, len(sound) - longest) / RATE
+
+
+def _mel(sound, extractor):
+    "Log-mel features of one sound."
+    return extractor(sound, sampling_rate=RATE, padding='longest', return_tensors='pt').input_features[0]
 
 # %% ../../nbs/sft/00_processor.ipynb #67782762
 def _take_away(example, blank):
@@ -440,7 +448,11 @@ def _media_inputs(examples):
         inputs |= _picture_inputs(pictures)
     return inputs
 
-# %% ../../nbs/sft/00_processor.ipynb #c5a86e1c
+# %% ../../nbs/sft/00_processor.ipynb #d72129b5
+_logger = logging.getLogger(__name__)
+NAMED = 20  # Rows that are named one by one
+
+
 class _Asking(ABC):
     "A tokenizer, and the profile under which a model is asked."
 
@@ -451,6 +463,18 @@ class _Asking(ABC):
     ):
         self.tokenizer = tokenizer
         self.profile = profile
+        self.cut = {}  # Id of a row to the seconds of its sound that the model does not hear
+
+    def _name_cut(self, name, unheard):
+        "Say once that a row is cut, and how many are; of more than twenty, now and then."
+        if name in self.cut:
+            return
+        self.cut[name] = unheard
+        count = len(self.cut)
+        if count <= NAMED or count % NAMED == 0:
+            _logger.warning(
+                f'{name}: the last {unheard:.1f} s of its sound are beyond what the model hears ({count} rows)'
+            )
 
     @abstractmethod
     def with_profile(
@@ -515,7 +539,7 @@ class _Batching(_Asking):
     ) -> 'RowEncoder':
         "Load what lies beside a model."
 
-# %% ../../nbs/sft/00_processor.ipynb #350f4c2d
+# %% ../../nbs/sft/00_processor.ipynb #462fc31c
 class RowEncoder(_Batching):
     "What the processors of all kinds of models share: rows of the Atlas become examples, asked as a profile says."
 
@@ -554,6 +578,8 @@ class RowEncoder(_Batching):
         "Encode one row."
         row = self.taken(row)
         example = self.encode_messages(as_messages(row, blank))
+        if example.unheard:
+            self._name_cut(row.get('id') or 'a row without an id', example.unheard)
         _take_away(example, blank)
         example.row = {key: value for key, value in row.items() if key not in TAGS}
         return example
@@ -583,7 +609,7 @@ class _OmniEncoder(RowEncoder):
         if self.frames % TEMPORAL or self.size % side:
             raise ValueError(f'frames must be even and size a multiple of {side}, not {self.frames} and {self.size}')
 
-# %% ../../nbs/sft/00_processor.ipynb #bb97ce00
+# %% ../../nbs/sft/00_processor.ipynb #ba5f5305
 class _Conversations(_OmniEncoder):
     "Conversations with sound and pictures as tokens and tensors."
 
@@ -601,7 +627,8 @@ class _Conversations(_OmniEncoder):
         "Encode a conversation, as the profile asks it."
         messages = self.profile.asked(messages)
         clips = _media(messages, 'video')
-        mels = [_mel(sound, self.extractor, self.profile.seconds) for sound in _media(messages, 'audio')]
+        sounds = [_heard(sound, self.extractor, self.profile.seconds) for sound in _media(messages, 'audio')]
+        mels = [_mel(heard, self.extractor) for heard, _ in sounds]
         films = [_cut(read_video(clip, self.frames), self.size, self.form) for clip in clips]
         pictures = [_cut(_standing(still), self.size, self.form) for still in _media(messages, 'image')]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -614,6 +641,7 @@ class _Conversations(_OmniEncoder):
             grids=[grid for _, grid in films],
             seconds=[TEMPORAL * duration(clip) / self.frames for clip in clips],
             pictures=pictures,
+            unheard=sum(seconds for _, seconds in sounds),
         )
 
     def _expanded(self, text, mels, films, pictures):
@@ -623,7 +651,36 @@ class _Conversations(_OmniEncoder):
         text = _expand(text, form.film, [_picture_tokens(grid) for _, grid in films])
         return _expand(text, form.picture, [_picture_tokens(grid) for _, grid in pictures])
 
-# %% ../../nbs/sft/00_processor.ipynb #7ecf6aff
+# %% ../../nbs/sft/00_processor.ipynb #f686415b
+class ProfileSettings(BaseModel):
+    "A profile as it is kept beside a model."
+
+    model_config = ConfigDict(extra='forbid')
+    system: str = ''
+    form: str = ''
+    frames: int | None = Field(None, ge=TEMPORAL, le=1024)
+    size: int | None = Field(None, gt=0, le=4096)
+    seconds: float | None = Field(None, gt=0)
+
+    def as_profile(self) -> Profile:
+        "The profile that is meant."
+        return Profile(**self.model_dump())
+
+
+class FilmSettings(BaseModel):
+    "`film.json`: how much of a film a processor takes; a file that asks for a gigabyte a frame is refused."
+
+    model_config = ConfigDict(extra='forbid')
+    frames: int = Field(8, ge=TEMPORAL, le=1024)
+    size: int | None = Field(None, gt=0, le=4096)
+    profile: ProfileSettings | None = None
+
+    def as_options(self) -> dict:  # Keyword arguments of a processor
+        "What a processor is made with."
+        options = dict(frames=self.frames, size=self.size)
+        return options | dict(profile=self.profile.as_profile()) if self.profile else options
+
+# %% ../../nbs/sft/00_processor.ipynb #136fe467
 class OmniProcessor(_Conversations):
     "Turns rows into batches for Qwen2.5-Omni's Thinker."
 
@@ -659,10 +716,9 @@ class OmniProcessor(_Conversations):
     ) -> 'OmniProcessor':
         "Load from a folder of ours, or from any checkpoint of the form's kind."
         film = Path(name) / 'film.json'
-        settings = json.loads(film.read_text()) if film.is_file() else {}
-        if 'profile' in settings:
-            settings |= dict(profile=Profile(**settings['profile']))
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side='left')
+        settings = read_settings(film, FilmSettings).as_options() if film.is_file() else {}
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side='left', trust_remote_code=False)
         if tokenizer.chat_template is None:  # Some checkpoints keep theirs where tokenizers do not read it
             tokenizer.chat_template = template or cls.form.template
-        return cls(tokenizer, AutoFeatureExtractor.from_pretrained(name), **settings)
+        extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        return cls(tokenizer, extractor, **settings)

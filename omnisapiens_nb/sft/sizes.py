@@ -73,7 +73,7 @@ def thinker_config(
         raise SourceError(f'{name}: is {family.name}; layers and memory are worked out for {QWEN2_5_OMNI.name} alone')
     return Qwen2_5OmniThinkerConfig.from_pretrained(name)
 
-# %% ../../nbs/sft/11_sizes.ipynb #fbc31a0e
+# %% ../../nbs/sft/11_sizes.ipynb #0eb89d4b
 def meta_model(
     name: str | Path,  # A key of `SHAPES`, a folder, or another hub name, of any family
 ) -> PreTrainedModel:  # Without weights
@@ -81,7 +81,8 @@ def meta_model(
     family = QWEN2_5_OMNI if str(name) in SHAPES else family_at(name)
     with torch.device('meta'):
         if family is LANGUAGE_MODEL:
-            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         if family is QWEN2_5_OMNI:
             return family.model(thinker_config(name))
         return family.model(family.model.config_class.from_pretrained(name))

@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/16_text_models.ipynb #1da7203d
+# %% ../../nbs/sft/16_text_models.ipynb #70675058
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-from ..atlas.reading import SourceError
-from .processor import END, PAD, PROFILES, Example, Profile, RowEncoder
+from ..atlas.reading import SourceError, read_settings
+from .processor import END, PAD, PROFILES, Example, Profile, ProfileSettings, RowEncoder
 
 # %% ../../nbs/sft/16_text_models.ipynb #bbf3834e
 PLAIN_TEMPLATE = (
@@ -92,7 +92,7 @@ class _TextEncoder(RowEncoder):
         prompt = self.tokenizer(text, add_special_tokens=False).input_ids
         return Example(row={}, prompt=prompt, mels=[], patches=[], grids=[], seconds=[], pictures=[])
 
-# %% ../../nbs/sft/16_text_models.ipynb #00146719
+# %% ../../nbs/sft/16_text_models.ipynb #0911f24e
 class TextProcessor(_TextEncoder):
     "Turns rows into batches of words for a causal language model."
 
@@ -131,7 +131,7 @@ class TextProcessor(_TextEncoder):
                 f'with `omnisapiens-nb start --model {name} --out FOLDER`, and use that folder'
             )
         file = Path(name) / _PROFILE
-        profile = Profile(**json.loads(file.read_text())) if file.is_file() else PROFILES['ours']
+        profile = read_settings(file, ProfileSettings).as_profile() if file.is_file() else PROFILES['ours']
         return cls(tokenizer, profile)
 
 # %% ../../nbs/sft/16_text_models.ipynb #5e404bad

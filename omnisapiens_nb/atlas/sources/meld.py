@@ -23,14 +23,15 @@ MELD_FILES = dict(
     test=('test_sent_emo.csv', 'output_repeated_splits_test'),
 )
 
-# %% ../../../nbs/atlas/sources/17_meld.ipynb #3a013236
+# %% ../../../nbs/atlas/sources/17_meld.ipynb #9e15de7a
 @lru_cache(1 << 10)  # Both keys ask for the same fields
 def _seconds(text):
-    found = re.fullmatch(r'\s*(\d+):(\d\d):(\d\d)[,.](\d+)\s*', text)
+    found = re.fullmatch(r'\s*(-?)(\d+):(\d\d):(\d\d)[,.](\d+)\s*', text)
     if not found:
         raise Reject(f'time {text!r} is not HH:MM:SS,mmm')
-    hours, minutes, seconds, fraction = found.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(f'0.{fraction}')
+    sign, hours, minutes, seconds, fraction = found.groups()
+    time = int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(f'0.{fraction}')
+    return -time if sign else time
 
 # %% ../../../nbs/atlas/sources/17_meld.ipynb #973fcc61
 class Meld(Adapter):

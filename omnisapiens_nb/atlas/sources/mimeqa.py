@@ -35,7 +35,7 @@ def _names(header, path):
         raise SourceError(f'{path}: {what}; rename the header of your table')
     return found
 
-# %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #48ae4033
+# %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #bcffd1ba
 GLOBAL_KINDS = ('Social Judgment', 'Working Memory', 'Perspective Taking')
 _SECONDS = r'([0-9]{1,6}(?:\.[0-9]+)?)'
 _PAIR = re.compile(rf'\s*[(\[]\s*{_SECONDS}\s*,\s*{_SECONDS}\s*[)\]]\s*')
@@ -48,7 +48,11 @@ def _span(text):
     found = _PAIR.fullmatch(text)
     if not found:
         raise Reject(f'timestamp {text[:40]!r} is not (start, end) in seconds')
-    return float(found[1]), float(found[2])
+    start = float(found[1])
+    end = float(found[2])
+    if end <= start:
+        raise Reject(f'timestamp {text[:40]!r} ends before it starts, and the question is about what is between')
+    return start, end
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #32c089ea
 def _clock(seconds):

@@ -223,11 +223,11 @@ def _check_bounds(values, low, high, name):
     if (values < low).any() or (values > high).any():
         raise Reject(f'{name}: {values.tolist()} is not within {low} and {high}')
 
-# %% ../../../nbs/atlas/sources/05_mosei.ipynb #80180002
+# %% ../../../nbs/atlas/sources/05_mosei.ipynb #8e90b918
 def _span(interval):
     start, end = map(float, interval)
-    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
-        raise Reject(f'the interval {start:.6g} to {end:.6g} s does not run forward from 0')
+    if not (math.isfinite(start) and math.isfinite(end) and start < end and end > 0):
+        raise Reject(f'the interval {start:.6g} to {end:.6g} s does not run forward within its video')
     return start, end
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #a990f379
