@@ -559,7 +559,7 @@ def _labels_of_sets(sets, column):
         raise ValueError(f'evaluation sets {", ".join(found)}: their classes of {column!r} differ; give all the same')
     return kinds[0] if kinds else None
 
-# %% ../../nbs/rl/12_trl.ipynb #cbb208ec
+# %% ../../nbs/rl/12_trl.ipynb #8985ae9f
 class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
     "TRL's `GRPOTrainer` with any estimator of ours; ValueError for contradictory settings or rows without a task."
 
