@@ -220,7 +220,7 @@ def known_tasks(
             raise ValueError(f'row {number}: {e}') from e
     return tasks
 
-# %% ../../nbs/rl/17_trl_rows.ipynb #b512190b
+# %% ../../nbs/rl/17_trl_rows.ipynb #9161bd57
 UNTOLD = 'all'  # Task of evaluated rows that do not say theirs
 
 
@@ -230,6 +230,7 @@ class TaskReader:
 
     column: str  # Of the rows, or field of their environments
     of: Callable | None = None  # Of a row, and of its environment where there are environments
+    played: bool = False  # Whether rows are played in environments, which may say it
     labels: Sequence[str] | None = None  # Names of the classes of training rows
     eval_labels: Sequence[str] | None = None  # Of rows of an evaluation
 

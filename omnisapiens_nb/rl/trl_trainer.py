@@ -7,8 +7,9 @@ __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'PATIENCE', 'COMPARED', 'STATE_FILE', 
            'task_metrics', 'made_estimator', 'OfTRL', 'check_settings', 'with_weights', 'Paper', 'versions_here',
            'disagreement', 'facts_of_all', 'save_estimator', 'load_estimator', 'WholeGenerations',
            'EstimatorCheckpoints', 'copied_reference', 'Generation', 'total_rewards', 'EstimatorAdvantages',
-           'tasks_beforehand', 'HarpoTrainer', 'encode_prompt', 'join_media', 'without_media', 'MediaTrainer',
-           'omni_settings', 'PromptReader', 'OmniHarpoTrainer', 'atlas_prompts', 'atlas_reward']
+           'tasks_beforehand', 'ChecksFirst', 'DealsGenerations', 'DealsStreams', 'HarpoTrainer', 'encode_prompt',
+           'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
+           'atlas_prompts', 'atlas_reward']
 
 # %% ../../nbs/rl/12_trl.ipynb #aaf49559
 import copy
@@ -255,7 +256,7 @@ PAPERS |= {
     ),
 }
 
-# %% ../../nbs/rl/12_trl.ipynb #a51edf77
+# %% ../../nbs/rl/12_trl.ipynb #fd642f93
 PATIENCE = timedelta(minutes=10)  # That a process waits for the others before a run
 COMPARED = ('omnisapiens_nb', 'trl', 'transformers', 'torch', 'accelerate')  # Packages of one version everywhere
 
@@ -272,10 +273,13 @@ def disagreement(
     for number, process in enumerate(found):
         if process['error']:
             return f'process {number}: {process["error"]}' if len(found) > 1 else process['error']
+    first = found[0]
     for number, process in enumerate(found):
         for name, value in process.items():
-            if value != found[0][name]:
-                return f'process {number} has another {name}, {value}, than process 0, {found[0][name]}; make them the same'
+            if value != first[name]:
+                return (
+                    f'process {number} has another {name}, {value}, than process 0, {first[name]}; make them the same'
+                )
     return None
 
 # %% ../../nbs/rl/12_trl.ipynb #fdbb64bf
@@ -527,19 +531,17 @@ def _check_removal(args, dataset, task_of):
             f'remove_unused_columns: it leaves a row its prompt, pictures and task, and {what}; leave it off'
         )
 
-# %% ../../nbs/rl/12_trl.ipynb #6e69a06c
+# %% ../../nbs/rl/12_trl.ipynb #0899356a
 def tasks_beforehand(
     dataset: Dataset | IterableDataset | None,  # Training rows; None where environments make them
-    column: str,  # That says their task
-    task_of: Callable | None = None,  # That says it in its place
-    environments: bool = False,  # Whether rows are played in environments, which may say it
+    tasks: TaskReader,  # How a drawn row's is told
 ) -> list[str] | None:  # One per row; None where only drawn rows can say it
     "Tasks of the training rows, as far as they can be known; ValueError where a row will never have one."
-    if task_of is not None or not isinstance(dataset, Dataset):
+    if tasks.of is not None or not isinstance(dataset, Dataset):
         return None
-    if environments and column not in dataset.column_names:
+    if tasks.played and tasks.column not in dataset.column_names:
         return None
-    return known_tasks(dataset, column)
+    return known_tasks(dataset, tasks.column)
 
 
 def _labels_of_sets(sets, column):
@@ -559,74 +561,50 @@ def _labels_of_sets(sets, column):
         raise ValueError(f'evaluation sets {", ".join(found)}: their classes of {column!r} differ; give all the same')
     return kinds[0] if kinds else None
 
-# %% ../../nbs/rl/12_trl.ipynb #8985ae9f
-class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
-    "TRL's `GRPOTrainer` with any estimator of ours; ValueError for contradictory settings or rows without a task."
+# %% ../../nbs/rl/12_trl.ipynb #3ecb3144
+class ChecksFirst:
+    "For a GRPO trainer: finds out about estimator and tasks before a model is read, on all processes."
 
-    def __init__(
-        self,
-        model: PreTrainedModel | str,  # Trained in place, or its name
-        reward_funcs: Callable | list | None = None,  # As for `trl.GRPOTrainer`
-        args: trl.GRPOConfig | None = None,  # TRL's settings
-        train_dataset: Dataset | IterableDataset | None = None,  # Rows with a task, or environments bring them
-        eval_dataset: Dataset | IterableDataset | dict | None = None,  # One set, or several by name
-        *others,  # As for `trl.GRPOTrainer`
-        estimator: str | Estimator = DEFAULT_ESTIMATOR,  # A key of `ESTIMATORS`, or an estimator
-        task_column: str = 'task',  # Column that says which task a row belongs to, or field of its environment
-        task_of: Callable | None = None,  # Says it in its place: of a row, and of its environment where it has one
-        **kwargs,  # As for `trl.GRPOTrainer`
-    ):
-        self._examine(args, train_dataset, eval_dataset, estimator, task_column, task_of, kwargs)
-        with copied_reference(model):
-            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *others, **kwargs)
-        self.estimator = with_weights(self.estimator, self.reward_weights.tolist())
-        if self.of_trl is not None:
-            self.scale_rewards = self.of_trl.scale_rewards
-            self.multi_objective_aggregation = self.of_trl.multi_objective_aggregation
-        self._as_given = copy.deepcopy(self.estimator.state_dict())
-        self.batches = None
-        self.generation = Generation([])
-        if isinstance(self.train_dataset, Dataset):
-            self._deal(self.train_dataset)
-        self.add_callback(EpochCallback(self))
-        self.add_callback(WholeGenerations(self))
-
-    def _examine(self, args, train_dataset, eval_dataset, estimator, task_column, task_of, kwargs):
-        "Check what can be checked before a model is read, on all processes."
-        error = None
+    def _examine(self, args, train_dataset, eval_dataset, estimator, tasks):
+        told = None
+        mine = versions_here() | dict(error=None)
         try:
-            self.estimator = made_estimator(estimator)
-            self.of_trl = OF_TRL.get(estimator) if isinstance(estimator, str) else None
-            self._name_method()
-            if args is not None:
-                check_settings(args, estimator)
-            self._find_tasks(args, train_dataset, eval_dataset, task_column, task_of, 'environment_factory' in kwargs)
+            self._take(args, estimator)
+            self._find_tasks(args, train_dataset, _sets_of(eval_dataset), tasks)
+            kind = estimator_state(self.estimator, [])['kind']
+            mine |= dict(estimator=kind, tasks=self.tasks)
         except ValueError as e:
-            error = e
-        mine = dict(error=error and str(error), estimator=type(self).__name__, tasks=getattr(self, 'tasks', None))
-        if not error:
-            mine['estimator'] = estimator_state(self.estimator, [])['kind']
-        told = disagreement(facts_of_all(mine | versions_here()))
-        if told:
-            raise ValueError(told) from error
+            told = e
+            mine |= dict(error=str(e))
+        if differs := disagreement(facts_of_all(mine)):
+            raise ValueError(differs) from told
 
-    def _name_method(self):
-        "What the model's card and tags say of the estimator."
+    def _take(self, args, estimator):
+        "Take an estimator, and its name for the model's card and tags."
+        self.estimator = made_estimator(estimator)
+        self.of_trl = OF_TRL.get(estimator) if isinstance(estimator, str) else None
+        if args is not None:
+            check_settings(args, estimator)
         paper = PAPERS.get(type(self.estimator))
         self._name = paper.name if paper else type(self.estimator).__name__
         self._paper = paper.on_card() if paper else {}
         tag = self._name.lower().replace('. ', '-').replace(' ', '-')
         self._tag_names = list(dict.fromkeys(['trl', 'grpo', tag]))
 
-    def _find_tasks(self, args, train_dataset, eval_dataset, column, task_of, environments):
-        _check_removal(args, train_dataset, task_of)
-        tasks = tasks_beforehand(train_dataset, column, task_of, environments)
-        sets = _sets_of(eval_dataset)
-        eval_labels = None if task_of else _labels_of_sets(sets, column)
-        labels = None if task_of or train_dataset is None else labels_of(train_dataset, column)
-        self.task_of = TaskReader(column, task_of, labels, eval_labels)
-        self.tasks_known = tasks is not None
-        self.tasks = sorted(set(tasks or ()))
+    def _find_tasks(self, args, train_dataset, sets, tasks):
+        "Check the rows that are there, and keep how the task of a drawn one is told."
+        _check_removal(args, train_dataset, tasks.of)
+        beforehand = tasks_beforehand(train_dataset, tasks)
+        if tasks.of is None:
+            tasks.labels = labels_of(train_dataset, tasks.column)
+            tasks.eval_labels = _labels_of_sets(sets, tasks.column)
+        self.task_of = tasks
+        self.tasks_known = beforehand is not None
+        self.tasks = sorted(set(beforehand or ()))
+
+# %% ../../nbs/rl/12_trl.ipynb #dbec3982
+class DealsGenerations:
+    "For a GRPO trainer with a `task_of` row: generations of one modality signature, from a table or a stream."
 
     def _deal(self, dataset):
         "Tasks and order of the rows there are now."
@@ -635,13 +613,14 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
             self.task_of.labels = labels_of(dataset, self.task_of.column)
         signatures = column_of(dataset, SIGNATURE) or [''] * len(dataset)
         self.batches = PromptBatches(signatures, **self._shape(), seed=self.args.seed, shuffle=self.shuffle_dataset)
+        self._say_what_differs(len(dataset))
+
+    def _say_what_differs(self, rows):
         if self.batches.dropped:
-            _logger.warning_once(
-                f'{self.batches.dropped} of {len(dataset)} prompts are left out in each epoch, as asked'
-            )
+            _logger.warning_once(f'{self.batches.dropped} of {rows} prompts are left out in each epoch, as asked')
         if self.batches.repeated:
             _logger.warning_once(
-                f'{self.batches.repeated} of {len(dataset)} prompts are asked twice in each epoch, so that the last '
+                f'{self.batches.repeated} of {rows} prompts are asked twice in each epoch, so that the last '
                 'generation is whole; with dataloader_drop_last those without one are left out'
             )
 
@@ -666,11 +645,25 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
         self._deal(self.train_dataset if dataset is None else dataset)
         return self.batches
 
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        ours = (self.task_of.column, SIGNATURE, 'id')
+        self._signature_columns += [name for name in ours if name not in self._signature_columns]
+
+# %% ../../nbs/rl/12_trl.ipynb #4badf25c
+class DealsStreams(DealsGenerations):
+    "`DealsGenerations` for rows that come one after the other."
+
+    @property
+    def streams(self) -> bool:  # Of training rows
+        "Whether `train_dataset` is a stream."
+        return isinstance(self.train_dataset, IterableDataset)
+
     def get_train_dataloader(self) -> DataLoader:
         "Generations of the table, or of the stream, that `train_dataset` is now."
-        rows = self.train_dataset
-        if not isinstance(rows, IterableDataset):
+        if not self.streams:
             return super().get_train_dataloader()
+        rows = self.train_dataset
         if self.shuffle_dataset:
             rows = rows.shuffle(seed=self.args.seed)
         return self._get_dataloader(
@@ -680,10 +673,46 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
             is_training=True,
         )
 
-    def _set_signature_columns_if_needed(self):
-        super()._set_signature_columns_if_needed()
-        ours = (self.task_of.column, SIGNATURE, 'id')
-        self._signature_columns += [name for name in ours if name not in self._signature_columns]
+    def _refuse_exact(self, resumed):
+        "ValueError where a run on a stream is to go on as if it had not stopped."
+        if resumed and self.streams and not self.args.ignore_data_skip:
+            raise ValueError(
+                'a stream does not say whether its rows come again in the same order, so the run cannot be resumed '
+                'exactly; set ignore_data_skip=True to go on with the rows that it gives next'
+            )
+
+# %% ../../nbs/rl/12_trl.ipynb #4a1ed699
+class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, ChecksFirst, DealsStreams, trl.GRPOTrainer):
+    "TRL's `GRPOTrainer` with any estimator of ours; ValueError for contradictory settings or rows without a task."
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str,  # Trained in place, or its name
+        reward_funcs: Callable | list | None = None,  # As for `trl.GRPOTrainer`
+        args: trl.GRPOConfig | None = None,  # TRL's settings
+        train_dataset: Dataset | IterableDataset | None = None,  # Rows with a task, or environments bring them
+        eval_dataset: Dataset | IterableDataset | dict | None = None,  # One set, or several by name
+        *others,  # As for `trl.GRPOTrainer`
+        estimator: str | Estimator = DEFAULT_ESTIMATOR,  # A key of `ESTIMATORS`, or an estimator
+        task_column: str = 'task',  # Column that says which task a row belongs to, or field of its environment
+        task_of: Callable | None = None,  # Says it in its place: of a row, and of its environment where it has one
+        **kwargs,  # As for `trl.GRPOTrainer`
+    ):
+        tasks = TaskReader(task_column, task_of, played=kwargs.get('environment_factory') is not None)
+        self._examine(args, train_dataset, eval_dataset, estimator, tasks)
+        with copied_reference(model):
+            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *others, **kwargs)
+        self.estimator = with_weights(self.estimator, self.reward_weights.tolist())
+        if self.of_trl is not None:
+            self.scale_rewards = self.of_trl.scale_rewards
+            self.multi_objective_aggregation = self.of_trl.multi_objective_aggregation
+        self._as_given = copy.deepcopy(self.estimator.state_dict())
+        self.generation = Generation([])
+        self.batches = None
+        if isinstance(self.train_dataset, Dataset):
+            self._deal(self.train_dataset)
+        self.add_callback(EpochCallback(self))
+        self.add_callback(WholeGenerations(self))
 
     def train(
         self,
@@ -691,12 +720,7 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
         **kwargs,  # As for any trainer of transformers
     ):
         "A run from its beginning or from a checkpoint: the estimator starts as it was given, or as it was saved."
-        is_stream = isinstance(self.train_dataset, IterableDataset)
-        if resume_from_checkpoint and is_stream and not self.args.ignore_data_skip:
-            raise ValueError(
-                'a stream does not say whether its rows come again in the same order, so the run cannot be resumed '
-                'exactly; set ignore_data_skip=True to go on with the rows that it gives next'
-            )
+        self._refuse_exact(resume_from_checkpoint)
         self.estimator.load_state_dict(copy.deepcopy(self._as_given))
         self.tasks = self.tasks if self.tasks_known else []
         self._step = 0
