@@ -309,6 +309,20 @@ def run(suite, folder, estimator=''):
     return json.loads(out.read_text())
 
 
+def count(stock, by_estimator):
+    "What ours passes of that which the stock trainer passes, what it refuses in one sentence, and what fails."
+    passed = sorted(name for name, (outcome, _) in stock.items() if outcome == 'passed')
+    estimators = {}
+    for estimator, found in by_estimator.items():
+        told = {name: found[name][1] for name in passed if found[name][0] != 'passed'}
+        refused = {name: words for name, words in told.items() if 'the estimator decides' in words}
+        rest = {name: words for name, words in told.items() if name not in refused}
+        estimators[estimator] = dict(passes=len(passed) - len(told), refuses=refused, fails=rest)
+    counted = dict(command='python tests/trl_suite.py TRL', trl=version('trl'), collected=len(stock))
+    outcomes = {outcome: sum(found == outcome for found, _ in stock.values()) for outcome in ('failed', 'skipped')}
+    return counted | dict(stock_passes=len(passed), stock=outcomes, estimators=estimators)
+
+
 def main(source, log):
     folder = Path(tempfile.mkdtemp(prefix='trl_suite'))
     suite = copied(Path(source), folder)
@@ -316,15 +330,7 @@ def main(source, log):
     write_models(folder / HUB)
     write_tables(folder / HUB)
     stock = run(suite, folder)
-    passed = sorted(name for name, (outcome, _) in stock.items() if outcome == 'passed')
-    counted = dict(trl=version('trl'), collected=len(stock), stock_passes=len(passed), estimators={})
-    for estimator in ('harpo', 'grpo'):
-        found = run(suite, folder, estimator)
-        told = {name: found[name][1] for name in passed if found[name][0] != 'passed'}
-        refused = {name: words for name, words in told.items() if 'the estimator decides' in words}
-        rest = {name: words for name, words in told.items() if name not in refused}
-        both = len(passed) - len(told)
-        counted['estimators'][estimator] = dict(passes=both, refuses=refused, fails=rest)
+    counted = count(stock, {estimator: run(suite, folder, estimator) for estimator in ('harpo', 'grpo')})
     Path(log).write_text(json.dumps(counted, indent=1) + '\n')
     sys.stdout.write(f'{folder}\n{json.dumps(counted, indent=1)}\n')
 

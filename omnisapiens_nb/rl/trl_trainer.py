@@ -6,10 +6,10 @@
 __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'PATIENCE', 'COMPARED', 'STATE_FILE', 'SOUND', 'PICTURES', 'LONGEST_PATH',
            'task_metrics', 'made_estimator', 'OfTRL', 'check_settings', 'with_weights', 'Paper', 'versions_here',
            'disagreement', 'facts_of_all', 'save_estimator', 'load_estimator', 'WholeGenerations',
-           'EstimatorCheckpoints', 'copied_reference', 'Generation', 'total_rewards', 'EstimatorAdvantages',
-           'tasks_beforehand', 'ChecksFirst', 'DealsGenerations', 'DealsStreams', 'HarpoTrainer', 'encode_prompt',
-           'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
-           'atlas_prompts', 'atlas_reward']
+           'EstimatorCheckpoints', 'copied_reference', 'Generation', 'total_rewards', 'KeepsRewards',
+           'EstimatorAdvantages', 'tasks_beforehand', 'ChecksFirst', 'DealsGenerations', 'DealsStreams', 'HarpoTrainer',
+           'encode_prompt', 'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader',
+           'OmniHarpoTrainer', 'atlas_prompts', 'atlas_reward']
 
 # %% ../../nbs/rl/12_trl.ipynb #aaf49559
 import copy
@@ -256,7 +256,7 @@ PAPERS |= {
     ),
 }
 
-# %% ../../nbs/rl/12_trl.ipynb #fd642f93
+# %% ../../nbs/rl/12_trl.ipynb #ed4ad45b
 PATIENCE = timedelta(minutes=10)  # That a process waits for the others before a run
 COMPARED = ('omnisapiens_nb', 'trl', 'transformers', 'torch', 'accelerate')  # Packages of one version everywhere
 
@@ -452,9 +452,9 @@ def _check_groups(tasks, rollouts):
                 'let an environment choose its task by the row, not at random'
             )
 
-# %% ../../nbs/rl/12_trl.ipynb #f670b9e2
-class EstimatorAdvantages:
-    "For a GRPO trainer with an `estimator` and a `task_of` row: its advantages in the place of TRL's."
+# %% ../../nbs/rl/12_trl.ipynb #062c439d
+class KeepsRewards:
+    "For a GRPO trainer with a `task_of` row: rewards and tasks of all processes, in the same order."
 
     @property
     def _log_key(self):
@@ -468,6 +468,10 @@ class EstimatorAdvantages:
         tasks = [self.task_of(row, played, training) for row, played in zip(inputs, environments, strict=True)]
         self.generation.tasks = gather_object(tasks)
         return rewards
+
+# %% ../../nbs/rl/12_trl.ipynb #4b2779f6
+class EstimatorAdvantages(KeepsRewards):
+    "For a GRPO trainer with an `estimator`: its advantages in the place of TRL's."
 
     def _generate_and_score_completions(self, inputs):
         self.generation = Generation([row.get('id') for row in inputs])
