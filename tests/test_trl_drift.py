@@ -31,6 +31,8 @@ SIGNATURES = {
     '_run_epoch': (['model', 'epoch'], 'a run resumed from its last checkpoint would go one step too far'),
     '_save_checkpoint': (['model', 'trial'], "the balancer's memory would not be saved"),
     '_load_optimizer_and_scheduler': (['checkpoint'], "the balancer's memory would not be restored"),
+    'get_train_dataloader': ([], 'a stream would not be dealt out in generations of one signature'),
+    '_set_signature_columns_if_needed': ([], 'tasks would be taken away as unused columns'),
     '_get_output_dir': (['trial'], "the balancer's memory would be saved elsewhere"),
 }
 
@@ -67,6 +69,26 @@ SNIPPETS = {
     'a generation is made anew where a count of steps since the start says so': (
         r'self\._step % generate_every == 0 or self\._buffered_inputs is None',
         'a run could not be resumed exactly',
+    ),
+    'a count of passes says where in a generation a run is, and the rollouts are buffered': (
+        r'inputs = self\._buffered_inputs\[self\._step % self\.args\.steps_per_generation\]',
+        'a checkpoint in the middle of a generation could not be resumed exactly',
+    ),
+    'the reference of a KL term is made in one place, by a name': (
+        r'self\.ref_model = create_model_from_path\(get_config_model_id\(self\.model\.config\)',
+        'a policy without a name could not have a KL term',
+    ),
+    'the settings that stand for an estimator are read from the trainer': (
+        r'if self\.multi_objective_aggregation == "sum_then_normalize":[\s\S]*?if self\.scale_rewards in',
+        "`dr_grpo` and `gdpo` would not be TRL's",
+    ),
+    'environments are in the order of the rows': (
+        r'self\.environments\.append\(pool\[index\]\)',
+        'a row would get the task of another environment',
+    ),
+    'prompts are kept for the table of completions': (
+        r'self\._logs\["prompt"\]\.extend\(gather_object\(prompts\)\)',
+        'sounds and films would be written into the table',
     ),
     'media of sampling come from the fields that _tokenize_prompts returns': (
         r'prompt_ids, images, multimodal_fields = self\._tokenize_prompts\(prompts\)',
