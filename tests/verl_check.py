@@ -182,11 +182,11 @@ def tiny():
 
 
 def training_file(path, tasks, **columns):
-    "Twenty-four rows, with some columns set otherwise; one that is `...` is left out."
+    "Twenty-four rows of these tasks, with some columns set otherwise; one that is `...` is left out."
     rows = []
     for i in range(24):
-        row = dict(problem=f'Question {i}?', dataset='mmsd', task=tasks[i % len(tasks)], answer='yes', id=f'mmsd/{i}')
-        written = verl_plugin.verl_row(row, i) | columns
+        row = dict(problem=f'Question {i}?', dataset='mmsd', task='sarcasm_cls', answer='yes', id=f'mmsd/{i}')
+        written = verl_plugin.verl_row(row, i) | dict(task=tasks[i % len(tasks)]) | columns
         rows.append({name: value for name, value in written.items() if value is not ...})
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
