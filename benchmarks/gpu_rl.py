@@ -106,6 +106,10 @@ def words(prompt, count):
     return Dataset.from_list([row] * count)
 
 
+def write(out, facts):
+    Path(out).write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
+
+
 def main(recipe_file, out, steps='3', cap=None, shape=None):
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     recipe = read_rl(Path(recipe_file))
@@ -138,11 +142,12 @@ def main(recipe_file, out, steps='3', cap=None, shape=None):
     data = atlas_prompts(Examples(atlas, processor, heard))
     ours = dict(estimator=recipe.estimator, sampled_rows=recipe.sampled_rows)
     facts['omni'] = measure(OmniHarpoTrainer(new(), lengths, args, data, processor, peft_config=lora, **ours))
+    write(out, facts)  # Kept, should what follows be stopped
     alike = words(prompt, len(heard))
     facts['stock_trl'] = measure(
         trl.GRPOTrainer(new(), lengths, args, alike, processing_class=tokenizer, peft_config=lora)
     )
-    Path(out).write_text(json.dumps(facts, indent=1) + '\n', encoding='utf-8')
+    write(out, facts)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+import yaml
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -154,3 +155,19 @@ def test_a_missing_notebook_is_told(monkeypatch):
 def test_a_notebook_without_a_time_is_told():
     with pytest.raises(SystemExit, match='benchmarks/notebooks.py pinned rl/11_loop'):
         colab.needs('rl/11_loop', dict(notebooks={}))
+
+
+def test_python_of_colab(tmp_path, capsys):
+    "The weekly workflow takes Colab's own Python from the file in which Colab names it, and stops where it does not."
+    file = tmp_path / 'os-info.txt'
+    file.write_text('# python --version\nUbuntu 22.04.5 LTS\nPython 3.13.15\nR version 4.6.1\n')
+    colab.own_python(file)
+    assert capsys.readouterr().out == 'python=3.13\n'
+    file.write_text('Ubuntu 22.04.5 LTS\n')
+    with pytest.raises(SystemExit, match='no line Python'):
+        colab.own_python(file)
+    steps = yaml.safe_load((ROOT / '.github' / 'workflows' / 'colab.yml').read_text())['jobs']['install-cell']['steps']
+    (set_up,) = [step for step in steps if 'setup-python' in step.get('uses', '')]
+    (reads,) = [step for step in steps if 'tools/colab.py python' in step.get('run', '')]
+    assert set_up['with']['python-version'] == f'${{{{ steps.{reads["id"]}.outputs.python }}}}'
+    assert steps.index(reads) < steps.index(set_up)

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, shared_once
 from packaging.requirements import Requirement
 
@@ -176,3 +177,16 @@ write_mmpsy(Path({str(folder / 'mmpsy')!r}))
     assert made.returncode == 0, made.stderr
     checked = run(core, '-m', 'omnisapiens_nb.cli', 'check', folder / 'atlas')
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_python_is_tested():
+    "A workflow installs and runs the whole check on every Python from the lowest that is allowed to Colab's own."
+    workflow = (ROOT / '.github' / 'workflows' / 'test.yml').read_text(encoding='utf-8')
+    job = yaml.safe_load(workflow)['jobs']['test']
+    versions = job['strategy']['matrix']['python']
+    lowest = int(SETTINGS['min_python'].partition('.')[2])
+    assert versions == [f'3.{minor}' for minor in range(lowest, 14)] and not job['strategy']['fail-fast']
+    (set_up,) = [step for step in job['steps'] if 'setup-python' in step.get('uses', '')]
+    assert set_up['with']['python-version'] == '${{ matrix.python }}'
+    commands = '\n'.join(step.get('run', '') for step in job['steps'])
+    assert commands.index('make install') < commands.index('make lint') < commands.index('make test')

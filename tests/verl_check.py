@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import verl
+import verl.utils.distributed
 from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
@@ -181,11 +182,11 @@ def tiny():
 
 
 def training_file(path, tasks, **columns):
-    "Twenty-four rows, with some columns set otherwise; one that is `...` is left out."
+    "Twenty-four rows of these tasks, with some columns set otherwise; one that is `...` is left out."
     rows = []
     for i in range(24):
-        row = dict(problem=f'Question {i}?', dataset='mmsd', task=tasks[i % len(tasks)], answer='yes', id=f'mmsd/{i}')
-        written = verl_plugin.verl_row(row, i) | columns
+        row = dict(problem=f'Question {i}?', dataset='mmsd', task='sarcasm_cls', answer='yes', id=f'mmsd/{i}')
+        written = verl_plugin.verl_row(row, i) | dict(task=tasks[i % len(tasks)]) | columns
         rows.append({name: value for name, value in written.items() if value is not ...})
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
@@ -395,7 +396,9 @@ def refused_checkpoints(train, where):
     "Another estimator, other tasks, and a checkpoint without memory."
     raises(SourceError, 'another configuration', trainer, small(train, where, 'algorithm.adv_estimator=harpo_paper'))
     raises(SourceError, 'they differ in', trainer, small(training_file(FOLDER / 'other.parquet', TASKS[:2]), where))
-    raises(ValueError, 'trainer_mode=sync', trainer, small(train, where, 'algorithm.adv_estimator=grpo'))
+    for name in ('grpo', 'harpoo'):
+        unknown = small(train, where, f'algorithm.adv_estimator={name}')
+        raises(ValueError, f'adv_estimator={name} is not.*trainer_mode=sync', trainer, unknown)
     (where / 'global_step_2' / 'harpo.json').unlink()
     raises(SourceError, 'harpo.json: not there', trainer, small(train, where))
 
@@ -404,10 +407,12 @@ def check_rows_without_task():
     "data_source stands in for the task; with neither, the error says so; a missing task too."
     t = trainer(small(training_file(FOLDER / 'source.parquet', TASKS, task=...), FOLDER / 'source'))
     assert {verl_plugin.uid_tasks([u])[0] for u in t._fetch_one_gen_batch()['uid']} == {'mmsd'}
-    t = trainer(small(training_file(FOLDER / 'none.parquet', TASKS, task=..., data_source=...), FOLDER / 'none'))
-    raises(ValueError, 'neither a column task nor a column data_source', t._fetch_one_gen_batch)
-    t = trainer(small(training_file(FOLDER / 'null.parquet', TASKS, task=None), FOLDER / 'null'))
-    raises(ValueError, 'its task is None', t._fetch_one_gen_batch)
+    for name, message, columns in (
+        ('none', 'neither a column task nor a column data_source', dict(task=..., data_source=...)),
+        ('null', 'row 1 .*its task is None', dict(task=None)),
+        ('number', 'row 1 .*its task is 7', dict(task=7)),
+    ):
+        raises(ValueError, message, trainer, small(training_file(FOLDER / f'{name}.parquet', TASKS, **columns), FOLDER))
 
 
 def check_reward():
@@ -492,6 +497,8 @@ def check_no_training_on_a_cpu():
     queue()
     t = get_trainer_cls('harpo_sync')(small(training_file(FOLDER / 'cpu.parquet', TASKS), FOLDER / 'cpu'))
     raises(ValueError, 'Total available GPUs 0 is less than total desired GPUs', t.init)
+    source = inspect.getsource(verl.utils.distributed.initialize_global_process_group_ray)
+    assert 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"' in source  # What tests/engines goes around
 
 
 def check_no_omni():

@@ -5,6 +5,7 @@ They are written from settings.ini, constraints.txt and nbs/results/notebooks.js
 python tools/colab.py                    write them into the notebooks
 python tools/colab.py kept FREEZE        what Colab's own list FREEZE says of the packages it keeps,
                                          as requirements for a stand-in
+python tools/colab.py python OS_INFO     python=VERSION, of Colab's own file OS_INFO
 python tools/colab.py try NOTEBOOK       run a notebook's install cell as Colab would,
                                          with /content in its place, and look at what came of it"""
 
@@ -209,6 +210,16 @@ def kept(
             sys.stdout.write(line.split('+')[0] + '\n')
 
 
+def own_python(
+    os_info: str,  # File, Colab's own
+):
+    "The version of Python that Colab has, as an output of a step of a workflow; stops where the file names none."
+    found = re.search(r'^Python (\d+\.\d+)', Path(os_info).read_text(encoding='utf-8'), re.M)
+    if not found:
+        sys.exit(f'{os_info}: no line Python VERSION; Colab writes the file otherwise now')
+    sys.stdout.write(f'python={found[1]}\n')
+
+
 def installed() -> dict[str, str]:  # Package to version
     "What pip says is installed."
     command = [sys.executable, '-m', 'pip', 'list', '--format=freeze']
@@ -271,7 +282,7 @@ def try_cell(
     sys.stdout.write(json.dumps(changed, indent=1) + '\n')
 
 
-COMMANDS = {'kept': kept, 'try': try_cell}
+COMMANDS = {'kept': kept, 'python': own_python, 'try': try_cell}
 
 if __name__ == '__main__':
     if sys.argv[1:]:

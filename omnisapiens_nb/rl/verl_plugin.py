@@ -184,12 +184,7 @@ VERL_NAMES = ('harpo', 'harpo_paper', 'harpo_released', 'equal_share', 'drop_dea
 # Those of this process
 ADVANTAGES = {name: TokenAdvantages(name) for name in VERL_NAMES}
 
-# %% ../../nbs/rl/13_verl.ipynb #0ea897a9
-# Of `ESTIMATORS`; none of them is a name of verl's
-VERL_NAMES = ('harpo', 'harpo_paper', 'harpo_released', 'equal_share', 'drop_dead', 'ema_grpo')
-ADVANTAGES = {name: TokenAdvantages(name) for name in VERL_NAMES}  # Those of this process
-
-
+# %% ../../nbs/rl/13_verl.ipynb #3d36a8e1
 def _task_column(names):
     for name in ('task', 'data_source'):
         if name in names:
@@ -199,7 +194,15 @@ def _task_column(names):
         'write it with write_verl, or give each row its task in a column task'
     )
 
-# %% ../../nbs/rl/13_verl.ipynb #0ea897b0
+
+def _check_task(task, number, column):
+    if not (isinstance(task, str) and task):
+        raise ValueError(
+            f'row {number} of the training file, not counting those that data.filter_overlong_prompts left out: '
+            f'its task is {task!r}; give every row a text in the column {column}'
+        )
+
+# %% ../../nbs/rl/13_verl.ipynb #6050e613
 class TaskTrainer:
     "What a synchronous trainer of verl's lacks: tasks in the ids of prompts, an estimator's memory in checkpoints."
 
@@ -207,8 +210,8 @@ class TaskTrainer:
         name = self.config.algorithm.adv_estimator
         if name not in ADVANTAGES:
             raise ValueError(
-                f'algorithm.adv_estimator={name} asks for no tasks; '
-                f'train with trainer.v1.trainer_mode=sync, or choose from {", ".join(ADVANTAGES)}'
+                f'algorithm.adv_estimator={name} is not one of the estimators that are told tasks, '
+                f"{', '.join(ADVANTAGES)}; choose one of them, or verl's own with trainer.v1.trainer_mode=sync"
             )
         return ADVANTAGES[name]
 
@@ -218,6 +221,14 @@ class TaskTrainer:
 
     def _own_folder(self):
         return Path(self.config.trainer.default_local_dir) / f'global_step_{self.global_steps}'
+
+    def _init_dataloader(self):
+        self._advantages()
+        super()._init_dataloader()
+        rows = self.train_dataset.dataframe
+        column = _task_column(rows.column_names)
+        for number, task in enumerate(rows[column], 1):
+            _check_task(task, number, column)
 
     def _build_replay_buffer(self):
         self.trainer_mode = 'sync'

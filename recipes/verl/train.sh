@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# HARPO by verl 0.9.1 on the rows of words of an Atlas, with the second paper's numbers. Not run on GPUs: its keys and
-# verl's validation of them are checked by tests/test_verl.py. Run it on the first machine; README.md says what the others do.
+# HARPO by verl 0.9.1 on the rows of words of an Atlas, with the second paper's numbers. Not run on GPUs; on a CPU it has
+# trained a tiny policy (make verl-run). Run it on the first machine; README.md says what the others do, and what needs CUDA.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen2.5-7B-Instruct}
 DATA=${DATA:-verl_data}
@@ -8,18 +8,22 @@ OUT=${OUT:-runs/verl}
 NODES=${NODES:-2}
 GPUS=${GPUS:-8}
 ESTIMATOR=${ESTIMATOR:-harpo}
+# A worker of Ray's stands in the folder where Ray was started, so that a relative path would mean another file there
+if [ -d "$MODEL" ]; then MODEL=$(realpath "$MODEL"); fi
+DATA=$(realpath -m "$DATA")
+OUT=$(realpath -m "$OUT")
 
 python -m verl.trainer.main_ppo \
   trainer.v1.trainer_mode=harpo_sync \
-  algorithm.adv_estimator=$ESTIMATOR \
+  algorithm.adv_estimator="$ESTIMATOR" \
   algorithm.use_kl_in_reward=False \
-  data.train_files=$DATA/train.parquet \
-  data.val_files=$DATA/validation.parquet \
+  data.train_files="$DATA/train.parquet" \
+  data.val_files="$DATA/validation.parquet" \
   data.train_batch_size=32 \
   data.max_prompt_length=3072 \
   data.max_response_length=2048 \
   data.filter_overlong_prompts=True \
-  actor_rollout_ref.model.path=$MODEL \
+  actor_rollout_ref.model.path="$MODEL" \
   actor_rollout_ref.actor.optim.lr=1e-6 \
   actor_rollout_ref.actor.ppo_mini_batch_size=8 \
   actor_rollout_ref.actor.use_dynamic_bsz=True \
@@ -41,7 +45,7 @@ python -m verl.trainer.main_ppo \
   +reward.reward_kwargs.overlong_buffer_cfg.log=False \
   trainer.nnodes=$NODES \
   trainer.n_gpus_per_node=$GPUS \
-  trainer.default_local_dir=$OUT \
+  trainer.default_local_dir="$OUT" \
   trainer.total_epochs=1 \
   trainer.save_freq=50 \
   trainer.test_freq=50 \
