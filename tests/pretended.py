@@ -48,6 +48,7 @@ class Places:
     def __init__(self, current):
         self.current = named(current, torch.device('cuda:0'))
         self.known = {}
+        self.most = 4096
 
     def of(self, tensor):
         actual = tensor.device
@@ -62,8 +63,9 @@ class Places:
             return
         storage = tensor.untyped_storage()
         self.known[storage._cdata] = (StorageWeakRef(storage), device)
-        if len(self.known) % 4096 == 0:
+        if len(self.known) > self.most:
             self.known = {key: kept for key, kept in self.known.items() if not kept[0].expired()}
+            self.most = max(4096, 2 * len(self.known))
 
 
 def tensors_in(values):
