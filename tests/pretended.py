@@ -192,7 +192,8 @@ class Said(TorchFunctionMode):
         there = here if device is None else named(device, self.places.current)
         if there.type == 'meta' or tensor.device.type == 'meta':
             return tensor.to(there, dtype)
-        out = tensor.to(dtype=dtype or tensor.dtype, copy=copy or there != here)
+        with torch._C.DisableTorchFunctionSubclass():  # A subclass may have a `to` of its own
+            out = torch.Tensor.to(tensor, dtype=dtype or tensor.dtype, copy=copy or there != here)
         if out is not tensor:
             self.places.put(out, there)
         return out
