@@ -22,7 +22,8 @@ from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.trl_trainer import OmniSFTTrainer, last_checkpoint
 
-ROWS = 8  # Per step, in all processes together
+ROWS = 8  # Per pass, in all processes together
+DESCENT = dict(optim='sgd', max_grad_norm=0.0, max_steps=3)  # Weights show the gradient
 
 
 def open_to_a_cpu():
@@ -45,8 +46,8 @@ def processes():
 
 def settings(kind, folder, **more):
     common = dict(use_cpu=True, bf16=False, disable_tqdm=True, report_to=[], logging_steps=1, save_strategy='no')
-    common |= dict(per_device_train_batch_size=ROWS // processes(), max_grad_norm=0.5, learning_rate=1e-2, max_steps=4)
-    return kind(str(folder), **common | dict(lr_scheduler_type='constant') | more)
+    common |= dict(per_device_train_batch_size=ROWS // processes(), learning_rate=1e-2, lr_scheduler_type='constant')
+    return kind(str(folder), **common | more)
 
 
 def vowels(completions, **columns):
@@ -114,7 +115,7 @@ def learnt(folder, name, trainer, resume=False):
 
 
 def told(folder, name):
-    learnt(folder, name, policy(folder, name))
+    learnt(folder, name, policy(folder, name, **DESCENT, gradient_accumulation_steps=2, beta=0.1))
 
 
 def sampled(folder, name):
@@ -139,7 +140,7 @@ def killed(folder, name):
 
 def taught(folder, name):
     model, processor = load_model(folder / 'base', 'cpu')
-    args = settings(trl.SFTConfig, folder / name, max_steps=3, dataloader_pin_memory=False)
+    args = settings(trl.SFTConfig, folder / name, **DESCENT, gradient_accumulation_steps=2)
     learnt(folder, name, OmniSFTTrainer(model, processor, rows(folder, processor, 24), args))
 
 

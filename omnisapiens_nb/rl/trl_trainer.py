@@ -41,7 +41,7 @@ from .groups import Step
 from .rewards import score
 from ..sft.batches import Examples, naming_row, read_row, stable_hash
 from ..sft.processor import QWEN2_5, Profile, RowEncoder, as_messages
-from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
+from ..sft.trl_trainer import EpochCallback, GatheredHead, OmniCheckpoints, StopsAtTheEnd
 
 # %% ../../nbs/rl/12_trl.ipynb #dd91db3f
 _logger = logging.get_logger(__name__)
@@ -329,6 +329,7 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, trl.GRPOTrainer):
         if self.batches.dropped:
             _logger.warning(f'{self.batches.dropped} of {len(tasks)} prompts are left out in each epoch, as asked')
         self.add_callback(EpochCallback(self.batches))
+        self.add_callback(GatheredHead())
 
     def _get_train_sampler(self, dataset=None):
         return self.batches
