@@ -1,4 +1,4 @@
-"""Weights spread over two processes on a CPU: sharded_runs.py FOLDER NAME, by `accelerate launch` or alone.
+"""Weights spread over two processes on a CPU: sharded_runs.py FOLDER KIND=NAME …, by `accelerate launch` or alone.
 
 FOLDER holds an atlas and a base model (see test_sharded.py). accelerate turns FSDP on for accelerators alone; that one
 branch is opened for a CPU here, and all behind it is accelerate's, torch's and ours."""
@@ -61,7 +61,7 @@ class Told(OmniHarpoTrainer):
         made = []
         for i, ids in enumerate(prompt_ids):
             seed = hashlib.sha256(str((ids, i % self.num_generations, self.state.global_step)).encode()).digest()
-            made.append([300 + byte for byte in seed[: 3 + seed[0] % 4]])
+            made.append([50 + byte // 2 for byte in seed[: 3 + seed[0] % 4]])
         return made, None
 
     def _generate_and_score_completions(self, inputs):
@@ -119,8 +119,10 @@ def told(folder, name):
 
 
 def sampled(folder, name):
-    "With the rollouts of the sharded policy itself."
-    learnt(folder, name, policy(folder, name, OmniHarpoTrainer, max_steps=2))
+    "With the rollouts of the sharded policy itself, longer ones in the second process."
+    trainer = policy(folder, name, OmniHarpoTrainer, max_steps=2)
+    trainer.generation_config.max_new_tokens = 2 + 6 * trainer.accelerator.process_index
+    learnt(folder, name, trainer)
 
 
 SAVED = dict(save_strategy='steps', save_steps=2, max_steps=6)
@@ -146,6 +148,7 @@ def taught(folder, name):
 
 if __name__ == '__main__':
     open_to_a_cpu()
-    torch.manual_seed(0)
-    kind, name = sys.argv[2:]
-    globals()[kind](Path(sys.argv[1]), name)
+    for named in sys.argv[2:]:
+        torch.manual_seed(0)
+        kind, name = named.split('=')
+        globals()[kind](Path(sys.argv[1]), name)
