@@ -1,4 +1,5 @@
 """Every stage as on a GPU, without one: tensors with a pretended device, mixing two of which raises; see pretended.py.
+And the 7B, without its numbers, through both losses; see hollow.py.
 
 With OMNISAPIENS_ALL=1 in both half precisions on both devices."""
 
@@ -7,17 +8,19 @@ import os
 import pytest
 import torch
 import trl
+from hollow import hollow
 from pretended import WrongDevice, pretended
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import WhisperFeatureExtractor
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
 from omnisapiens_nb.atlas.mini.siq2 import write_siq2
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.evaluation.judge_local import _generate, local_judge
-from omnisapiens_nb.rl.loop import RLConfig, train_rl
+from omnisapiens_nb.rl.loop import Part, RLConfig, train_rl
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.runs.describe import describe_atlas
 from omnisapiens_nb.runs.predict import load_judge
@@ -35,9 +38,13 @@ from omnisapiens_nb.sft.bam_training import (
 from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.generate import predict, writing
 from omnisapiens_nb.sft.heads import Heads
-from omnisapiens_nb.sft.model import load_model
+from omnisapiens_nb.sft.model import TOKEN_FIELDS, load_model
+from omnisapiens_nb.sft.processor import OmniProcessor
+from omnisapiens_nb.sft.sizes import GIB, meta_model, parameters
 from omnisapiens_nb.sft.stages import (
     ClassifyConfig,
+    add_lora,
+    answer_loss,
     load_stages,
     save_stages,
     staged,
@@ -283,3 +290,46 @@ def test_the_scaler_of_float16_takes_no_bfloat16():
         scaler.scale(weight.sum()).backward()
         with pytest.raises(NotImplementedError, match='BFloat16'):
             scaler.unscale_(torch.optim.SGD([weight], lr=1.0))
+
+
+@pytest.fixture(scope='module')
+def large(folder):
+    "The 7B with LoRA as on a GPU, without numbers, and rows with film and sound."
+    atlas = open_atlas(folder / 'atlas')
+    _, tiny = load_model(folder / 'start', 'cpu')
+    processor = OmniProcessor(tiny.tokenizer, WhisperFeatureExtractor(feature_size=128, chunk_length=30))
+    net = meta_model('Qwen/Qwen2.5-Omni-7B').to(torch.bfloat16)
+    for field, token in TOKEN_FIELDS.items():
+        setattr(net.config, field, processor.tokenizer.convert_tokens_to_ids(token))
+    with torch.device('meta'):
+        model = add_lora(net, ClassifyConfig(rank=32, dropout=0))
+    model.gradient_checkpointing_enable(dict(use_reentrant=False))
+    films = [i for i in choose_rows(atlas) if atlas[i]['videos'] and atlas[i]['audios']]
+    return model.train(), processor, list(Examples(atlas, processor, films[:2]))
+
+
+def reinforced(model, processor, examples):
+    completions = [[7] * 256, [7] * 100]
+    part = Part(examples, completions, torch.tensor([1.0, -1.0]), None, None)
+    return part.loss(model, processor, RLConfig(), 2)
+
+
+@pytest.mark.parametrize('loss_of', [answer_loss, reinforced])
+def test_the_7b_without_numbers(large, loss_of):
+    "Shapes, types and devices of a pass with sound and film, its gradient, and what memory it asks for."
+    model, processor, examples = large
+    adapters = [weight for weight in model.parameters() if weight.requires_grad]
+    with hollow() as mode:
+        for weight in (*model.parameters(), *model.buffers()):
+            mode.sizes.add(weight)
+        held = mode.sizes.now
+        loss = loss_of(model, processor, examples)
+        assert (loss.shape, loss.dtype, str(loss.device)) == ((), torch.float32, 'cuda:0')
+        loss.backward()
+        assert {(str(weight.grad.device), weight.grad.dtype) for weight in adapters} == {('cuda:0', torch.float32)}
+    counted = parameters(model) * 2 + parameters(model, trained=True) * 2  # Bytes; adapters are in float32
+    assert counted <= held < 1.001 * counted  # And tables of positions
+    gradients = parameters(model, trained=True) * 4
+    assert gradients < mode.sizes.peak - held < 8 * GIB
+    for weight in adapters:
+        weight.grad = None

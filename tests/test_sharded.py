@@ -27,7 +27,11 @@ HERE = ['--num_processes', '2', '--mixed_precision', 'no', '--main_process_port'
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('sharded')
+    return made(tmp_path_factory.mktemp('sharded'))
+
+
+def made(folder):
+    "An atlas, a base model, and the runs that are compared."
     write_cremad(folder / 'cremad', actors=2)
     write_siq2(folder / 'siq2', videos=(2, 1, 1))
     curate({name: folder / name for name in ('cremad', 'siq2')}, folder / 'atlas')
