@@ -1,5 +1,6 @@
-"""Weights spread over two processes on a CPU beside one process, and killed and resumed: what tests/test_sharded.py runs,
-into nbs/results/sharded.json.
+"""Weights spread over two processes on a CPU beside one process, and killed and resumed.
+
+What tests/test_sharded.py runs, into nbs/results/sharded.json.
 
 python benchmarks/sharded.py"""
 

@@ -13,7 +13,7 @@ from pretended import WrongDevice, pretended
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import WhisperFeatureExtractor
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
@@ -40,7 +40,7 @@ from omnisapiens_nb.sft.generate import predict, writing
 from omnisapiens_nb.sft.heads import Heads
 from omnisapiens_nb.sft.model import TOKEN_FIELDS, load_model
 from omnisapiens_nb.sft.processor import OmniProcessor
-from omnisapiens_nb.sft.sizes import GIB, meta_model, parameters
+from omnisapiens_nb.sft.sizes import GIB, parameters, thinker_config
 from omnisapiens_nb.sft.stages import (
     ClassifyConfig,
     add_lora,
@@ -292,16 +292,26 @@ def test_the_scaler_of_float16_takes_no_bfloat16():
             scaler.unscale_(torch.optim.SGD([weight], lr=1.0))
 
 
+def make_shallow(config, layers=2):
+    "All widths as they are, and few layers, since each is run by Python."
+    text = config.text_config
+    text.num_hidden_layers, text.layer_types = layers, text.layer_types[:layers]
+    config.audio_config.encoder_layers = config.vision_config.depth = layers
+
+
 @pytest.fixture(scope='module')
 def large(folder):
-    "The 7B with LoRA as on a GPU, without numbers, and rows with film and sound."
+    "The 7B with LoRA as on a GPU, without numbers, and rows with film and sound; of few layers but in `make test-all`."
     atlas = open_atlas(folder / 'atlas')
     _, tiny = load_model(folder / 'start', 'cpu')
     processor = OmniProcessor(tiny.tokenizer, WhisperFeatureExtractor(feature_size=128, chunk_length=30))
-    net = meta_model('Qwen/Qwen2.5-Omni-7B').to(torch.bfloat16)
+    config = thinker_config('Qwen/Qwen2.5-Omni-7B')
     for field, token in TOKEN_FIELDS.items():
-        setattr(net.config, field, processor.tokenizer.convert_tokens_to_ids(token))
+        setattr(config, field, processor.tokenizer.convert_tokens_to_ids(token))
+    if os.environ.get('OMNISAPIENS_ALL') != '1':
+        make_shallow(config)
     with torch.device('meta'):
+        net = Qwen2_5OmniThinkerForConditionalGeneration(config).to(torch.bfloat16)
         model = add_lora(net, ClassifyConfig(rank=32, dropout=0))
     model.gradient_checkpointing_enable(dict(use_reentrant=False))
     films = [i for i in choose_rows(atlas) if atlas[i]['videos'] and atlas[i]['audios']]
@@ -328,7 +338,7 @@ def test_the_7b_without_numbers(large, loss_of):
         loss.backward()
         assert {(str(weight.grad.device), weight.grad.dtype) for weight in adapters} == {('cuda:0', torch.float32)}
     counted = parameters(model) * 2 + parameters(model, trained=True) * 2  # Bytes; adapters are in float32
-    assert counted <= held < 1.001 * counted  # And tables of positions
+    assert 0 <= held - counted < 16 << 20  # Tables of positions
     gradients = parameters(model, trained=True) * 4
     assert gradients < mode.sizes.peak - held < 8 * GIB
     for weight in adapters:
