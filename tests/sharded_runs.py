@@ -40,6 +40,15 @@ def open_to_a_cpu():
     AcceleratorState.__init__ = init
 
 
+def zero(stage):
+    """DeepSpeed in place of FSDP, where it is installed: `ZERO_STAGE=2 DS_ACCELERATOR=cpu torchrun --standalone
+    --nproc_per_node 2 tests/sharded_runs.py FOLDER taught=zero`; the first run builds a piece of it with a compiler."""
+    spread = dict(stage=stage, stage3_gather_16bit_weights_on_model_save=True)
+    asked = ('train_micro_batch_size_per_gpu', 'gradient_accumulation_steps', 'gradient_clipping')
+    as_the_trainer = dict.fromkeys(asked, 'auto')
+    return as_the_trainer | dict(zero_optimization=spread, zero_allow_untested_optimizer=True)
+
+
 def processes():
     return int(os.environ.get('WORLD_SIZE', 1))
 
@@ -47,6 +56,8 @@ def processes():
 def settings(kind, folder, **more):
     common = dict(use_cpu=True, bf16=False, disable_tqdm=True, report_to=[], logging_steps=1, save_strategy='no')
     common |= dict(per_device_train_batch_size=ROWS // processes(), learning_rate=1e-2, lr_scheduler_type='constant')
+    if 'ZERO_STAGE' in os.environ:
+        common |= dict(deepspeed=zero(int(os.environ['ZERO_STAGE'])))
     return kind(str(folder), **common | more)
 
 
