@@ -7,7 +7,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env verl-env verl-run tutorial test test-all lint testbed docs lab export house clean
+.PHONY: help install landmarks-env verl-env verl-run four-bit-test tutorial test test-all lint testbed docs lab export house clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -50,6 +50,10 @@ verl-env: .venv-verl/installed ## Make .venv-verl: verl on a CPU, without vLLM, 
 
 verl-run: .venv-verl/installed ## Train by verl on a CPU, interrupt, resume, compare (5 minutes), into nbs/results
 	bash tests/engines/verl.sh
+
+four-bit-test: .venv/installed ## The recipe in four bits on a tiny model, with bitsandbytes beside .venv
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --constraint constraints.txt --target .venv-four-bit bitsandbytes
+	PYTHONPATH=.venv-four-bit $(BIN)/python -m pytest tests/test_four_bit.py
 
 tutorial: .venv/installed ## From source files to a report, in OUT (default runs/tutorial)
 	$(BIN)/omnisapiens-nb tutorial --out $(OUT)

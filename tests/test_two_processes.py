@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
@@ -21,6 +22,18 @@ SECONDS = 540  # That the run on two processes may take
 SAME = 1e-6  # Two sums of the same float32 numbers in another order differ by less
 
 
+def launched(command):
+    "What came of a command of Python on two processes."
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
+    return subprocess.run(
+        [sys.executable, *launch, *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
+        timeout=SECONDS,
+    )
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('two')
@@ -29,14 +42,7 @@ def folder(tmp_path_factory):
     curate({name: folder / name for name in ('mustard', 'siq2')}, folder / 'atlas')
     texts = (row['problem'] + target_text(row) for row in open_atlas(folder / 'atlas'))
     save_model(*tiny_model(train_tokenizer(texts)), folder / 'base')
-    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-    done = subprocess.run(
-        [sys.executable, *launch, ROOT / 'tests' / 'two_processes.py', folder],
-        capture_output=True,
-        text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1'),
-        timeout=SECONDS,
-    )
+    done = launched([ROOT / 'tests' / 'two_processes.py', folder])
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 
@@ -76,3 +82,15 @@ def test_two_processes_resume_in_the_second_epoch(folder):
     lost = weights(folder / 'lost')
     assert all(weight.equal(lost[name]) for name, weight in whole.items())
     assert not whole['lm_head.weight'].equal(weights(folder / 'base')['lm_head.weight'])
+
+
+def test_the_command_on_two_processes(folder):
+    "One of them makes the folder and gives it its name; the other trains along."
+    train = dict(max_steps=2, per_device_train_batch_size=2, bf16=False, report_to=[], save_steps=1, logging_steps=1)
+    common = dict(atlas=str(folder / 'atlas'), model=str(folder / 'base'), out=str(folder / 'answers'), device='cpu')
+    (folder / 'answers.yaml').write_text(yaml.safe_dump(dict(stage='answers', rows=4, train=train, **common)))
+    done = launched(['-m', 'omnisapiens_nb.cli', 'sft', '--config', folder / 'answers.yaml'])
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert not (folder / 'answers.partial').exists()
+    assert len((folder / 'answers' / 'log.jsonl').read_text().splitlines()) == 2
+    assert weights(folder / 'answers').keys() == weights(folder / 'base').keys()

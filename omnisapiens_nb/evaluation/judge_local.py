@@ -105,10 +105,11 @@ def _generate(judge, requests):
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #4212afce
+# %% ../../nbs/evaluation/10_judge_local.ipynb #710271d4
 def _load_causal(name):
     "A causal language model and its tokenizer; SourceError if it is not to be had."
     require('train', 'transformers')
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -118,18 +119,19 @@ def _load_causal(name):
         raise SourceError(
             f'{name}: no causal language model in such a folder, and none of that name to be had from the hub'
         ) from e
-    return model, tokenizer
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu'), tokenizer
 
 
 def local_judge(
     name: str | Path,  # Folder or hub name of a model that follows instructions
-    device: str = 'cpu',  # Where it runs
+    device: str | None = None,  # Such as `cpu`; where `load` put it, on a GPU if there is one, where None
     batch: int = 8,  # Questions at once
     load: Callable = _load_causal,  # Name to model and tokenizer; `runs.predict.load_judge` takes every family
 ) -> Local:
     "Load a model as a judge; SourceError if it is not to be had."
     model, tokenizer = load(name)
-    return Local(model.to(device).eval(), tokenizer, str(name), batch)
+    placed = model if device is None else model.to(device)
+    return Local(placed.eval(), tokenizer, str(name), batch)
 
 # %% ../../nbs/evaluation/10_judge_local.ipynb #00e4ef09
 THRESHOLD = 0.85  # Chosen by benchmarks/judge.py; the log is nbs/results/judge_calibration.json

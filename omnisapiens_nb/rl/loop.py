@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EstimatorName', 'token_logps', 'surrogate', 'kl_estimate', 'known_estimator', 'RLConfig', 'Ranks', 'join_ranks',
-           'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update', 'update',
-           'step_log', 'GatheredStep', 'gathered_step', 'Learnt', 'train_rl']
+           'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update', 'Learnt',
+           'update', 'step_log', 'GatheredStep', 'gathered_step', 'train_rl']
 
-# %% ../../nbs/rl/11_loop.ipynb #82be3e29
+# %% ../../nbs/rl/11_loop.ipynb #247a2980
 import copy
 import math
 import os
@@ -26,7 +26,6 @@ from transformers import PreTrainedModel
 
 from ..atlas.datasets import task_of
 from ..atlas.media import MediaError
-from ..atlas.reading import SourceError
 from ..evaluation.answers import parse_response
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, task_metrics
 from .groups import Step
@@ -35,7 +34,7 @@ from .rewards import score
 from ..sft.batches import Examples, draw_batch, on_device, stable_hash
 from ..sft.generate import generate, to_text
 from ..sft.processor import Example, RowEncoder
-from ..sft.warmstart import last_logits, load_checkpoint, save_checkpoint
+from ..sft.warmstart import Trained, last_logits, load_checkpoint, save_checkpoint
 
 # %% ../../nbs/rl/11_loop.ipynb #8bd6316c
 def token_logps(
@@ -349,7 +348,21 @@ def _updates(model, processor, rolled, config, reference, ranks):
         if any(parts_there for _, parts_there in sizes):
             yield Update(parts, sum(rows_there for rows_there, _ in sizes))
 
-# %% ../../nbs/rl/11_loop.ipynb #3cb330bb
+# %% ../../nbs/rl/11_loop.ipynb #5c616951
+class Learnt(Trained):
+    "The weights of a model that have a gradient, as the optimizer moves them and a checkpoint keeps them."
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.masters.items()}
+
+    def load_state_dict(
+        self,
+        state: dict[str, Tensor],  # From `state_dict`
+    ):
+        "Take over saved weights; SourceError if they are of something else."
+        self.load(state)
+
+# %% ../../nbs/rl/11_loop.ipynb #388d9c4d
 def update(
     model: PreTrainedModel,  # Trained in place
     processor: RowEncoder,  # Its processor
@@ -360,22 +373,29 @@ def update(
     config: RLConfig,  # Settings
     reference: PreTrainedModel | None = None,  # What the KL term holds to
     ranks: Ranks = Ranks(),  # Whose gradients are added up
+    learnt: Learnt | None = None,  # What the optimizer moves; the weights themselves, in float32, where None
 ):
-    "Clipped-surrogate updates on mini-batches of prompts."
+    "Clipped-surrogate updates on mini-batches of prompts; ValueError for coarse weights without finer copies."
+    moved = Learnt(model) if learnt is None else learnt
+    if learnt is None and moved.coarse:
+        raise ValueError('the weights are coarser than float32; give `learnt`, and an optimizer of its `masters`')
     model.train()
     rolled = list(zip(examples, completions, advantages))
     updates = list(_updates(model, processor, rolled, config, reference, ranks))  # All, before the policy moves
     for made in updates * config.epochs:
-        _descend(model, processor, optimizer, made, config, ranks)
+        _descend(model, processor, optimizer, moved, made, config, ranks)
 
-# %% ../../nbs/rl/11_loop.ipynb #46cdfd64
-def _descend(model, processor, optimizer, made, config, ranks):
+# %% ../../nbs/rl/11_loop.ipynb #724ddf6c
+def _descend(model, processor, optimizer, moved, made, config, ranks):
     optimizer.zero_grad()
     for part in made.parts:
         part.loss(model, processor, config, made.total).backward()
-    ranks.add_gradients(list(model.parameters()))
-    nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+    moved.take_gradients()
+    masters = list(moved.masters.values())
+    ranks.add_gradients(masters)
+    nn.utils.clip_grad_norm_(masters, config.max_grad_norm)
     optimizer.step()
+    moved.give_back()
 
 # %% ../../nbs/rl/11_loop.ipynb #b78b5568
 def step_log(
@@ -458,13 +478,14 @@ def _compared(estimator, gathered, config, step):
     tasks = [fact['task'] for fact in gathered.facts]
     return estimator(rewards, prompts, tasks)
 
-# %% ../../nbs/rl/11_loop.ipynb #e3c35a5b
-def _learn(model, processor, optimizer, gathered, compared, config, reference, ranks):
+# %% ../../nbs/rl/11_loop.ipynb #f4a9700c
+def _learn(model, processor, optimizer, gathered, compared, config, reference, ranks, learnt):
     "Update on the rollouts of this process."
     mine = [i for i, fact in enumerate(gathered.facts) if fact['rank'] == ranks.rank]
     advantages = compared.advantages[mine]
     rolled = gathered.mine
-    update(model, processor, optimizer, rolled.examples, rolled.completions, advantages, config, reference, ranks)
+    how = (advantages, config, reference, ranks, learnt)
+    update(model, processor, optimizer, rolled.examples, rolled.completions, *how)
 
 # %% ../../nbs/rl/11_loop.ipynb #af0fc5b8
 def _entry(step, gathered, compared):
@@ -472,31 +493,7 @@ def _entry(step, gathered, compared):
     first = dict(step=step, signature=gathered.facts[0]['signature'], skipped=gathered.skipped)
     return first | step_log(gathered.facts, compared)
 
-# %% ../../nbs/rl/11_loop.ipynb #add4fc7f
-class Learnt:
-    "The weights of a model that have a gradient, as a checkpoint keeps them."
-
-    def __init__(
-        self,
-        model: nn.Module,  # Whatever of it requires a gradient
-    ):
-        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: weight.detach() for name, weight in self.weights.items()}
-
-    @torch.no_grad()
-    def load_state_dict(
-        self,
-        state: dict[str, Tensor],  # From `state_dict`
-    ):
-        "Take over saved weights; SourceError if they are of something else."
-        if state.keys() != self.weights.keys():
-            raise SourceError('the checkpoint is of other weights than those to be trained; remove it to begin again')
-        for name, weight in self.weights.items():
-            weight.copy_(state[name])
-
-# %% ../../nbs/rl/11_loop.ipynb #cc8ad34c
+# %% ../../nbs/rl/11_loop.ipynb #768970f6
 def train_rl(
     model: PreTrainedModel,  # Trained in place
     processor: RowEncoder,  # Its processor
@@ -509,7 +506,7 @@ def train_rl(
     ranks = join_ranks()
     estimator = config.make_estimator()
     learnt = Learnt(model)
-    optimizer = torch.optim.AdamW(learnt.weights.values(), lr=config.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(learnt.masters.values(), lr=config.lr, weight_decay=0.0)
     reference = copy.deepcopy(model).eval() if config.beta else None
     kept = dict(model=learnt, optimizer=optimizer, estimator=estimator)
     log = _restore(checkpoint, kept)
@@ -518,7 +515,7 @@ def train_rl(
     for step in bar:
         gathered = gathered_step(model, processor, examples, config, step, embed, ranks)
         compared = _compared(estimator, gathered, config, step)
-        _learn(model, processor, optimizer, gathered, compared, config, reference, ranks)
+        _learn(model, processor, optimizer, gathered, compared, config, reference, ranks, learnt)
         log.append(_entry(step, gathered, compared))
         bar.set_postfix(reward=f'{log[-1]["reward"]:.3f}')
         if checkpoint and ranks.rank == 0 and (step + 1) % config.save_every == 0:

@@ -59,7 +59,7 @@ from omnisapiens_nb.rl.trl_rows import (
 )
 from ..sft.batches import Examples, naming_row, read_row
 from ..sft.processor import QWEN2_5, Profile, RowEncoder, as_messages
-from ..sft.trl_trainer import EpochCallback, OmniCheckpoints, StopsAtTheEnd
+from ..sft.trl_trainer import EpochCallback, GatheredHead, OmniCheckpoints, StopsAtTheEnd
 
 # %% ../../nbs/rl/12_trl.ipynb #1c8afa70
 _logger = logging.get_logger(__name__)
@@ -717,6 +717,7 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, ChecksFirst, Deals
             self._deal(self.train_dataset)
         self.add_callback(EpochCallback(self))
         self.add_callback(WholeGenerations(self))
+        self.add_callback(GatheredHead())
 
     def train(
         self,

@@ -134,12 +134,12 @@ def trl_settings(
         raise SourceError(f'train: TRL does not take it ({e}); mend the recipe or leave it out') from e
     return lora, settings
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #9433a2fd
+# %% ../../nbs/runs/07_fine_tune.ipynb #1142053a
 def run_answers(
     recipe: AnswersRecipe,  # What to train on what
     resume: bool = False,  # Go on with an interrupted run
 ) -> Path:  # A plain checkpoint, `adapter` in it where LoRA was asked for
-    "One-stage supervised fine-tuning by TRL; SourceError for settings it does not take."
+    "One-stage supervised fine-tuning by TRL, under `torchrun` on all its processes; SourceError for what it cannot."
     from trl import SFTConfig
 
     from omnisapiens_nb.sft.trl_trainer import trl_sft
@@ -148,11 +148,15 @@ def run_answers(
     checkpoints = Path(f'{recipe.out}.partial') / 'trl'
     lora, settings = trl_settings(recipe, checkpoints, model, SFTConfig)
     examples = training_rows(recipe, processor)
-    partial = begin_step(recipe, resume)
+    with settings.main_process_first():  # The others go on with the folder that the first has made
+        partial = begin_step(recipe, resume or settings.process_index > 0)
     try:
         trainer = trl_sft(model, processor, examples, settings, lora, resume, recipe.target)
     except ValueError as e:
         raise SourceError(f'the recipe cannot be run: {e}') from e
+    trainer.accelerator.wait_for_everyone()
+    if settings.process_index > 0:
+        return recipe.out
     trained = trainer.model
     if lora:
         trained.save_pretrained(partial / 'adapter')

@@ -11,8 +11,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/08_reinforce.ipynb #86afefc3
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/runs/08_reinforce.ipynb #f775bae8
-import os
+# %% ../../nbs/runs/08_reinforce.ipynb #1799faa7
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +31,8 @@ from .fine_tune import trl_settings
 from .folders import finish
 from .recipes import AskingRecipe, RLRecipe, read_recipe, read_yaml
 from .train import begin_step, run_rl, training_rows
-from ..sft.model import load_model, save_model
+from ..sft.families import family_of
+from ..sft.model import load_model, save_model, usual_device
 
 # %% ../../nbs/runs/08_reinforce.ipynb #e53c5c72
 class TRLRecipe(AskingRecipe):
@@ -89,13 +89,14 @@ def recipe_for(
         'take a larger card, or run tiny/rl_trl on the CPU'
     )
 
-# %% ../../nbs/runs/08_reinforce.ipynb #1ce360a7
+# %% ../../nbs/runs/08_reinforce.ipynb #cb08ac7a
 def _four_bits(recipe):
     "What `from_pretrained` is told for a base in four bits."
     if not recipe.four_bit:
         return {}
     if recipe.lora is None:
         raise SourceError('four_bit: a base in four bits cannot be trained itself; give `lora`, or leave four_bit out')
+    require('four-bit')
     from transformers import BitsAndBytesConfig
 
     half = dict(bfloat16=torch.bfloat16, float16=torch.float16)
@@ -105,8 +106,27 @@ def _four_bits(recipe):
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=half.get(recipe.dtype, torch.float32),
     )
-    card = int(os.environ.get('LOCAL_RANK', 0))
-    return dict(quantization_config=bits, device_map={'': card})
+    return dict(quantization_config=bits, device_map={'': recipe.device or usual_device()})
+
+# %% ../../nbs/runs/08_reinforce.ipynb #2813f32e
+def _refuse_overflow(modality):
+    "A hook that stops a run whose tower puts out what is no number."
+
+    def look(module, args, output):
+        if not output.pooler_output.isfinite().all():
+            raise SourceError(
+                f'the tower of {modality} has gone beyond the largest number of float16; '
+                f'leave rows with {modality} out, or take `dtype: bfloat16` on a card that has it'
+            )
+
+    return look
+
+
+def _watch_towers(model):
+    "Stop at an overflow in a tower."
+    for modality, name in family_of(model).towers.items():
+        tower = getattr(model.model, name)
+        tower.register_forward_hook(_refuse_overflow(modality))
 
 # %% ../../nbs/runs/08_reinforce.ipynb #ffccee2a
 def _merge(recipe, processor, partial):
@@ -115,7 +135,7 @@ def _merge(recipe, processor, partial):
     adapted = PeftModel.from_pretrained(base, partial / 'adapter')
     save_model(adapted.merge_and_unload(), processor, partial)
 
-# %% ../../nbs/runs/08_reinforce.ipynb #5cf52348
+# %% ../../nbs/runs/08_reinforce.ipynb #0a6fbe50
 def make_trainer(
     recipe: TRLRecipe,  # What to train on what
     callbacks: Sequence[TrainerCallback] = (),  # As for any trainer of transformers
@@ -126,6 +146,8 @@ def make_trainer(
     from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts, atlas_reward
 
     model, processor = load_model(recipe.model, recipe.device, dtype=recipe.dtype, **_four_bits(recipe))
+    if model.dtype == torch.float16:
+        _watch_towers(model)
     lora, settings = trl_settings(recipe, Path(f'{recipe.out}.partial') / 'trl', model, GRPOConfig)
     processor = processor.under(recipe.profile, recipe.format_prompt)
     rows = atlas_prompts(training_rows(recipe, processor))
