@@ -11,7 +11,7 @@ from ..atlas.extras import require
 require('media')
 require('train', 'transformers')
 
-# %% ../../nbs/runs/10_endpoint.ipynb #81e37767
+# %% ../../nbs/runs/10_endpoint.ipynb #cba24a35
 import base64
 import logging
 import math
@@ -26,18 +26,20 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..atlas.datasets import without_media
 from ..atlas.folders import write_whole
 from ..atlas.media import RATE, known_format, read_audio, read_image, read_video, write_jpg, write_wav
 from ..atlas.reading import SourceError
+from ..atlas.schema import MEDIA
 from ..atlas.store import Atlas, atlas_id, open_atlas, routed_columns
 from ..evaluation.endpoints import OF_THE_ROW, OpenAIEndpoint, Patience, key_variable_for
 from .folders import begin, deliver
-from ..sft.batches import choose_rows, naming_row, read_row
+from ..sft.batches import askable, choose_rows, naming_row, read_row
 from ..sft.generate import json_line, prediction, whole_lines
 from ..sft.processor import PROFILES, Profile, as_messages, read_form
 
-# %% ../../nbs/runs/10_endpoint.ipynb #16756c20
-PARTS = ('openai', 'vllm')  # Forms of media in a message
+# %% ../../nbs/runs/10_endpoint.ipynb #22a3f371
+PARTS = ('openai', 'vllm', 'text')  # Forms of media in a message
 PICTURES = 8  # Of a film, where the profile does not say
 
 
@@ -93,14 +95,15 @@ def _parts(part, form, profile):
         return _film(part[kind], form, profile)
     return [part]
 
-# %% ../../nbs/runs/10_endpoint.ipynb #eb0d0f2b
+# %% ../../nbs/runs/10_endpoint.ipynb #5adede40
 def endpoint_messages(
     row: dict,  # A row of the store
     form: str = 'openai',  # One of `PARTS`
     profile: Profile = PROFILES['ours'],  # How the model is asked
 ) -> list[dict]:  # A conversation in OpenAI's form
     "A row with its media as what an endpoint is sent; MediaError for a medium that cannot be used."
-    *before, last = profile.asked(as_messages(row))
+    taken = without_media(row, MEDIA) if form == 'text' else row
+    *before, last = profile.asked(as_messages(taken))
     content = [sent for part in last['content'] for sent in _parts(part, form, profile)]
     if all(part['type'] == 'text' for part in content):
         content = '\n'.join(part['text'] for part in content)  # Servers of words alone may take no parts
@@ -183,6 +186,21 @@ def rows_to_send(
     staying = set(stay)
     return [i for i in rows if i not in staying]
 
+# %% ../../nbs/runs/10_endpoint.ipynb #11eb1ffc
+class _WordsAlone:
+    "What such a server takes, in the form in which `askable` asks it."
+
+    media = ()
+
+    def taken_signature(self, signature):
+        return 'text'
+
+
+def _rows_to_ask(store, limit, endpoint, form):
+    "Rows of a split that the endpoint is sent."
+    rows = rows_to_send(store, choose_rows(store, limit=limit), endpoint)
+    return askable(store, _WordsAlone(), rows).rows if form == 'text' else rows
+
 # %% ../../nbs/runs/10_endpoint.ipynb #bb39a9df
 class _Bodies(Sequence):
     "What is sent for each row, made when it is asked for."
@@ -247,7 +265,7 @@ class _Answers:
         self.bar.close()
         self.out.close()
 
-# %% ../../nbs/runs/10_endpoint.ipynb #4e4cf8c0
+# %% ../../nbs/runs/10_endpoint.ipynb #7ba1bd0e
 MOST = 3  # Reasons named in one message
 
 
@@ -259,8 +277,9 @@ def _check_complete(partial, answers):
     common = answers.reasons.most_common(MOST)
     reasons = '; '.join(f'{count} × {reason}' for reason, count in common)
     empty = f'; or add {REFUSED} to leave the {answers.refused} that it refuses without an answer'
+    kept = f'; what was answered is kept in {partial}' if partial.exists() else ''
     raise SourceError(
-        f'{missing} of {len(answers.rows)} rows have no answer ({reasons}); what was answered is kept in {partial}: '
+        f'{missing} of {len(answers.rows)} rows have no answer ({reasons}){kept}: '
         f'mend that and run the same command again{empty if answers.refused else ""}'
     )
 
@@ -290,7 +309,7 @@ def _in_order(store, rows, file):
     ids = store.columns('id')['id']
     return ''.join(json_line(lines[ids[i]]) for i in rows)
 
-# %% ../../nbs/runs/10_endpoint.ipynb #0dc6524d
+# %% ../../nbs/runs/10_endpoint.ipynb #2c63625a
 def _settings(model, atlas, split, limit, how):
     asked = dict(profile=asdict(how.way()), parts=how.parts, options=how.request())
     return dict(model=model, atlas=atlas_id(atlas), split=split, rows=limit) | asked
@@ -313,7 +332,7 @@ def run_endpoint(
     routed_columns(store, 'id')
     endpoint = endpoint_of(model, url, how)
     endpoint.key()  # Missing, it is said before anything is written
-    sent = rows_to_send(store, choose_rows(store, limit=rows), endpoint)
+    sent = _rows_to_ask(store, rows, endpoint, how.parts)
     partial = begin(Path(f'{out}.run'), True, _settings(model, atlas, split, rows, how))
     file = partial / 'answers.jsonl'
     try:
