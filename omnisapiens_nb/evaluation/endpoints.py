@@ -110,7 +110,7 @@ class Patience:
     give_up: int = 20  # Questions in a row without any reply, after which no more are sent
     connect: float = 10.0  # Seconds for a connection
 
-# %% ../../nbs/evaluation/20_endpoints.ipynb #8c9673e5
+# %% ../../nbs/evaluation/20_endpoints.ipynb #5a09903a
 @dataclass(frozen=True)
 class Endpoint:
     "A model behind HTTP; use `OpenAIEndpoint` or `AnthropicEndpoint`."
@@ -161,9 +161,10 @@ class Endpoint:
         self,
         bodies: Sequence[dict],  # From `body`
         done: Callable[[int, Outcome], None],  # Told the place and the outcome of each as it comes
+        answered: int = 0,  # Requests that it answered in an earlier run
     ):
         "Send requests, several at once; SourceError where the endpoint refuses from the start."
-        _run(partial(_ask_all, self, bodies, done))
+        _run(partial(_ask_all, self, bodies, done, answered))
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #2200792e
 def _text_of(message):
@@ -430,7 +431,7 @@ async def _work(client, endpoint, key, queue, replies, done):
         replies.count(outcome)
         done(i, outcome)
 
-# %% ../../nbs/evaluation/20_endpoints.ipynb #550bd3e2
+# %% ../../nbs/evaluation/20_endpoints.ipynb #a9e133b1
 def _client(endpoint):
     require('report', 'httpx2')
     import httpx2
@@ -442,11 +443,11 @@ def _client(endpoint):
     )
 
 
-async def _ask_all(endpoint, bodies, done):
+async def _ask_all(endpoint, bodies, done, answered):
     "Send all requests and report each outcome as it comes."
     key = endpoint.key()
     queue = enumerate(bodies)
-    replies = _Replies()
+    replies = _Replies(answered)
     async with _client(endpoint) as client:
         workers = [
             asyncio.create_task(_work(client, endpoint, key, queue, replies, done))

@@ -221,12 +221,13 @@ class _Bodies(Sequence):
         with naming_row(self.store, number):
             return self.endpoint.body(endpoint_messages(row, self.form, self.profile))
 
-# %% ../../nbs/runs/10_endpoint.ipynb #c000a16e
+# %% ../../nbs/runs/10_endpoint.ipynb #c4cd7794
 class _Answers:
     "Writes answers as they come, counts the rest, and shows a bar."
 
-    def __init__(self, file, store, rows, how):
+    def __init__(self, file, store, rows, how, answered):
         self.file = file
+        self.answered = answered  # By this endpoint, with words
         self.columns = store.columns('id', 'dataset', 'task', 'answer')
         self.rows = rows
         self.how = how
@@ -238,10 +239,11 @@ class _Answers:
     def __call__(self, i, outcome):
         refused = outcome.status in OF_THE_ROW
         if outcome.reply:
+            self.answered += 1
             self.write(i, outcome.reply.text)
             self.cut += outcome.reply.end == 'length'
             self.tokens += outcome.reply.tokens_out
-        elif refused and self.how.refused_as_empty:
+        elif refused and self.how.refused_as_empty and self.answered:  # It may refuse everything for another reason
             self.write(i, '')
         else:
             self.reasons[outcome.reason] += 1
@@ -292,14 +294,15 @@ def _check_cut(answers):
             'raise --max-new-tokens if they were still thinking'
         )
 
-# %% ../../nbs/runs/10_endpoint.ipynb #b642198a
+# %% ../../nbs/runs/10_endpoint.ipynb #d1804c46
 def _ask_rows(store, rows, endpoint, how, file):
     "Ask the rows that a file lacks, and write their answers into it."
-    done = {line['id'] for line in whole_lines(file)}
+    done = {line['id']: line['response'] for line in whole_lines(file)}
     ids = store.columns('id')['id']
     left = [i for i in rows if ids[i] not in done]
-    with _Answers(file, store, left, how) as answers:
-        endpoint.send(_Bodies(store, left, endpoint, how), answers)
+    answered = sum(map(bool, done.values()))
+    with _Answers(file, store, left, how, answered) as answers:
+        endpoint.send(_Bodies(store, left, endpoint, how), answers, answered)
     return answers
 
 

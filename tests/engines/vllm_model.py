@@ -1,4 +1,4 @@
-"""The package's tiny language model with heads that vLLM's CPU kernels take: python tests/engines/vllm_model.py TINY OUT
+"""The package's tiny language model with heads that vLLM's CPU kernels take: vllm_model.py TINY OUT
 
 They have kernels for heads of 32 numbers and more; the tiny model has heads of 16. So the same model is drawn anew
 with half as many heads of twice the size."""
