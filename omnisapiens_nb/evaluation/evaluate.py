@@ -131,7 +131,7 @@ def _grade(rows, responses, **how):
     except ValueError as e:
         raise SourceError(f'the judge: {e}') from e
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #6e449497
+# %% ../../nbs/evaluation/18_evaluate.ipynb #46d6775a
 def grader_of(
     judge: str,  # `openai` for any endpoint of that form, `anthropic`, `local`, or `offline`
     model: str | None = None,  # Its name there, or the folder or hub name of a local one
@@ -177,7 +177,8 @@ def _why(ungraded, unread):
     "Why rows were not graded, how often, and what a judge said instead."
     said = []
     for reason, times in Counter(ungraded.values()).most_common():
-        reply = f', as in “{unread[reason].strip()[:QUOTED]}”' if reason in unread else ''
+        shown = ' '.join(unread.get(reason, '').split())
+        reply = f', as in “{shown[:QUOTED]}”' if shown else ''
         said.append(f'{times} × {reason}{reply}')
     return ', '.join(said)
 

@@ -9,7 +9,7 @@ work=${1:?give a folder to make}
 real=${2:-}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
-here=$root/.venv/bin/python
+here=${PYTHON:-$root/.venv/bin/python}
 engine=$root/.venv-vllm/bin/python
 port=${PORT:-8977}
 address=http://127.0.0.1:$port
