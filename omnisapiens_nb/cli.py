@@ -706,7 +706,20 @@ def _not_installed(error):
             return f'{module} is not installed; pip install "omnisapiens_nb[{extra}]"'
     return str(error)
 
-# %% ../nbs/cli.ipynb #0e578b5f
+# %% ../nbs/cli.ipynb #a210d73d
+_SAID = 300  # Characters of an error that are shown
+
+
+def _of_the_system(error):
+    "What to check for an OSError: path and disk where it is about a file, the server where it is about a connection."
+    if error.strerror and error.filename:
+        return f'{error.filename}: {error.strerror}; check the path, its permissions and the space left'
+    if error.strerror and not isinstance(error, ConnectionError):
+        return f'a file: {error.strerror}; check the path, its permissions and the space left'
+    said = ' '.join(str(error).split())[:_SAID]
+    return f'{said}; if that is about a server, start it again, and then this command, with --resume if it was a run'
+
+# %% ../nbs/cli.ipynb #7ba34582
 def main():
     "Entry point of `omnisapiens-nb`."
     from omnisapiens_nb.atlas.reading import SourceError
@@ -718,7 +731,7 @@ def main():
     except ImportError as e:
         message = _not_installed(e)
     except OSError as e:
-        message = f'{e.filename or "a file"}: {e.strerror}; check the path, its permissions and the space left'
+        message = _of_the_system(e)
     else:
         return
     typer.echo(f'error: {message}', err=True)

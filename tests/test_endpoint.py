@@ -260,7 +260,10 @@ def test_a_key_is_found_nowhere(server, ask, monkeypatch, tmp_path, capfd):
     server.behave = lambda body, n: (401, f'wrong {KEY}', '')
     results.append(ask('--parts', 'text', '--key-variable', 'MY_KEY', name='other'))
     assert 'the key was refused; check MY_KEY' in one_sentence(results[-1])
-    seen = [result.stdout + result.stderr + result.warned for result in results] + [*capfd.readouterr(), repr(server.bodies)]
+    seen = [result.stdout + result.stderr + result.warned for result in results] + [
+        *capfd.readouterr(),
+        repr(server.bodies),
+    ]
     seen += [path.read_text() + path.name for path in tmp_path.rglob('*') if path.is_file()]
     assert '[key]' in ''.join(seen) and not any(KEY in text for text in seen)
     for address in (f'https://{KEY}@host/v1', f'https://host/v1?api-key={KEY}'):

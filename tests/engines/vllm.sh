@@ -31,17 +31,21 @@ stop() {
 }
 trap stop EXIT
 
-serve() { # FOLDER NAME [FLAG...]: waits for at most five minutes
+wait_for() { # NAME: at most five minutes
     local start=$SECONDS
-    setsid "$engine" -m vllm.entrypoints.openai.api_server --model "$1" --served-model-name "$2" --host 127.0.0.1 \
-        --port "$port" --max-model-len 2048 --max-num-seqs 16 --enforce-eager "${@:3}" >"$work/server-$2.log" 2>&1 &
-    server=$!
     until curl -sf "$address/health" >/dev/null; do
-        kill -0 "$server" 2>/dev/null || { tail -5 "$work/server-$2.log"; exit 1; }
+        kill -0 "$server" 2>/dev/null || { tail -5 "$work/server-$1.log"; exit 1; }
         [ $((SECONDS - start)) -lt 300 ] || { echo "the server is not up after 300 s"; exit 1; }
         sleep 1
     done
-    echo "$2 is served after $((SECONDS - start)) s"
+    echo "$1 is served after $((SECONDS - start)) s"
+}
+
+serve() { # FOLDER NAME [FLAG...]
+    setsid "$engine" -m vllm.entrypoints.openai.api_server --model "$1" --served-model-name "$2" --host 127.0.0.1 \
+        --port "$port" --max-model-len 2048 --max-num-seqs 16 --enforce-eager "${@:3}" >"$work/server-$2.log" 2>&1 &
+    server=$!
+    wait_for "$2"
 }
 
 say versions
@@ -89,8 +93,10 @@ stop
 
 say "TRL's server mode"
 cp -r tiny served
-serve served served --dtype float32 --enable-scale-out --weight-transfer-config '{"backend": "nccl"}' \
-    --logprobs-mode processed_logprobs --max-logprobs -1
+VLLM_ENV=$root/.venv-vllm setsid bash "$root/recipes/vllm/serve.sh" served "$port" --dtype float32 --max-model-len 2048 \
+    --max-num-seqs 16 --enforce-eager >server-recipe.log 2>&1 &
+server=$!
+wait_for recipe
 start=$SECONDS
 "$engine" "$root/tests/engines/trl_server.py" served "$port" 1e-2 2>/dev/null
 echo "$((SECONDS - start)) s"
