@@ -382,12 +382,12 @@ FormatPrompt = Annotated[
     typer.Option(help="File with the request for the form of an answer; the profile's words where absent."),
 ]
 
-# %% ../nbs/cli.ipynb #84f42d9b
+# %% ../nbs/cli.ipynb #fc8bdc64
 EndpointURL = Annotated[
     str | None,
     typer.Option(
         metavar='URL',
-        help="Address of a server that speaks OpenAI's protocol, such as http://localhost:8000/v1; MODEL is its name there.",
+        help="A server that speaks OpenAI's protocol, such as http://localhost:8000/v1; --model is the name there.",
     ),
 ]
 Parts = Annotated[
@@ -422,7 +422,7 @@ RefusedAsEmpty = Annotated[
     bool,
     typer.Option(
         '--refused-as-empty',
-        help='With --endpoint: an empty answer, which counts as wrong, for rows that it refuses, such as too long ones.',
+        help='With --endpoint: an empty answer, which counts as wrong, for rows that it refuses, such as long ones.',
     ),
 ]
 AllowClinical = Annotated[

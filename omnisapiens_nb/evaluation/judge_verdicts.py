@@ -23,9 +23,9 @@ def _once(pairs):
         raise ValueError('a key twice')
     return found
 
-# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #e2802505
+# %% ../../nbs/evaluation/08_judge_verdicts.ipynb #2d143f18
 def _unwrapped(text):
-    "A reply without its thoughts and without a code fence around it; None if it is no one block of thoughts, then words."
+    "A reply without its thoughts and the code fence around it; None if it is no one block of thoughts, then words."
     before, thoughts, said = split_thoughts(text)
     several = thoughts and ('<think>' in thoughts or '</think>' in thoughts)
     if said is None or before.strip() or several:
