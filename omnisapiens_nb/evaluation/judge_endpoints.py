@@ -23,7 +23,7 @@ def _verdict(
         return Verdict(None, outcome.reason)
     return verdict_of(outcome.reply, explained)
 
-# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #289f6676
+# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #55f26606
 class _Judge:
     "Questions to requests, and outcomes to verdicts."
 
@@ -33,8 +33,11 @@ class _Judge:
         strictness: str,  # As for `messages_of`
     ) -> dict:  # All that a verdict depends on
         "What is sent for one question."
-        request = dict(url=self.url, body=self.body(messages_of(q, strictness)))
-        return request | dict(explained=True) if is_explained(strictness) else request
+        messages = messages_of(q, strictness)
+        request = dict(url=self.url, body=self.body(messages))
+        if is_explained(strictness):
+            request['explained'] = True
+        return request
 
     def answer(
         self,
@@ -42,9 +45,14 @@ class _Judge:
         done: Callable[[int, Verdict], None],  # Told the place and the verdict of each as it comes
     ):
         "Send requests, several at once."
-        explained = [request.get('explained', False) for request in requests]
+
+        def read(i, outcome):
+            explained = 'explained' in requests[i]
+            verdict = _verdict(outcome, explained)
+            done(i, verdict)
+
         bodies = [request['body'] for request in requests]
-        self.send(bodies, lambda i, outcome: done(i, _verdict(outcome, explained[i])))
+        self.send(bodies, read)
 
 
 @dataclass(frozen=True)
@@ -57,4 +65,6 @@ class Anthropic(_Judge, AnthropicEndpoint):
     "A judge at Anthropic's messages endpoint."
 
     def request(self, q, strictness):
-        return super().request(q, strictness) | dict(version=self.version)
+        request = super().request(q, strictness)
+        request['version'] = self.version
+        return request
