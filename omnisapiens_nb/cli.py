@@ -6,17 +6,19 @@
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'TutorialModel', 'Rules', 'Prompts',
            'DropShared', 'EitherForm', 'Extractors', 'Recogniser', 'HeldOut', 'TrainedModel', 'TinyFamily',
            'MergedForm', 'PlanMemory', 'PlanPrompt', 'PlanCards', 'PlanSharded', 'MostRows', 'MostTokens',
-           'ProfileName', 'FormatPrompt', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL', 'Strictness',
-           'LETTERS', 'Which', 'Folders', 'PretrainedModel', 'StudyFolder', 'Quick', 'parse_sources', 'parse_rules',
-           'tutorial', 'curate', 'check', 'convert', 'describe', 'transcribe', 'cards', 'mini', 'start', 'sft', 'bam',
-           'merge', 'rl', 'predict', 'evaluate', 'study', 'main']
+           'ProfileName', 'FormatPrompt', 'EndpointURL', 'Parts', 'AtOnce', 'Timeout', 'RequestOption', 'KeyVariable',
+           'RefusedAsEmpty', 'AllowClinical', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL',
+           'JudgeOption', 'Strictness', 'LETTERS', 'Which', 'Folders', 'PretrainedModel', 'StudyFolder', 'Quick',
+           'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'describe', 'transcribe', 'cards',
+           'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'parse_options', 'predict', 'evaluate', 'study', 'main']
 
-# %% ../nbs/cli.ipynb #4471a472
+# %% ../nbs/cli.ipynb #104db121
+import json
 import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -372,7 +374,7 @@ def rl(
     model = run_recipe(recipe, resume)
     typer.echo(f'Model: {model}')
 
-# %% ../nbs/cli.ipynb #0d01d115
+# %% ../nbs/cli.ipynb #ee0a202e
 MostRows = Annotated[int | None, typer.Option(help='At most so many rows per dataset key.', show_default='all')]
 MostTokens = Annotated[int, typer.Option(help='Longest answer; a model that thinks at length needs more.')]
 ProfileName = Annotated[
@@ -386,10 +388,93 @@ FormatPrompt = Annotated[
     typer.Option(help="File with the request for the form of an answer; the profile's words where absent."),
 ]
 
+# %% ../nbs/cli.ipynb #fc8bdc64
+EndpointURL = Annotated[
+    str | None,
+    typer.Option(
+        metavar='URL',
+        help="A server that speaks OpenAI's protocol, such as http://localhost:8000/v1; --model is the name there.",
+    ),
+]
+Parts = Annotated[
+    Literal['openai', 'vllm', 'text'] | None,
+    typer.Option(
+        help='With --endpoint: media as input_audio and pictures (openai), as audio_url and video_url (vllm), or no '
+        'media, and only rows whose words carry the label (text).',
+        show_default='openai',
+    ),
+]
+AtOnce = Annotated[int | None, typer.Option(min=1, help='With --endpoint: requests under way.', show_default='8')]
+Timeout = Annotated[
+    float | None, typer.Option(min=1, help='With --endpoint: seconds for an answer.', show_default='300')
+]
+RequestOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar='NAME=VALUE',
+        help='With --endpoint: set an option of every request, such as top_p=0.9 or temperature=null, which leaves it '
+        'out; may be repeated.',
+    ),
+]
+KeyVariable = Annotated[
+    str | None,
+    typer.Option(
+        metavar='NAME',
+        help='With --endpoint: environment variable that holds its key; none is sent where it is not set.',
+        show_default='OPENAI_API_KEY',
+    ),
+]
+RefusedAsEmpty = Annotated[
+    bool,
+    typer.Option(
+        '--refused-as-empty',
+        help='With --endpoint: an empty answer, which counts as wrong, for rows that it refuses, such as long ones.',
+    ),
+]
+AllowClinical = Annotated[
+    bool,
+    typer.Option(
+        '--allow-clinical',
+        help='Send words, sound and film of health interviews (daicwoz, mmpsy, ptsd_in_the_wild, eatd, and own rows '
+        'about depression, anxiety or PTSD) to an endpoint on another host, too, if consent and licence allow it.',
+    ),
+]
 
+# %% ../nbs/cli.ipynb #598633b7
+def parse_options(
+    pairs: list[str],  # As given, NAME=VALUE
+    option: str = '--option',  # Under which they were given
+) -> dict[str, Any]:  # Name to value
+    "Split NAME=VALUE; a wrong form or a name given twice is wrong usage."
+    found = {}
+    for name, text in _pairs(pairs, 'NAME=VALUE', option).items():
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+# %% ../nbs/cli.ipynb #6f3474ae
+def _check_endpoint(endpoint, settings):
+    "BadParameter for an option of an endpoint without one."
+    given = [name for name, value in settings.items() if value]
+    if endpoint is None and given:
+        name = given[0].replace('_', '-')
+        raise typer.BadParameter(f'--{name} is of an endpoint; give --endpoint too, or leave it out')
+
+
+def _predict_by_endpoint(endpoint, model, atlas, split, out, rows, **settings):
+    "Ask a model behind HTTP."
+    from omnisapiens_nb.runs.endpoint import Asking, run_endpoint
+
+    options = parse_options(settings.pop('option'))
+    given = dict(options=options) | {name: value for name, value in settings.items() if value is not None}
+    return run_endpoint(model, endpoint, atlas, split, out, rows, Asking(**given))
+
+# %% ../nbs/cli.ipynb #c9a78de9
 @app.command()
 def predict(
-    model: Annotated[str, typer.Option(help='Folder or hub name.')],
+    model: Annotated[str, typer.Option(help='Folder or hub name; with --endpoint its name there.')],
     atlas: AtlasFolder,
     out: Annotated[Path, typer.Option(help='JSON Lines file; gone on with if it was begun.')],
     split: Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
@@ -397,15 +482,30 @@ def predict(
     max_new_tokens: MostTokens = 64,
     profile: ProfileName = None,
     format_prompt: FormatPrompt = None,
+    endpoint: EndpointURL = None,
+    parts: Parts = None,
+    at_once: AtOnce = None,
+    timeout: Timeout = None,
+    option: RequestOption = [],
+    key_variable: KeyVariable = None,
+    refused_as_empty: RefusedAsEmpty = False,
+    allow_clinical: AllowClinical = False,
 ):
-    "Let a model answer a split of an Atlas."
-    from omnisapiens_nb.runs.predict import run_predict
-
+    """Let a model answer a split of an Atlas, by itself or behind HTTP.
+    An endpoint's key is read from the environment and written nowhere."""
+    of_endpoint = dict(parts=parts, at_once=at_once, timeout=timeout, key_variable=key_variable)
+    of_endpoint |= dict(option=option, refused_as_empty=refused_as_empty, allow_clinical=allow_clinical)
+    _check_endpoint(endpoint, of_endpoint)
     how = dict(max_new_tokens=max_new_tokens, profile=profile, format_prompt=format_prompt)
-    predictions = run_predict(model, atlas, split, out, rows, **how)
+    if endpoint is None:
+        from omnisapiens_nb.runs.predict import run_predict
+
+        predictions = run_predict(model, atlas, split, out, rows, **how)
+    else:
+        predictions = _predict_by_endpoint(endpoint, model, atlas, split, out, rows, **how, **of_endpoint)
     typer.echo(f'Predictions: {predictions}')
 
-# %% ../nbs/cli.ipynb #049c7982
+# %% ../nbs/cli.ipynb #97f21cfd
 Predictions = Annotated[
     list[Path],
     typer.Option(
@@ -430,6 +530,13 @@ Judge = Annotated[
 ]
 JudgeModel = Annotated[str, typer.Option(help='Name of the judge at its endpoint, or its folder or hub name.')]
 JudgeURL = Annotated[str, typer.Option(help='Address of an endpoint, such as http://localhost:8000/v1.')]
+JudgeOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar='NAME=VALUE',
+        help='Set an option of every request to the judge, such as reasoning_effort=low; may be repeated.',
+    ),
+]
 Strictness = Annotated[str, typer.Option(help='common; published: that of each set; released: that, explained first.')]
 
 # %% ../nbs/cli.ipynb #7b2fb2f4
@@ -444,7 +551,7 @@ def _by_name(files):
         found[file.stem] = file
     return found
 
-# %% ../nbs/cli.ipynb #43cbc1b1
+# %% ../nbs/cli.ipynb #eb3b5968
 def _judge_loader(judge):
     "What loads a judge of one's own, which may be of any family; None for the other judges."
     if judge != 'local':
@@ -465,7 +572,9 @@ def evaluate(
     judge: Judge = '',
     judge_model: JudgeModel = '',
     judge_url: JudgeURL = '',
+    judge_option: JudgeOption = [],
     strictness: Strictness = 'common',
+    allow_clinical: AllowClinical = False,
 ):
     """Score predictions of any model: tables, intervals, a report.
     A judge's key is read from OPENAI_API_KEY or ANTHROPIC_API_KEY; its verdicts are kept in OUT/judge."""
@@ -474,7 +583,10 @@ def evaluate(
 
     models = _by_name([*predictions, *more])
     load = _judge_loader(judge)
-    grader = grader_of(judge, judge_model, judge_url, strictness, out / 'judge', load) if judge else None
+    grader = None
+    if judge:
+        endpoint = dict(options=parse_options(judge_option, '--judge-option'), allow_clinical=allow_clinical)
+        grader = grader_of(judge, judge_model, judge_url, strictness, out / 'judge', load, **endpoint)
     report, scored, of = run(atlas, models, out, split, grader=grader, missing_as_wrong=missing_as_wrong)
     typer.echo(f'{scored} of {of} rows of the {split} split scored')
     typer.echo(f'Report: {report}')
@@ -600,7 +712,20 @@ def _not_installed(error):
             return f'{module} is not installed; pip install "omnisapiens_nb[{extra}]"'
     return str(error)
 
-# %% ../nbs/cli.ipynb #0e578b5f
+# %% ../nbs/cli.ipynb #a210d73d
+_SAID = 300  # Characters of an error that are shown
+
+
+def _of_the_system(error):
+    "What to check for an OSError: path and disk where it is about a file, the server where it is about a connection."
+    if error.strerror and error.filename:
+        return f'{error.filename}: {error.strerror}; check the path, its permissions and the space left'
+    if error.strerror and not isinstance(error, ConnectionError):
+        return f'a file: {error.strerror}; check the path, its permissions and the space left'
+    said = ' '.join(str(error).split())[:_SAID]
+    return f'{said}; if that is about a server, start it again, and then this command, with --resume if it was a run'
+
+# %% ../nbs/cli.ipynb #7ba34582
 def main():
     "Entry point of `omnisapiens-nb`."
     from omnisapiens_nb.atlas.reading import SourceError
@@ -612,7 +737,7 @@ def main():
     except ImportError as e:
         message = _not_installed(e)
     except OSError as e:
-        message = f'{e.filename or "a file"}: {e.strerror}; check the path, its permissions and the space left'
+        message = _of_the_system(e)
     else:
         return
     typer.echo(f'error: {message}', err=True)

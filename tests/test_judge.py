@@ -22,10 +22,12 @@ import torch
 from conftest import ROOT
 
 from omnisapiens_nb.atlas.reading import SourceError
+from omnisapiens_nb.evaluation import endpoints
 from omnisapiens_nb.evaluation import judge as module
+from omnisapiens_nb.evaluation.endpoints import Patience
 from omnisapiens_nb.evaluation.judge import grade, judge
 from omnisapiens_nb.evaluation.judge_cache import cache_key
-from omnisapiens_nb.evaluation.judge_endpoints import Anthropic, OpenAICompatible, Patience
+from omnisapiens_nb.evaluation.judge_endpoints import Anthropic, OpenAICompatible
 from omnisapiens_nb.evaluation.judge_local import Local, Offline
 from omnisapiens_nb.evaluation.judge_prompts import Question
 from omnisapiens_nb.evaluation.judge_verdicts import bill
@@ -189,7 +191,10 @@ def test_nothing_is_graded_that_was_not(served, backend, tmp_path):
     graded = {a: v for a, v in zip([*FAULTS, 'good'], verdicts) if v.graded}
     assert list(graded) == ['good'] and graded['good'].correct is True
     assert all(v.reason for v in verdicts[:-1])
-    assert len(kept(tmp_path)) == 1
+    read = [json.loads(path.read_text()) for path in kept(tmp_path)]
+    assert sum(found['correct'] is True for found in read) == 1
+    unread = sum(bool(v.raw) for v in verdicts[:-1])
+    assert unread > 5 and sum(bool(found['raw'] and found.get('reason')) for found in read) == unread
     b = bill(verdicts)
     assert (b.rows, b.graded, b.correct, sum(b.reasons.values())) == (len(FAULTS) + 1, 1, 1, len(FAULTS))
     assert b.bounds == (1 / b.rows, 1.0)
@@ -255,10 +260,66 @@ def test_retry_after_that_says_nothing(served, value):
     [(400, 'options'), (402, 'credit'), (403, 'may not'), (413, 'too long'), (422, 'options'), (301, 'refused')],
 )
 def test_refusals_are_not_tried_again(served, status, hint):
-    served.behave = lambda answer, n: dict(status=status, data='{"error": "temperature is not supported"}')
+    served.behave = lambda answer, n: dict(status=status, data='{"error": "top_p is not supported"}')
     (verdict,) = judge(questions('x'), openai(served))
     assert not verdict.graded and len(served.answers) == 1
-    assert hint in verdict.reason and 'temperature is not supported' in verdict.reason
+    assert hint in verdict.reason and 'top_p is not supported' in verdict.reason
+
+
+def test_options_that_newer_models_refuse(served, caplog):
+    "Asked again without them, once for the whole run, and that is said."
+
+    def behave(answer, n):
+        _, body = served.bodies[-1]
+        refused = [name for name in ('max_tokens', 'temperature') if name in body]
+        error = dict(message=f"Unsupported parameter: '{refused[0]}'" if refused else '')
+        return dict(status=400, data=json.dumps(dict(error=error))) if refused else {}
+
+    served.behave = behave
+    assert all(v.correct for v in judge(questions(*map(str, range(9))), openai(served, limit=1)))
+    assert len(served.bodies) == 2 + 9
+    _, last = served.bodies[-1]
+    assert last['max_completion_tokens'] == 1024 and 'temperature' not in last
+    assert [record.message.split(' m ')[1].split(',')[0] for record in caplog.records] == [
+        'is told its limit as max_completion_tokens',
+        'is asked at its own temperature',
+    ]
+    assert not judge(questions('x'), openai(served, yielding=()))[0].graded
+
+
+def test_a_reply_that_only_closes_its_thoughts(served):
+    "A chat template may open them in the prompt."
+    served.behave = lambda answer, n: dict(text=f'The two say the same.\n</think>\n\n{YES}')
+    assert judge(questions('x'), openai(served))[0].correct
+    served.behave = lambda answer, n: dict(body=lambda shape: with_reasoning(shape(YES)))
+    assert judge(questions('y'), openai(served))[0].correct
+
+
+def with_reasoning(body):
+    body['choices'][0]['message']['reasoning_content'] = 'The two say the same.'
+    return body
+
+
+def test_a_paid_reply_is_kept_and_read_anew(served, tmp_path):
+    served.behave = lambda answer, n: dict(text='I cannot evaluate this.', end='length' if answer == 'cut' else 'stop')
+    assert not any(v.graded for v in judge(questions('x', 'cut'), openai(served), cache=tmp_path))
+    for path in kept(tmp_path):
+        path.write_text(path.read_text().replace('I cannot evaluate this.', 'Same.</think>{\\"correct\\": true}'))
+    served.answers.clear()
+    read, cut = judge(questions('x', 'cut'), openai(served), cache=tmp_path)
+    assert read.correct and read.cached and not cut.graded and served.answers == ['cut']
+
+
+def test_health_interviews_are_not_sent_to_another_host(served, monkeypatch):
+    (well,) = questions('x')
+    ill = [replace(well, dataset='eatd'), replace(well, dataset='own', task='ptsd_qa'), well]
+    assert all(v.correct for v in judge(ill, openai(served)))
+    monkeypatch.setattr(endpoints, 'on_this_machine', lambda url: False)
+    served.answers.clear()
+    *kept_here, sent = judge(ill, openai(served))
+    assert all('without --allow-clinical' in v.reason and not v.graded for v in kept_here) and sent.correct
+    assert len(served.answers) == 1
+    assert judge(ill, openai(served, allow_clinical=True))[0].correct
 
 
 @pytest.mark.parametrize('backend, variable', [(openai, 'OPENAI_API_KEY'), (anthropic, 'ANTHROPIC_API_KEY')])

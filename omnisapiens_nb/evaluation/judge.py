@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Backend', 'judge', 'grade']
 
-# %% ../../nbs/evaluation/12_judge.ipynb #0e07fb16
+# %% ../../nbs/evaluation/12_judge.ipynb #d634ab51
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +17,12 @@ from .judge_cache import cache_folder, cache_key, load_verdict, save_verdict
 from .judge_endpoints import Anthropic, OpenAICompatible
 from .judge_local import Local, Offline
 from .judge_prompts import Question, questions_of
-from .judge_verdicts import Verdict
+from .judge_verdicts import CLINICAL_KEPT, Verdict
 
 # %% ../../nbs/evaluation/12_judge.ipynb #35b8d60e
 Backend = OpenAICompatible | Anthropic | Local | Offline  # Who can judge
 
-# %% ../../nbs/evaluation/12_judge.ipynb #a81f22b1
+# %% ../../nbs/evaluation/12_judge.ipynb #27b0d7ef
 class _Progress:
     "Keeps verdicts as they come, in the cache too, and shows a bar."
 
@@ -38,9 +38,8 @@ class _Progress:
     def __call__(self, i, verdict):
         key = self.keys[i]
         self.found[key] = verdict
-        if not verdict.graded:
-            self.not_graded += 1
-        elif self.folder:
+        self.not_graded += not verdict.graded
+        if self.folder and (verdict.graded or verdict.raw):
             save_verdict(self.folder, key, verdict)
         price_in, price_out = self.prices
         self.cost += (verdict.tokens_in * price_in + verdict.tokens_out * price_out) / 1e6
@@ -53,7 +52,7 @@ class _Progress:
         self.bar.update()
         self.bar.set_postfix(shown, refresh=False)
 
-# %% ../../nbs/evaluation/12_judge.ipynb #61244c5b
+# %% ../../nbs/evaluation/12_judge.ipynb #e446cf9b
 def judge(
     questions: Sequence[Question],  # What to judge
     backend: Backend,  # Who judges
@@ -62,32 +61,38 @@ def judge(
 ) -> list[Verdict]:  # One per question, in their order
     "Judge answers; what is in the cache is not asked again, what cannot be judged is not graded."
     folder = cache_folder(cache)
-    requests = {i: backend.request(q, strictness) for i, q in enumerate(questions) if q.answer is not None}
+    keeps_back = getattr(backend, 'keeps_back', lambda dataset, task: False)
+    requests = {
+        i: backend.request(q, strictness)
+        for i, q in enumerate(questions)
+        if q.answer is not None and not keeps_back(q.dataset, q.task)
+    }
     keys = {i: cache_key(request) for i, request in requests.items()}
-    found = _kept(folder, keys.values())
+    found = _kept(folder, keys, requests)
     todo = {keys[i]: request for i, request in requests.items() if keys[i] not in found}
     progress = _Progress(list(todo), folder, getattr(backend, 'prices', None))
     with progress.bar:
         if todo:
             backend.answer(list(todo.values()), progress)
-    return _in_order(len(questions), keys, found | progress.found)
+    return _in_order(questions, keys, found | progress.found)
 
-# %% ../../nbs/evaluation/12_judge.ipynb #cd59e56d
-def _kept(folder, keys):
+# %% ../../nbs/evaluation/12_judge.ipynb #3c2dff6e
+def _kept(folder, keys, requests):
     "Verdicts of the cache."
     if folder is None:
         return {}
-    loaded = {key: load_verdict(folder, key) for key in set(keys)}
+    explained = {key: requests[i].get('explained', False) for i, key in keys.items()}
+    loaded = {key: load_verdict(folder, key, explained[key]) for key in explained}
     return {key: verdict for key, verdict in loaded.items() if verdict is not None}
 
-# %% ../../nbs/evaluation/12_judge.ipynb #ff7c6b33
+# %% ../../nbs/evaluation/12_judge.ipynb #28eab1cd
 def _in_order(questions, keys, found):
     "Verdicts in the order of the questions; of several that asked the same the first pays."
     verdicts = []
     paid = set()
-    for i in range(questions):
+    for i, q in enumerate(questions):
         if i not in keys:
-            verdicts.append(Verdict(False, 'no answer', cached=True))
+            verdicts.append(Verdict(False, 'no answer', cached=True) if q.answer is None else CLINICAL_KEPT)
             continue
         verdict = found[keys[i]]
         if keys[i] in paid:

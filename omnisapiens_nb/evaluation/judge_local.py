@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPLANATION', 'THRESHOLD', 'Local', 'local_judge', 'Offline']
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #0e07fb16
+# %% ../../nbs/evaluation/10_judge_local.ipynb #5cd8696a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 
 from ..atlas.extras import require
 from ..atlas.reading import SourceError
+from .endpoints import Reply
 from .judge_prompts import Question, is_explained, messages_of
-from .judge_verdicts import Reply, Verdict, verdict_of
+from .judge_verdicts import Verdict, verdict_of
 from .similarity import MINILM, cosines, minilm
 
 # %% ../../nbs/evaluation/10_judge_local.ipynb #cb8d5be7
