@@ -199,7 +199,7 @@ def loudness_track(
     power = (frames_of(sound).astype(np.float64) ** 2).mean(1)
     return 20 * np.log10(np.maximum(np.sqrt(power), _FLOOR))
 
-
+# %% ../../nbs/atlas/16_descriptors.ipynb #5ad603b8
 def _centroids(sound):
     "Spectral centroid of each frame in Hz."
     spectrum = np.abs(np.fft.rfft(frames_of(sound) * np.hanning(FRAME)))
@@ -215,7 +215,7 @@ def _spread(x):
     high, low = np.percentile(x, (90, 10))
     return float(high - low)
 
-
+# %% ../../nbs/atlas/16_descriptors.ipynb #c82eba49
 def _pitch_statistics(sound):
     "Mean, deviation and range of the pitch in semitones, and the share of voiced frames."
     hz = pitch_track(sound)
@@ -225,7 +225,7 @@ def _pitch_statistics(sound):
     semitones = 12 * np.log2(hz[voiced] / _LOWEST_NOTE)
     return semitones.mean(), semitones.std(), _spread(semitones), voiced.mean()
 
-
+# %% ../../nbs/atlas/16_descriptors.ipynb #73f12bd0
 def _syllables(loudness):
     "Peaks of the loudness, smoothed over five frames, that stand out by three decibels."
     smooth = np.convolve(np.pad(loudness, 2, 'edge'), np.ones(5) / 5, 'valid')
@@ -321,7 +321,7 @@ def _from_pt(data):
         reason = (str(e) or type(e).__name__).splitlines()[0][:60]
         raise MediaError(f'the .pt file is damaged ({reason}); copy it again') from e
 
-
+# %% ../../nbs/atlas/16_descriptors.ipynb #babc98db
 def _from_safetensors(data):
     "The tensor of `features`; None if there is none of that name."
     try:

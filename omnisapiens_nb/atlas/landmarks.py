@@ -42,7 +42,7 @@ def _call(python, *arguments):
         raise SourceError(f'{what}, or name another that has mediapipe')
     return subprocess.run([str(python), *map(str, arguments)], capture_output=True, text=True)
 
-
+# %% ../../nbs/atlas/18_landmarks.ipynb #1eb1566e
 def _complaint(done):
     "The last line of what a process said of its failure."
     lines = done.stderr.strip().splitlines() or ['no message']

@@ -75,7 +75,7 @@ def _key(variable):
         )
     return key
 
-
+# %% ../../nbs/evaluation/20_endpoints.ipynb #293e04c4
 def key_variable_for(
     url: str | None,  # Address that was given; None for the maker's own
     variable: str,  # Environment variable that may hold a key
@@ -305,7 +305,7 @@ def _refused_option(endpoint, body, response):
             return name
     return None
 
-
+# %% ../../nbs/evaluation/20_endpoints.ipynb #b1c54e93
 def _changed(body, refused):
     "A body without the options that an endpoint refuses."
     changed = {name: value for name, value in body.items() if name not in refused}
@@ -379,7 +379,7 @@ def _remember(endpoint, refused, tried):
         _logger.warning(f'{endpoint.base_url}: {endpoint.model} {_CHANGED[option]}')
     refused |= tried
 
-
+# %% ../../nbs/evaluation/20_endpoints.ipynb #c2fac07c
 def _waiting_time(patience, attempt):
     doubled = min(patience.longest, patience.wait * 2**attempt)
     return doubled * random.uniform(0.5, 1)

@@ -54,12 +54,12 @@ class _Judge:
         bodies = [request['body'] for request in requests]
         self.send(bodies, read)
 
-
+# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #4ccdc8e6
 @dataclass(frozen=True)
 class OpenAICompatible(_Judge, OpenAIEndpoint):
     "A judge at any endpoint with `/chat/completions`."
 
-
+# %% ../../nbs/evaluation/09_judge_endpoints.ipynb #268eed12
 @dataclass(frozen=True)
 class Anthropic(_Judge, AnthropicEndpoint):
     "A judge at Anthropic's messages endpoint."

@@ -142,7 +142,7 @@ class _Plan:
     resamples: int
     seed: int
 
-
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #89cef97a
 def _plan(rows, groups, resamples, seed):
     codes, count = group_codes(rows, groups)
     return _Plan(codes, count, resamples, seed)

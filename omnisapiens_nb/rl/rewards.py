@@ -121,7 +121,7 @@ def _labels(text):
     "The labels of a list with commas, in an order of their own."
     return sorted(map(normalise, text.split(',')))
 
-
+# %% ../../nbs/rl/01_rewards.ipynb #18276297
 def _read_mended(
     response: str,  # What the model wrote
     reference: str,  # What is right

@@ -59,13 +59,13 @@ def generators(
         every.append(generator.manual_seed(first + seed))
     return every
 
-
+# %% ../../nbs/rl/09_testbed.ipynb #4d3a79c7
 def _uniform(gens: list[torch.Generator], *size: int) -> Tensor:
     "Uniform numbers for every world, (worlds, *size); the generators move on."
     worlds = [torch.rand(*size, generator=g) for g in gens]
     return torch.stack(worlds)
 
-
+# %% ../../nbs/rl/09_testbed.ipynb #bc0d0a73
 def _normal(gens: list[torch.Generator], *size: int) -> Tensor:
     "Normal numbers for every world, (worlds, *size); the generators move on."
     worlds = [torch.randn(*size, generator=g) for g in gens]

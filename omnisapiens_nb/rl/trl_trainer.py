@@ -85,7 +85,7 @@ def _unknown_name(name):
     guess = f'did you mean {near[0]!r}? ' if near else ''
     return f'no estimator is called {name!r}; {guess}choose from {", ".join(ESTIMATORS)}'
 
-
+# %% ../../nbs/rl/12_trl.ipynb #825f3755
 def made_estimator(
     estimator: str | Estimator,  # A key of `ESTIMATORS`, or an estimator
 ) -> Estimator:  # Fresh where it was named
@@ -265,7 +265,7 @@ def versions_here() -> dict[str, str]:  # Package to version
     "Versions that all processes of a run must share."
     return {package: version(package) for package in COMPARED}
 
-
+# %% ../../nbs/rl/12_trl.ipynb #347e0b23
 def disagreement(
     found: Sequence[dict],  # Of each process: `error` (a sentence or None) and what must be the same
 ) -> str | None:  # None where there is none
@@ -366,7 +366,7 @@ def _rest_of_generation(process):
     "File in a checkpoint with what is left of a generation."
     return f'generation-{process}.pt'
 
-
+# %% ../../nbs/rl/12_trl.ipynb #957abd91
 class EstimatorCheckpoints(StopsAtTheEnd):
     "For a GRPO trainer with an `estimator` and `tasks`: keeps its state in the checkpoints, and a generation's rest."
 
@@ -434,7 +434,7 @@ class Generation:
     unread: list[bool] = field(default_factory=list)  # Whether another prompt stands in for that of a row
     media: list[dict[str, Tensor]] = field(default_factory=list)  # Of each row that goes through the model next
 
-
+# %% ../../nbs/rl/12_trl.ipynb #0341c363
 def total_rewards(
     parts: Tensor,  # (rows, reward functions), NaN where one is missing
 ) -> Tensor:  # (rows,), NaN where all are
@@ -522,7 +522,7 @@ def _sets_of(evaluated):
         return {}
     return dict(evaluated) if isinstance(evaluated, dict) else {'': evaluated}
 
-
+# %% ../../nbs/rl/12_trl.ipynb #1e0882a2
 def _check_removal(args, dataset, task_of):
     "ValueError where `remove_unused_columns` would take away what prompts or tasks are made of."
     if args is None or not args.remove_unused_columns:
@@ -913,7 +913,7 @@ def _under(processor, profile):
         raise ValueError('profile: the processor of transformers knows of none; give an `OmniProcessor`')
     return processor.under(profile)
 
-
+# %% ../../nbs/rl/12_trl.ipynb #0eacd751
 class OmniHarpoTrainer(OmniCheckpoints, MediaTrainer):
     "`HarpoTrainer` whose policy hears and sees: media in the prompt reach sampling, old log-probabilities and loss."
 

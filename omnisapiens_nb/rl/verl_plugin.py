@@ -194,7 +194,7 @@ def _task_column(names):
         'write it with write_verl, or give each row its task in a column task'
     )
 
-
+# %% ../../nbs/rl/13_verl.ipynb #888231ba
 def _check_task(task, number, column):
     if not (isinstance(task, str) and task):
         raise ValueError(

@@ -46,11 +46,11 @@ PICTURES = 8  # Of a film, where the profile does not say
 def _base64(data):
     return base64.b64encode(data).decode()
 
-
+# %% ../../nbs/runs/10_endpoint.ipynb #bd1c263a
 def _url(kind, data):
     return dict(url=f'data:{kind};base64,{_base64(data)}')
 
-
+# %% ../../nbs/runs/10_endpoint.ipynb #a47cc97b
 def _shrunk(picture, size):
     "A picture of at most size × size pixels, in its own shape."
     height, width = picture.shape[:2]
@@ -60,7 +60,7 @@ def _shrunk(picture, size):
     sides = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(Image.fromarray(picture).resize(sides))
 
-
+# %% ../../nbs/runs/10_endpoint.ipynb #37dc0e49
 def _picture(picture, size):
     jpg = write_jpg(_shrunk(picture, size))
     return dict(type='image_url', image_url=_url('image/jpeg', jpg))

@@ -41,7 +41,7 @@ def unwrapped(
     "The model itself, without PEFT's wrapping."
     return model.get_base_model() if hasattr(model, 'get_base_model') else model
 
-
+# %% ../../nbs/sft/06_heads.ipynb #c1cf6cff
 def accepted(
     model: nn.Module,  # Plain or wrapped by PEFT
     batch: dict[str, Tensor],  # From the processor of its family
@@ -135,7 +135,7 @@ def weights_of(
     state = module.state_dict()
     return {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
 
-
+# %% ../../nbs/sft/06_heads.ipynb #d8cf4aea
 def save_heads(
     heads: Heads,  # To save
     path: Path,  # `.safetensors` file
@@ -151,7 +151,7 @@ def _metadata(path):
     with safe_open(path, 'pt') as f:
         return f.metadata() or {}
 
-
+# %% ../../nbs/sft/06_heads.ipynb #72017185
 def _read_heads(path):
     "Weights, label map, and whether answers go over the whole domain."
     if not Path(path).is_file():

@@ -109,7 +109,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 def _per_channel(numbers):
     return torch.tensor(numbers)[:, None, None]
 
-
+# %% ../../nbs/sft/00_processor.ipynb #8a1ce68f
 def normalise_frames(
     frames: np.ndarray,  # uint8, shape (T, H, W, 3)
     size: int,  # Side in pixels
@@ -144,7 +144,7 @@ def audio_tokens(
     convolved = (frames - 1) // 2 + 1
     return (convolved - 2) // 2 + 1
 
-
+# %% ../../nbs/sft/00_processor.ipynb #5c982563
 def _picture_tokens(grid):
     "Length of a film or a still in tokens, by its grid of patches."
     t, h, w = grid
@@ -213,7 +213,7 @@ def _check_tags(tags, row):
                 f'{tags.count(tag)} {tag} in the prompt but {len(row[kind])} media; check the row with `row_faults`'
             )
 
-
+# %% ../../nbs/sft/00_processor.ipynb #cbb1d6b3
 def as_messages(
     row: dict,  # A row of the store
     blank: str = '',  # `text` leaves the transcript out
@@ -250,12 +250,12 @@ def _has_sound(messages):
     parts = [part for message in messages if not isinstance(message['content'], str) for part in message['content']]
     return any(part['type'] == 'audio' for part in parts)
 
-
+# %% ../../nbs/sft/00_processor.ipynb #476c66ac
 def _followed(text, form):
     "A text with the request behind it, once."
     return text if text.endswith(form) else text + form
 
-
+# %% ../../nbs/sft/00_processor.ipynb #2908214f
 def _with_request(message, form):
     "A message with the request right behind its last words."
     content = message['content']
@@ -334,7 +334,7 @@ def _load(medium):
         raise MediaError(f'{medium}: no such file')
     return Path(medium).read_bytes()
 
-
+# %% ../../nbs/sft/00_processor.ipynb #b42925b1
 def _media(messages, kind):
     "Media of one kind in a conversation, in order."
     found = []

@@ -66,7 +66,7 @@ def _at_rate(samples, rate):
     resampled = np.interp(wanted, times, samples)
     return write_wav(resampled, rate)
 
-
+# %% ../../../nbs/atlas/mini/08_tess.ipynb #8cb29655
 def _odd_tess(folder, seed):
     "Plant recordings of other kinds; they have a source of chance of their own."
     rng = random.Random(f'tess odd {seed}')

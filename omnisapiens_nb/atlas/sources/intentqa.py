@@ -29,12 +29,12 @@ def _answer(fields):
         raise Reject(f'answer {fields["answer"][:40]!r} is no position from 0 to 4')
     return fields[f'a{place}'].strip()
 
-
+# %% ../../../nbs/atlas/sources/02_intentqa.ipynb #5d6e6325
 def _question(text):
     words = text.strip()
     return f'{words.rstrip("?")}?' if words else ''
 
-
+# %% ../../../nbs/atlas/sources/02_intentqa.ipynb #7c164b82
 def _video_id(text):
     if not re.fullmatch(r'\s*[0-9]{1,20}\s*', text):
         raise Reject(f'video_id {text[:40]!r} is not a number of VidOR')

@@ -29,7 +29,7 @@ class _Entry(dict):
         inside = any(getattr(value, 'twice', False) for _, value in pairs)
         self.twice = inside or len(self) < len(pairs)
 
-
+# %% ../../../nbs/atlas/sources/01_mmpsy.ipynb #ad96a6e3
 def _integer(text):
     return int(text) if len(text) <= _DIGITS else text
 

@@ -108,7 +108,7 @@ def _id(x):
         text = str(x)
     return text if re.fullmatch(r'[\w-]{1,64}', text) else ''
 
-
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #826c6e4c
 def _key(x):
     return _id(x) or f'?{id(x)}'  # Anything may stand in a damaged list, and need not be hashable
 
