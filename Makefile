@@ -70,7 +70,7 @@ tutorial: .venv/installed ## From source files to a report, in OUT (default runs
 	$(BIN)/omnisapiens-nb tutorial --out $(OUT)
 
 # Pages that tests/test_study.py runs, since it compares what they show with what is stored
-COMPARED := index|03_method_results|04_ablations|06_transfer_results|08_descriptor_results|10_voice_results|12_word_results
+COMPARED := index|03_method_results|04_ablations|06_transfer_results|08_descriptor_results|10_voice_results|12_word_results|13_summary
 
 test: .venv/installed ## Every notebook as a test, then tests/
 	$(BIN)/nbdev_test --n_workers $(WORKERS) --skip_file_re '^[_.]|^($(COMPARED))\.ipynb$$'

@@ -152,10 +152,12 @@ def test_cards_are_in_step():
     assert committed == {key: card(key) for key in DATASETS}
 
 
-def test_recipes_of_the_readme_are_valid():
+def test_recipes_of_the_guide_are_valid():
     from omnisapiens_nb.runs.recipes import RLRecipe, SFTRecipe
 
-    found = re.findall(r'```yaml\n(.*?)```', read('README.md'), re.S)
+    page = ROOT / 'nbs' / 'guides' / '09_step_by_step.ipynb'
+    prose = '\n'.join(''.join(cell['source']) for cell in measures.cells(page, 'markdown'))
+    found = re.findall(r'```yaml\n(.*?)```', prose, re.S)
     for kind, text in zip((SFTRecipe, RLRecipe), found, strict=True):
         kind.model_validate(yaml.safe_load(text))
 

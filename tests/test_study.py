@@ -17,6 +17,7 @@ PAGES = (
     'studies/08_descriptor_results',
     'studies/10_voice_results',
     'studies/12_word_results',
+    'studies/13_summary',
     'index',
 )
 LOGS = {

@@ -25,7 +25,15 @@ SITE = ROOT / '_site'
 REPOSITORY = f'{CONFIG.git_url}/blob/{CONFIG.branch}'
 NOTEBOOKS = f'{REPOSITORY}/{NBS.name}'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
-START = ['pieces', 'glossary', 'estimators', 'release', 'cli', 'colab']  # At the top of nbs/, behind the front page
+START = [
+    'notebooks',
+    'pieces',
+    'glossary',
+    'estimators',
+    'release',
+    'cli',
+    'colab',
+]  # At the top of nbs/, behind the front page
 ROOMS = dict(
     atlas='The Atlas',
     sft='Supervised fine-tuning',

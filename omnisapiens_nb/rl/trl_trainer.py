@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'PATIENCE', 'COMPARED', 'STATE_FILE', 'SOUND', 'PICTURES', 'LONGEST_PATH',
            'task_metrics', 'made_estimator', 'OfTRL', 'check_settings', 'with_weights', 'Paper', 'versions_here',
-           'disagreement', 'facts_of_all', 'save_estimator', 'load_estimator', 'WholeGenerations',
-           'EstimatorCheckpoints', 'copied_reference', 'Generation', 'total_rewards', 'KeepsRewards',
-           'EstimatorAdvantages', 'tasks_beforehand', 'ChecksFirst', 'DealsGenerations', 'DealsStreams', 'HarpoTrainer',
-           'encode_prompt', 'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader',
-           'OmniHarpoTrainer', 'atlas_prompts', 'atlas_reward']
+           'disagreement', 'facts_of_all', 'save_estimator', 'load_estimator', 'EstimatorCheckpoints',
+           'WholeGenerations', 'copied_reference', 'Generation', 'total_rewards', 'KeepsRewards', 'EstimatorAdvantages',
+           'tasks_beforehand', 'ChecksFirst', 'DealsGenerations', 'DealsStreams', 'HarpoTrainer', 'encode_prompt',
+           'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
+           'atlas_prompts', 'atlas_reward']
 
 # %% ../../nbs/rl/12_trl.ipynb #aaf49559
 import copy
@@ -331,36 +331,6 @@ def load_estimator(
         raise SourceError(f'{file}: {e}') from e
     return saved['tasks']
 
-# %% ../../nbs/rl/12_trl.ipynb #d5de2d3d
-class WholeGenerations(TrainerCallback):
-    "Puts off a checkpoint that a count of steps asks for to the end of its generation."
-
-    def __init__(
-        self,
-        trainer: 'EstimatorCheckpoints',  # Says where in a generation it is
-    ):
-        self.trainer = trainer
-        self.owed = False
-
-    def on_train_begin(self, args, state, control, **kwargs):  # As transformers calls it
-        self.owed = False
-
-    def on_step_end(self, args, state, control, **kwargs):  # As transformers calls it
-        if not self.trainer.within_generation:
-            control.should_save |= self.owed
-            self.owed = False
-        elif control.should_save and self._may_wait(args, state, control):
-            control.should_save = False
-            self.owed = True
-            _logger.warning_once(
-                f'save_steps={args.save_steps} falls into the middle of a generation; '
-                'each checkpoint is made after the step that ends it'
-            )
-
-    def _may_wait(self, args, state, control):
-        by_count = args.save_strategy == SaveStrategy.STEPS and state.global_step % state.save_steps == 0
-        return by_count and not control.should_training_stop and not args.load_best_model_at_end
-
 # %% ../../nbs/rl/12_trl.ipynb #f0ae6541
 def _rest_of_generation(process):
     "File in a checkpoint with what is left of a generation."
@@ -403,6 +373,36 @@ class EstimatorCheckpoints(StopsAtTheEnd):
             )
         self._step = rest['step']
         self._buffered_inputs = rest['inputs']
+
+# %% ../../nbs/rl/12_trl.ipynb #d5de2d3d
+class WholeGenerations(TrainerCallback):
+    "Puts off a checkpoint that a count of steps asks for to the end of its generation."
+
+    def __init__(
+        self,
+        trainer: 'EstimatorCheckpoints',  # Says where in a generation it is
+    ):
+        self.trainer = trainer
+        self.owed = False
+
+    def on_train_begin(self, args, state, control, **kwargs):  # As transformers calls it
+        self.owed = False
+
+    def on_step_end(self, args, state, control, **kwargs):  # As transformers calls it
+        if not self.trainer.within_generation:
+            control.should_save |= self.owed
+            self.owed = False
+        elif control.should_save and self._may_wait(args, state, control):
+            control.should_save = False
+            self.owed = True
+            _logger.warning_once(
+                f'save_steps={args.save_steps} falls into the middle of a generation; '
+                'each checkpoint is made after the step that ends it'
+            )
+
+    def _may_wait(self, args, state, control):
+        by_count = args.save_strategy == SaveStrategy.STEPS and state.global_step % state.save_steps == 0
+        return by_count and not control.should_training_stop and not args.load_best_model_at_end
 
 # %% ../../nbs/rl/12_trl.ipynb #bc3e1f73
 @contextmanager
