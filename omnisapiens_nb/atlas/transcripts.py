@@ -37,7 +37,7 @@ from .media import RATE
 from .reading import SourceError
 from .schema import Row
 
-# %% ../../nbs/atlas/20_transcripts.ipynb #437b8727
+# %% ../../nbs/atlas/20_transcripts.ipynb #b9c76459
 _KNOWN = {*MODEL_FOR_CTC_MAPPING_NAMES.values(), *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values()}
 _EXAMPLE = 'openai/whisper-large-v3'
 
@@ -54,7 +54,7 @@ def load_recogniser(
             f'{model}: no such folder; give the folder of a speech recogniser, or a hub name such as {_EXAMPLE}'
         )
     try:
-        loaded = pipeline('automatic-speech-recognition', model=str(model), device=device)
+        loaded = pipeline('automatic-speech-recognition', model=str(model), device=device, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as e:
         reason = str(e).splitlines()[0][:120]
         raise SourceError(

@@ -106,7 +106,7 @@ def _generate(judge, requests):
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #710271d4
+# %% ../../nbs/evaluation/10_judge_local.ipynb #990bc6bf
 def _load_causal(name):
     "A causal language model and its tokenizer; SourceError if it is not to be had."
     require('train', 'transformers')
@@ -114,8 +114,8 @@ def _load_causal(name):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype='auto')
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype='auto', trust_remote_code=False)
     except (OSError, ValueError) as e:
         raise SourceError(
             f'{name}: no causal language model in such a folder, and none of that name to be had from the hub'

@@ -25,7 +25,10 @@ from .metrics import metric_of, similar_share
 from .similarity import cosines
 from .uncertainty import Interval, bootstrap, bootstrap_difference
 
-# %% ../../nbs/evaluation/04_scores.ipynb #72038cce
+# %% ../../nbs/evaluation/04_scores.ipynb #0827d490
+_EATEN = '\x08oxed'  # What is left of `\\boxed` when JSON has taken its first two signs for a backspace
+
+
 def _response(line, place):
     "One line as an object that has an id and a response."
     try:
@@ -34,6 +37,12 @@ def _response(line, place):
         raise SourceError(f'{place}: not JSON in UTF-8 ({e}); write one object per line') from e
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ('id', 'response')):
         raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
+    at = row['response'].find(_EATEN)
+    if at >= 0:
+        raise SourceError(
+            f'{place}: character {at + 1} of the response is U+0008, which JSON makes of the beginning of \\boxed '
+            'where it has one backslash; write it with two, or let a JSON library write the file'
+        )
     return row
 
 

@@ -130,7 +130,7 @@ def usual_device() -> str:  # Such as `cuda:0`, or `cpu`
         return 'cpu'
     return f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 
-# %% ../../nbs/sft/01_model.ipynb #762b9a59
+# %% ../../nbs/sft/01_model.ipynb #b231f3a4
 def _load_processor(name, family, template):
     "The processor that lies beside a model; SourceError where its files are missing."
     try:
@@ -138,6 +138,11 @@ def _load_processor(name, family, template):
     except SourceError:
         raise
     except (OSError, ValueError) as e:
+        if 'trust_remote_code' in str(e):
+            raise SourceError(
+                f'{name}: its tokenizer or feature extractor asks to run code of its own, and nothing from a model '
+                'folder is run; take one that transformers knows'
+            ) from e
         raise SourceError(
             f'{name}: its tokenizer or feature extractor is missing or cannot be read; copy their files beside it'
         ) from e
