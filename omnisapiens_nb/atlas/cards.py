@@ -476,11 +476,11 @@ def _prompt(dataset, facts):
         neutral = ''
     return _paragraphs(f'Style `atlas`, {WORDINGS[dataset.wording]}:', f'> {prompt}', neutral)
 
-# %% ../../nbs/atlas/15_cards.ipynb #c9c580d7
+# %% ../../nbs/atlas/15_cards.ipynb #3c921f73
 NOT_FOR = """
 ## What it is not for
 
 Not for diagnosing or screening anybody, not for judging people who do not know of it, and not for decisions about them.
-The labels are what raters, actors or questionnaires said of a recording. The people in it are few, and not like everybody.
-A screening result is no diagnosis, and a model's answer is not even a screening result.
+The labels are what raters, actors or questionnaires said of a recording. The people in it are few, and not like
+everybody. A screening result is no diagnosis, and a model's answer is not even a screening result.
 """  # At the end of a model's card
