@@ -298,3 +298,12 @@ def test_lengths_by_a_tokenizer(rows, said):
 )
 def test_scripts(text, script):
     assert script_of(text) == script
+
+
+def test_interviews_about_health_are_not_shown():
+    rows = pd.concat([table_rows(range(4), key) for key in ('daicwoz', 'cremad')])
+    said = {row_id: f'words of {row_id}' for row_id in rows.id}
+    viewer = to_side_by_side(rows, said, said, ('a', 'b'), limit=8)
+    assert 'words of cremad' in viewer and 'daicwoz' not in viewer
+    only = rows[rows.dataset == 'daicwoz']
+    assert 'words of' not in to_side_by_side(only, said, said, ('a', 'b'))

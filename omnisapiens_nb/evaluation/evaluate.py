@@ -8,7 +8,7 @@ __all__ = ['MAJORITY', 'CONSTANT', 'QUOTED', 'Grader', 'METRIC_NAMES', 'PER_TASK
            'gain_table', 'reading_table', 'example_sections', 'reservations', 'score_sections', 'write_scores',
            'evaluate']
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #598aec3c
+# %% ../../nbs/evaluation/18_evaluate.ipynb #40f029e3
 import logging
 import os
 import shutil
@@ -40,6 +40,7 @@ from omnisapiens_nb.evaluation.scores import (
     majority_responses,
     read_predictions,
     root_rows_mean,
+    rows_to_show,
     score_answers,
     table_of,
     task_means,
@@ -364,7 +365,7 @@ def reading_table(
         rows.append(counts)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #689431fa
+# %% ../../nbs/evaluation/18_evaluate.ipynb #3a8257cc
 PER_TASK = 3  # Examples
 
 
@@ -378,7 +379,7 @@ def example_sections(
     columns = routed_columns(open_atlas(atlas, split), 'id', 'question', 'modality_signature')
     asked = pd.DataFrame(columns).set_index('id')
     parts = []
-    for task, rows in e.rows.groupby('task'):
+    for task, rows in rows_to_show(e.rows).groupby('task'):
         evenly = rows.sort_values('id').iloc[:: max(1, len(rows) // PER_TASK)].head(PER_TASK)
         cards = []
         for row in evenly.itertuples():
@@ -460,7 +461,7 @@ def _gain_section(e):
     table = to_table(gain_table(e), 'Score less that of the blind answer')
     return Section('Gain over a blind answer', text, table)
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #b07e5d38
+# %% ../../nbs/evaluation/18_evaluate.ipynb #c8bda4e3
 def _reading_section(e):
     text = 'A response without an answer, or with one outside the options, counts as wrong.'
     return Section('Could the answers be read?', text, to_table(reading_table(e), 'Over all datasets'))
@@ -500,7 +501,7 @@ def score_sections(
         _reading_section(e),
         trace_section(e.rows, responses, verdicts=e.verdicts),
         _papers_section(e),
-        Section('Examples', 'Three rows per task, chosen by id.', examples),
+        Section('Examples', 'Three rows per task, chosen by id; none of a health interview.', examples),
     ]
 
 # %% ../../nbs/evaluation/18_evaluate.ipynb #9e57b556

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'read_responses', 'read_predictions', 'Answers', 'metric_fn', 'answers_of', 'Score', 'score_answers',
-           'compare_answers', 'majority_responses', 'constant_responses', 'table_of', 'answers_by_dataset',
-           'held_out_pairs', 'task_means', 'atlas_mean', 'root_rows_mean']
+           'compare_answers', 'majority_responses', 'constant_responses', 'table_of', 'rows_to_show',
+           'answers_by_dataset', 'held_out_pairs', 'task_means', 'atlas_mean', 'root_rows_mean']
 
-# %% ../../nbs/evaluation/04_scores.ipynb #522d6b79
+# %% ../../nbs/evaluation/04_scores.ipynb #4bd4694b
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..atlas.datasets import is_clinical
 from ..atlas.reading import SourceError
 from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_kind, answer_labels, task_named
 from ..atlas.store import Atlas, routed_columns
@@ -254,6 +255,14 @@ def table_of(
         if fault:
             raise SourceError(f'{atlas.place(number)}: {fault}; see what else `omnisapiens-nb check` finds')
     return pd.DataFrame(columns, index=columns['id'])
+
+# %% ../../nbs/evaluation/04_scores.ipynb #4c6eb496
+def rows_to_show(
+    rows: pd.DataFrame,  # From `table_of`
+) -> pd.DataFrame:
+    "Rows that may stand in a report as examples: none of a health interview."
+    clinical = [is_clinical(dataset, task) for dataset, task in zip(rows.dataset, rows.task)]
+    return rows[~np.array(clinical, bool)]
 
 # %% ../../nbs/evaluation/04_scores.ipynb #2de85bf3
 def answers_by_dataset(

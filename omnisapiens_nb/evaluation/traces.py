@@ -14,7 +14,7 @@ from ..atlas.extras import require
 # %% ../../nbs/evaluation/15_traces.ipynb #91d7f6a5
 require('report', 'matplotlib')
 
-# %% ../../nbs/evaluation/15_traces.ipynb #df7db0ef
+# %% ../../nbs/evaluation/15_traces.ipynb #6d8a612f
 import html
 import re
 import unicodedata
@@ -32,7 +32,7 @@ from ..atlas.schema import MULTI_LABEL, answer_kind, answer_labels
 from .answers import match_label, match_labels, normalise, parse_response
 from .metrics import SIMILAR
 from .report import COLOURS, Section, figure, to_svg, to_table, with_interval
-from .scores import answers_of
+from .scores import answers_of, rows_to_show
 from .similarity import cosines, minilm
 from .uncertainty import Interval, bootstrap
 
@@ -409,7 +409,7 @@ def length_figure(
     fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=2, frameon=False)
     return fig
 
-# %% ../../nbs/evaluation/15_traces.ipynb #e489cd56
+# %% ../../nbs/evaluation/15_traces.ipynb #06b18325
 def paired_rows(
     rows: pd.DataFrame,  # From `scores.table_of`
     left: Mapping[str, bool],  # Row id to right or not, of one model
@@ -417,7 +417,8 @@ def paired_rows(
     limit: int = 12,  # At most so many rows
 ) -> pd.DataFrame:  # Rows both answered, those where they differ first
     "Choose the rows on which two models are looked at together."
-    shared = rows[rows.id.isin(left.keys()) & rows.id.isin(right.keys())].reset_index(drop=True)
+    answered = rows.id.isin(left.keys()) & rows.id.isin(right.keys())
+    shared = rows_to_show(rows[answered]).reset_index(drop=True)
     first = shared.id.map(left)
     second = shared.id.map(right)
     ordered = shared.assign(same=first == second, first=first).sort_values('id')

@@ -8,7 +8,7 @@ __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled
            'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described', 'without_scale',
            'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #b4852be3
+# %% ../../nbs/sft/09_bam_training.ipynb #57f2e471
 import copy
 import hashlib
 import json
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import DATASETS
 from ..atlas.descriptors import NoDescriptors, read_descriptors
 from ..atlas.extract import COLUMNS, EXTRACTORS
@@ -444,7 +445,7 @@ def _card_row(key, about):
         missing += f' ({"; ".join(reasons)})'
     return f'| {key} | {about["rows"]} | {missing} |'
 
-# %% ../../nbs/sft/09_bam_training.ipynb #b385a122
+# %% ../../nbs/sft/09_bam_training.ipynb #0fd8d6b9
 def describe_bam(
     folder: Path,  # Has one file per dataset
     model: str | Path,  # Folder below the adapters
@@ -461,7 +462,7 @@ def describe_bam(
         rows='\n'.join(_card_row(key, made_for) for key, made_for in about.items()),
         version=version('omnisapiens_nb'),
     )
-    (folder / 'README.md').write_text(card, encoding='utf-8')
+    (folder / 'README.md').write_text(card + NOT_FOR, encoding='utf-8')
 
 # %% ../../nbs/sft/09_bam_training.ipynb #a3db7424
 Adapters = Mapping[str, tuple[Scaled, Mapping[str, str]]]  # Dataset key to adapters, and kind to extractor

@@ -11,7 +11,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #9071bc6e
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #a1aaada2
 import json
 import pickle
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import DATASETS
 from ..atlas.extract import EXTRACTORS
 from ..atlas.reading import SourceError
@@ -325,7 +326,7 @@ def _adapter_tensors(bam):
         tensors[f'{kind}_adapter.alpha'] = tensors[f'{kind}_adapter.alpha'].reshape(1)
     return tensors
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #5a58c2ac
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #97d5395a
 _CARD = """---
 library_name: transformers
 license: other
@@ -368,4 +369,4 @@ def write_released(
     (folder / META).write_text(json.dumps(meta, indent=1))
     adapters = '' if bam is None else ', `adapters.bin`'
     card = _CARD.format(kind=kind.upper(), adapters=adapters, version=version('omnisapiens_nb'))
-    (folder / 'README.md').write_text(card, encoding='utf-8')
+    (folder / 'README.md').write_text(card + NOT_FOR, encoding='utf-8')

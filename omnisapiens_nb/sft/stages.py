@@ -12,7 +12,7 @@ from ..atlas.extras import require
 
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/sft/07_stages.ipynb #0dea34fc
+# %% ../../nbs/sft/07_stages.ipynb #8a6b9eb4
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import task_of
 from ..atlas.folders import check_free, put_in_place
 from ..atlas.reading import SourceError
@@ -208,7 +209,7 @@ def _card(lora, lm_head):
         lm_head=', `lm_head` trained on open answers' if lm_head else '',
     )
 
-# %% ../../nbs/sft/07_stages.ipynb #f43155aa
+# %% ../../nbs/sft/07_stages.ipynb #6ca8dc2b
 def _save_plain(model, heads, processor, folder):
     "A plain checkpoint with its heads beside it."
     save_model(model, processor, folder)
@@ -233,7 +234,7 @@ def save_stages(
         save_file(weights_of(model.get_output_embeddings()), folder / 'lm_head.safetensors')
     processor.save_pretrained(folder)
     card = _card(model.peft_config['default'], lm_head)
-    (folder / 'README.md').write_text(card, encoding='utf-8')
+    (folder / 'README.md').write_text(card + NOT_FOR, encoding='utf-8')
 
 # %% ../../nbs/sft/07_stages.ipynb #d4214acc
 def heads_file(
