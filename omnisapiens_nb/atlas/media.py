@@ -7,7 +7,7 @@ __all__ = ['LFS_MARK', 'RATE', 'CANCELLED', 'MediaError', 'check_file', 'is_holl
            'known_format', 'has_sound', 'duration', 'video_digest', 'array_digest', 'count_frames', 'read_audio',
            'read_image', 'read_video', 'write_wav', 'write_jpg', 'write_mp4']
 
-# %% ../../nbs/atlas/02_media.ipynb #64617966
+# %% ../../nbs/atlas/02_media.ipynb #846b168e
 import hashlib
 import io
 import math
@@ -20,6 +20,7 @@ import numpy as np
 
 from .extras import require
 from .formats import Format, format_of
+from .reading import SourceError
 
 # %% ../../nbs/atlas/02_media.ipynb #3a9be20c
 def _pyav():
@@ -117,7 +118,7 @@ def is_hollow(
         return not data
     return _samples_at(data) in (0, len(data))
 
-# %% ../../nbs/atlas/02_media.ipynb #58067962
+# %% ../../nbs/atlas/02_media.ipynb #311b4e1a
 class Limits(NamedTuple):
     "What a medium may have at most."
 
@@ -136,7 +137,7 @@ def limits() -> Limits:
         name, _, value = part.partition('=')
         if name.strip() not in Limits._fields or not value.strip().isdecimal():
             known = ', '.join(Limits._fields)
-            raise ValueError(f'OMNISAPIENS_LIMITS: {part!r} is no bound; write name=number, with one of {known}')
+            raise SourceError(f'OMNISAPIENS_LIMITS: {part!r} is no bound; write name=number, with one of {known}')
         bounds[name.strip()] = int(value)
     return Limits(**bounds)
 
@@ -196,23 +197,31 @@ def _open(data):
             f'the file cannot be decoded ({e.strerror}); check that it plays, or copy it again from the source'
         ) from e
 
-# %% ../../nbs/atlas/02_media.ipynb #dd62d40b
+# %% ../../nbs/atlas/02_media.ipynb #970aa823
+def _known(streams):
+    "Those tracks whose codec is known here; of the others FFmpeg cannot say how large they are."
+    return [stream for stream in streams if stream.codec_context is not None]
+
+
 def _check_container(container):
     "MediaError where what a file says of itself is out of bounds."
     if container.duration is not None:
         check_bound(container.duration / _pyav().time_base, 'seconds', 'seconds')
-    for stream in container.streams.audio:
+    for stream in _known(container.streams.audio):
         _check_rate(stream.rate)
-    for stream in container.streams.video:
+    for stream in _known(container.streams.video):
         check_bound(stream.width * stream.height, 'pixels', 'pixels in a frame')
         check_bound(stream.frames, 'frames', 'frames')
 
-# %% ../../nbs/atlas/02_media.ipynb #24f473f7
+# %% ../../nbs/atlas/02_media.ipynb #b8da91d7
 def _decode(data, kind):
     "Yield the decoded frames of the first stream of a kind, 'audio' or 'video'."
     with _open(data) as container:
-        if not getattr(container.streams, kind):
+        streams = getattr(container.streams, kind)
+        if not streams:
             raise MediaError(f'the file has no {kind} track')
+        if streams[0].codec_context is None:
+            raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
         yield from container.decode(**{kind: 0})
 
 
@@ -299,7 +308,7 @@ def count_frames(
     "Decode a video to its end; MediaError if that fails."
     return sum(1 for _ in _frames(data))
 
-# %% ../../nbs/atlas/02_media.ipynb #7c990a2b
+# %% ../../nbs/atlas/02_media.ipynb #4ef9c541
 def _resampled(data, rate, layout):
     "The first sound track as float32, shape (channels, samples)."
     resampler = _pyav().AudioResampler('fltp', layout, rate)
@@ -318,7 +327,7 @@ def _resampled(data, rate, layout):
 
 def _channels(data):
     with _open(data) as container:
-        streams = container.streams.audio
+        streams = _known(container.streams.audio)
         return streams[0].channels if streams else 0
 
 
@@ -367,7 +376,7 @@ def _shown(picture):
         raise MediaError('its numbers have 32 bits, and nothing says which of them is white; save it with 8 bits')
     return np.asarray(_on_white(upright))
 
-# %% ../../nbs/atlas/02_media.ipynb #3489a3bd
+# %% ../../nbs/atlas/02_media.ipynb #b295ba5a
 def read_image(
     data: bytes,  # jpg, png … as bytes
 ) -> np.ndarray:  # uint8, shape (height, width, 3)
@@ -382,20 +391,19 @@ def read_image(
             with pillow.open(io.BytesIO(data), formats=[found.picture]) as picture:
                 check_bound(picture.width * picture.height, 'pixels', 'pixels')
                 return _shown(picture)
-    except MediaError:
+    except (MediaError, SourceError):
         raise
     except pillow.DecompressionBombError as e:
         raise MediaError(f'it has too many pixels ({e}); save it smaller') from e
     except (OSError, SyntaxError, ValueError) as e:
         raise MediaError('the picture cannot be decoded; check that it opens, or copy it again from the source') from e
 
-# %% ../../nbs/atlas/02_media.ipynb #08fdccc4
+# %% ../../nbs/atlas/02_media.ipynb #650397c3
 def _aspect(data):
     "Width of a pixel of a film over its height."
     with _open(data) as container:
-        if not container.streams.video:
-            return 1.0
-        return float(container.streams.video[0].sample_aspect_ratio or 1)
+        films = _known(container.streams.video)
+        return float(films[0].sample_aspect_ratio or 1) if films else 1.0
 
 
 def _upright(frame, aspect):
@@ -403,7 +411,9 @@ def _upright(frame, aspect):
     if aspect == 1:
         picture = frame.to_ndarray(format='rgb24')
     else:
-        picture = frame.to_ndarray(format='rgb24', width=round(frame.width * aspect))
+        width = max(1, round(frame.width * aspect))
+        check_bound(width * frame.height, 'pixels', 'pixels in a frame')
+        picture = frame.to_ndarray(format='rgb24', width=width)
     turns = round(frame.rotation / 90)
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
