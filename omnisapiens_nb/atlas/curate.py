@@ -6,10 +6,11 @@
 __all__ = ['WINDOW', 'LONG', 'SECONDS_A_LETTER', 'SHORTEST', 'MARKS', 'ANNOTATIONS', 'Loaded', 'load_media', 'length_notes',
            'mend_span', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
 
-# %% ../../nbs/atlas/12_curate.ipynb #608e9c58
+# %% ../../nbs/atlas/12_curate.ipynb #83cd33b9
 import gc
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -202,15 +203,16 @@ def _check_words(row):
             'take it out of the source'
         )
 
-# %% ../../nbs/atlas/12_curate.ipynb #c0f72990
+# %% ../../nbs/atlas/12_curate.ipynb #6b9bdc6f
 def mend_span(
     row: Row,  # Changed in place
 ) -> list[str]:  # Notes on what was changed
     "Bring a span into its medium, and leave out one that has no length: a label does not need it."
-    if row.start is None or row.end is None:
+    if row.start is None:
         return []
-    said = f'its span is {row.start:.6g} to {row.end:.6g} s'
-    if not row.start < row.end or row.end <= 0:  # Not a number is neither
+    end = math.inf if row.end is None else row.end
+    said = f'its span begins at {row.start:.6g} s' if row.end is None else f'its span is {row.start:.6g} to {end:.6g} s'
+    if not row.start < end or end <= 0:  # Not a number is neither
         row.start = None
         row.end = None
         return [f'{said}, which has no length in its medium; it is left out']
