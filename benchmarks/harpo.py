@@ -87,7 +87,7 @@ def main(rollouts='16384', repeats='15'):
             'integer ids': milliseconds(lambda: Harpo(c)(rewards, prompts, tasks), repeats),
             'string ids': milliseconds(lambda: Harpo(c)(rewards, *names), repeats),
         }
-        for form, c in (('released', HarpoConfig.released()), ('mended', HarpoConfig()))
+        for form, c in (('released', HarpoConfig.released()), ('corrected', HarpoConfig()))
     }
     slow = dict(
         elements=milliseconds(lambda: elements(rewards, *names), 5),

@@ -10,7 +10,7 @@ __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'Tut
            'RefusedAsEmpty', 'AllowClinical', 'Predictions', 'Missing', 'Judge', 'JudgeModel', 'JudgeURL',
            'JudgeOption', 'Strictness', 'LETTERS', 'Which', 'Folders', 'PretrainedModel', 'StudyFolder', 'Quick',
            'parse_sources', 'parse_rules', 'tutorial', 'curate', 'check', 'convert', 'describe', 'transcribe', 'cards',
-           'mini', 'start', 'sft', 'bam', 'merge', 'rl', 'parse_options', 'predict', 'evaluate', 'study', 'main']
+           'mini', 'init_model', 'sft', 'bam', 'merge', 'rl', 'parse_options', 'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #104db121
 import json
@@ -36,7 +36,7 @@ app = typer.Typer(
 
 # %% ../nbs/cli.ipynb #5c576e2e
 AtlasFolder = Annotated[Path, typer.Option(help='Atlas folder.')]
-NewAtlas = Annotated[Path, typer.Option(help='Atlas folder to make; gone on with if it was interrupted.')]
+NewAtlas = Annotated[Path, typer.Option(help='Atlas folder to make; resumed if it was interrupted.')]
 Sources = Annotated[
     list[str],
     typer.Option(metavar='NAME=FOLDER', help='A source and the folder of its annotation files; may be repeated.'),
@@ -78,11 +78,11 @@ def parse_rules(
     "Split KEY=NAME; a wrong form or a key given twice is wrong usage."
     return _pairs(pairs, 'KEY=NAME', '--rule')
 
-# %% ../nbs/cli.ipynb #a093be27
-TutorialFolder = Annotated[Path, typer.Option(help='Folder of the run; gone on with if it was interrupted.')]
+# %% ../nbs/cli.ipynb #3a16e4e1
+TutorialFolder = Annotated[Path, typer.Option(help='Folder of the run; resumed if it was interrupted.')]
 TutorialModel = Annotated[
     str | None,
-    typer.Option(help='Trained model to begin with, as for `start`; a random tiny one where absent.'),
+    typer.Option(help='Trained model to begin with, as for `init-model`; a random tiny one where absent.'),
 ]
 
 
@@ -199,7 +199,7 @@ def convert(
 Extractors = Annotated[
     list[str],
     typer.Option(
-        metavar='NAME', help='prosody, compare or egemaps for sound; motion or landmarks for film; may be repeated.'
+        metavar='NAME', help='prosody, compare or egemaps for sound; motion or landmarks for video; may be repeated.'
     ),
 ]
 
@@ -261,7 +261,7 @@ def mini(
     for name, folder in write(out, seed).items():
         typer.echo(f'{name}: {folder}')
 
-# %% ../nbs/cli.ipynb #87233468
+# %% ../nbs/cli.ipynb #d8ce7cb2
 TrainedModel = Annotated[
     str | None,
     typer.Option(help='Folder or hub name of a trained model, or gemma-3-270m from the extra small-lm.'),
@@ -272,8 +272,9 @@ TinyFamily = Annotated[
 ]
 
 
-@app.command()
-def start(
+@app.command('init-model')
+@app.command('start', hidden=True, deprecated=True)
+def init_model(
     out: Annotated[Path, typer.Option(help='Folder of the new model.')],
     atlas: Annotated[Path | None, typer.Option(help='Atlas folder, for a random tiny model with its words.')] = None,
     model: TrainedModel = None,
@@ -345,7 +346,7 @@ PlanMemory = Annotated[
 ]
 PlanPrompt = Annotated[
     int,
-    typer.Option(min=506, help='For --plan: tokens of the longest prompt; 506 are a film and ten seconds of sound.'),
+    typer.Option(min=506, help='For --plan: tokens of the longest prompt; 506 are a video and ten seconds of sound.'),
 ]
 PlanCards = Annotated[int, typer.Option(min=1, help='For --plan: cards, each with a copy of the model.')]
 PlanSharded = Annotated[
@@ -435,7 +436,7 @@ AllowClinical = Annotated[
     bool,
     typer.Option(
         '--allow-clinical',
-        help='Send words, sound and film of health interviews (daicwoz, mmpsy, ptsd_in_the_wild, eatd, and own rows '
+        help='Send words, sound and video of health interviews (daicwoz, mmpsy, ptsd_in_the_wild, eatd, and own rows '
         'about depression, anxiety or PTSD) to an endpoint on another host, too, if consent and licence allow it.',
     ),
 ]
@@ -476,7 +477,7 @@ def _predict_by_endpoint(endpoint, model, atlas, split, out, rows, **settings):
 def predict(
     model: Annotated[str, typer.Option(help='Folder or hub name; with --endpoint its name there.')],
     atlas: AtlasFolder,
-    out: Annotated[Path, typer.Option(help='JSON Lines file; gone on with if it was begun.')],
+    out: Annotated[Path, typer.Option(help='JSON Lines file; resumed if it was begun.')],
     split: Annotated[str, typer.Option(help='train, validation or test.')] = 'test',
     rows: MostRows = None,
     max_new_tokens: MostTokens = 64,
@@ -641,7 +642,7 @@ def _chosen(which, sources, model):
         return _study_of_words(folders, model)
     return _study_of_voices(folders) if which == 'F' else _studies()[which]
 
-# %% ../nbs/cli.ipynb #393b2ae2
+# %% ../nbs/cli.ipynb #e0eb1c62
 LETTERS = 'A|B|C|D|E|F'
 Which = Annotated[
     str,
@@ -665,9 +666,9 @@ Folders = Annotated[
 ]
 PretrainedModel = Annotated[
     str | None,
-    typer.Option(help='Study E: language model to begin with, as for `start`; gemma-3-270m where absent.'),
+    typer.Option(help='Study E: language model to begin with, as for `init-model`; gemma-3-270m where absent.'),
 ]
-StudyFolder = Annotated[Path, typer.Option(help='Folder of the study; gone on with if it was interrupted.')]
+StudyFolder = Annotated[Path, typer.Option(help='Folder of the study; resumed if it was interrupted.')]
 Quick = Annotated[bool, typer.Option('--quick', help='A few steps of everything, to see that it runs.')]
 
 

@@ -141,7 +141,7 @@ def mini_sources(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def mini_atlas(tmp_path_factory, mini_sources):
-    "An Atlas of voices, remarks and films with open questions, curated once for all tests; not to be changed."
+    "An Atlas of voices, remarks and videos with open questions, curated once for all tests; not to be changed."
     from omnisapiens_nb.atlas.curate import curate
 
     def make(folder):

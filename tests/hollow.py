@@ -87,7 +87,7 @@ class SaidHollow(Said):
         if tensor.device == META:
             return torch.Tensor.to(tensor, dtype=dtype or tensor.dtype)
         out = super()._moved(tensor, device, dtype, copy)
-        is_table = out.is_floating_point() and out.dim() > 1  # Sounds and patches; seconds of a film are read
+        is_table = out.is_floating_point() and out.dim() > 1  # Sounds and patches; seconds of a video are read
         return emptied(out) if is_table and self.places.of(out) == CUDA else out
 
 

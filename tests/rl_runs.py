@@ -158,7 +158,7 @@ def descended(folder, name):
     data = rows(folder, processor)
     ranks = join_ranks()
     check_barrier(ranks, folder / f'{name}_waited_for')
-    examples = [data[i] for i in (0, 1, -2, -1) for _ in range(2)]  # Words on one side, films on the other
+    examples = [data[i] for i in (0, 1, -2, -1) for _ in range(2)]  # Words on one side, videos on the other
     advantages = [1.0, -1.0, 0.5, 0.0, 0.0, 2.0, -0.5, 0.25]
     config = RLConfig(prompts=4, mini_batch=4, rollouts=2, accumulate=2, beta=0.1, max_grad_norm=1e9)
     reference = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"A user's mistakes at the command line: a sentence that says how to mend it, the right exit code, nothing left behind."
+"A user's mistakes at the command line: a sentence that says how to fix it, the right exit code, nothing left behind."
 
 import json
 import os
@@ -268,7 +268,7 @@ def without_train(*args):
 @pytest.mark.parametrize(
     'command',
     [
-        ('start', '--atlas', 'a', '--out', 'b'),
+        ('init-model', '--atlas', 'a', '--out', 'b'),
         ('sft', '--config', 'c'),
         ('bam', '--config', 'c'),
         ('merge', '--model', 'm', '--out', 'b'),

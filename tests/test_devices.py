@@ -88,9 +88,9 @@ class Place:
         self.folder, self.device, self.dtype = folder, device, dtype
         self.atlas = open_atlas(folder / 'atlas')
         rows = choose_rows(self.atlas)
-        films = [i for i in rows if self.atlas[i]['videos']]
-        self.films = films[:2]
-        self.voices = [i for i in rows if i not in films][:2]
+        videos = [i for i in rows if self.atlas[i]['videos']]
+        self.videos = videos[:2]
+        self.voices = [i for i in rows if i not in videos][:2]
 
     def load(self, dtype=None):
         model, processor = load_model(self.folder / 'start', self.device, dtype=dtype or self.dtype)
@@ -130,14 +130,16 @@ def test_classify(place, tmp_path):
 def test_lm_head(place, tmp_path):
     model, heads, processor = place.staged()
     before = model.lm_head.weight.detach().clone()
-    train_lm_head(model, processor, place.rows(processor, 'films'), FitConfig(**SHORT, save_every=1), tmp_path / 's.pt')
+    train_lm_head(
+        model, processor, place.rows(processor, 'videos'), FitConfig(**SHORT, save_every=1), tmp_path / 's.pt'
+    )
     place.is_whole(model)
     assert not model.lm_head.weight.equal(before)
 
 
 def test_bam(place, tmp_path):
     model, heads, processor = place.staged()
-    for kind, rate in (('voices', 1e-3), ('films', None)):
+    for kind, rate in (('voices', 1e-3), ('videos', None)):
         examples = place.rows(processor, kind)
         frozen = freeze(model, processor, examples, EXTRACTORS)
         kinds = {kind: name for kind, name in EXTRACTORS.items() if any(kind in row.descriptors for row in frozen)}
@@ -148,12 +150,12 @@ def test_bam(place, tmp_path):
     describe_bam(tmp_path, place.folder / 'staged', EXTRACTORS)
     model, heads, processor, adapters = load_bam(tmp_path, place.device, dtype=place.dtype)
     respond = adapted(model, heads, processor, adapters, 2)
-    predict(respond, place.rows(processor, 'voices', 'films'), tmp_path / 'said.jsonl')
+    predict(respond, place.rows(processor, 'voices', 'videos'), tmp_path / 'said.jsonl')
 
 
 def test_predict(place, tmp_path):
     model, heads, processor = place.staged()
-    examples = place.rows(processor, 'voices', 'films')
+    examples = place.rows(processor, 'voices', 'videos')
     for name, respond in dict(staged=staged(model, heads, processor, 2), plain=writing(model, processor, 2)).items():
         out = predict(respond, examples, tmp_path / f'{name}.jsonl')
         assert len(out.read_text().splitlines()) == len(examples)
@@ -167,7 +169,7 @@ def test_judge(place):
 
 def test_warm_start(place, tmp_path):
     model, processor = place.load()
-    warm_start(model, processor, place.rows(processor, 'voices', 'films'), SFTConfig(**SHORT), tmp_path / 's.pt')
+    warm_start(model, processor, place.rows(processor, 'voices', 'videos'), SFTConfig(**SHORT), tmp_path / 's.pt')
     place.is_whole(model)
 
 
@@ -180,7 +182,7 @@ def test_loop(place, tmp_path, monkeypatch):
     config = RLConfig(steps=2, prompts=1, rollouts=2, mini_batch=1, epochs=2, max_new_tokens=2, save_every=1, beta=0.1)
     model, processor = place.load()
     before = model.lm_head.weight.detach().clone()
-    rows = place.rows(processor, 'films')
+    rows = place.rows(processor, 'videos')
     one = config.model_copy(update=dict(steps=1))
     train_rl(model, processor, rows, one, tmp_path / 's.pt')
     assert {weight.dtype for weight in load_checkpoint(tmp_path / 's.pt')['model'].values()} == {torch.float32}
@@ -206,7 +208,7 @@ def test_trl_sft(place, tmp_path):
     for trained in TRAINED[place.dtype]:
         model, processor, lora = new_policy(place, trained)
         args = trl.SFTConfig(**trl_common(place, tmp_path / trained))
-        trainer = trl_sft(model, processor, place.rows(processor, 'films'), args, lora)
+        trainer = trl_sft(model, processor, place.rows(processor, 'videos'), args, lora)
         assert str(trainer.accelerator.device) == place.device
         place.is_whole(trainer.model)
 
@@ -216,7 +218,7 @@ def test_trl_rl(place, tmp_path):
         model, processor, lora = new_policy(place, trained)
         more = dict(num_generations=2, max_completion_length=2, beta=0.1, num_iterations=2, steps_per_generation=1)
         args = trl.GRPOConfig(**trl_common(place, tmp_path / trained) | more | dict(max_steps=2, save_steps=2))
-        data = atlas_prompts(place.rows(processor, 'films', 'voices'))
+        data = atlas_prompts(place.rows(processor, 'videos', 'voices'))
         trainer = OmniHarpoTrainer(model, lengths, args, data, processor, peft_config=lora)
         trainer.train()
         place.is_whole(trainer.model)
@@ -234,7 +236,7 @@ def test_a_batch_that_stays_behind_is_found(folder, tmp_path, monkeypatch, modul
             elif module is warmstart:
                 warm_start(model, processor, place.rows(processor, 'voices'), SFTConfig(**SHORT))
             else:
-                predict(writing(model, processor, 2), place.rows(processor, 'films'), tmp_path / 'said.jsonl')
+                predict(writing(model, processor, 2), place.rows(processor, 'videos'), tmp_path / 'said.jsonl')
 
 
 def cuda(*shape, **kwargs):
@@ -301,7 +303,7 @@ def make_shallow(config, layers=2):
 
 @pytest.fixture(scope='module')
 def large(folder):
-    "The 7B with LoRA as on a GPU, without numbers, and rows with film and sound; of few layers but in `make test-all`."
+    "The 7B with LoRA as on a GPU, without numbers, and rows with video and sound; of few layers but in `make test-all`."
     atlas = open_atlas(folder / 'atlas')
     _, tiny = load_model(folder / 'start', 'cpu')
     processor = OmniProcessor(tiny.tokenizer, WhisperFeatureExtractor(feature_size=128, chunk_length=30))
@@ -314,8 +316,8 @@ def large(folder):
         net = Qwen2_5OmniThinkerForConditionalGeneration(config).to(torch.bfloat16)
         model = add_lora(net, ClassifyConfig(rank=32, dropout=0))
     model.gradient_checkpointing_enable(dict(use_reentrant=False))
-    films = [i for i in choose_rows(atlas) if atlas[i]['videos'] and atlas[i]['audios']]
-    return model.train(), processor, list(Examples(atlas, processor, films[:2]))
+    videos = [i for i in choose_rows(atlas) if atlas[i]['videos'] and atlas[i]['audios']]
+    return model.train(), processor, list(Examples(atlas, processor, videos[:2]))
 
 
 def reinforced(model, processor, examples):
@@ -326,7 +328,7 @@ def reinforced(model, processor, examples):
 
 @pytest.mark.parametrize('loss_of', [answer_loss, reinforced])
 def test_the_7b_without_numbers(large, loss_of):
-    "Shapes, types and devices of a pass with sound and film, its gradient, and what memory it asks for."
+    "Shapes, types and devices of a pass with sound and video, its gradient, and what memory it asks for."
     model, processor, examples = large
     adapters = [weight for weight in model.parameters() if weight.requires_grad]
     with hollow() as mode:

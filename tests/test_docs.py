@@ -57,7 +57,7 @@ def test_solutions_follow_their_questions(site):
     assert text.index('Which clamp is met first?') < text.index('collapsed admonition-title">Solution')
 
 
-@pytest.mark.parametrize('name, id_', [('rl/00_policy_gradient', '11eb8150'), ('pieces', 'pie_way_draw')])
+@pytest.mark.parametrize('name, id_', [('rl/01_policy_gradient', '11eb8150'), ('pieces', 'pie_way_draw')])
 def test_the_text_is_the_picture_s(site, name, id_):
     notebook = measures.NBS / f'{name}.ipynb'
     cell = next(cell for cell in measures.cells(notebook, 'code') if cell['id'] == id_)

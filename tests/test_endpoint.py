@@ -292,7 +292,7 @@ def test_health_interviews_alone(server, ask, monkeypatch, tmp_path):
     monkeypatch.setattr(endpoints, 'on_this_machine', lambda url: False)
     write_daicwoz(tmp_path / 'daicwoz')
     atlas = curate(dict(daicwoz=tmp_path / 'daicwoz'), tmp_path / 'atlas').folder
-    assert '--allow-clinical sends their words, sound and film' in one_sentence(ask(atlas=atlas))
+    assert '--allow-clinical sends their words, sound and video' in one_sentence(ask(atlas=atlas))
     assert server.bodies == [] and not list(tmp_path.glob('out*'))
 
 

@@ -86,7 +86,7 @@ def test_finished_blocks_are_not_made_again(atlas, whole, monkeypatch):
 @pytest.mark.parametrize('workers', (1, 2))
 @pytest.mark.parametrize(
     'name, column, data',
-    (('prosody', 'audios', b''), ('motion', 'videos', b'no film'), ('prosody', 'audios', b'RIFF noise')),
+    (('prosody', 'audios', b''), ('motion', 'videos', b'no video'), ('prosody', 'audios', b'RIFF noise')),
 )
 def test_a_damaged_medium_is_named(atlas, tmp_path, workers, name, column, data):
     row = next(r for r in reversed(open_atlas(atlas)) if r[column])

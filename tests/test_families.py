@@ -201,7 +201,7 @@ def test_a_base_model_gets_the_plain_template(tmp_path, cli_here):
     model.save_pretrained(tmp_path / 'base')
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / 'base')
-    with pytest.raises(SourceError, match='has no chat template.*omnisapiens-nb start --model'):
+    with pytest.raises(SourceError, match='has no chat template.*omnisapiens-nb init-model --model'):
         load_model(tmp_path / 'base', 'cpu')
     started = cli_here('start', '--model', tmp_path / 'base', '--out', tmp_path / 'start')
     assert started.returncode == 0, started.stderr

@@ -30,7 +30,7 @@ def sound_in(container, codec, rate=24_414):
     return buffer.getvalue()
 
 
-def film():
+def video():
     return write_mp4(np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), np.uint8), tone())
 
 
@@ -91,21 +91,21 @@ LISTS = {
 
 @pytest.mark.parametrize('name', LISTS)
 def test_no_decoder_sees_a_list(name, tmp_path, monkeypatch):
-    (tmp_path / 'secret.mp4').write_bytes(film())
+    (tmp_path / 'secret.mp4').write_bytes(video())
     monkeypatch.chdir(tmp_path)
     opened = []
     monkeypatch.setattr(av, 'open', lambda *args, **kwargs: opened.append(args))
     data = LISTS[name].encode()
     for marked in (data, b'\xef\xbb\xbf' + data, b'\n' + data):
         for read in (count_frames, has_sound, read_audio, read_image):
-            with pytest.raises(MediaError, match='no sound, film or picture known here begins with'):
+            with pytest.raises(MediaError, match='no sound, video or picture known here begins with'):
                 read(marked)
     assert not opened
 
 
 def test_the_format_is_told_and_not_guessed(monkeypatch):
     asked = []
-    clip = film()
+    clip = video()
     plain = av.open
     monkeypatch.setattr(av, 'open', lambda *args, **kwargs: asked.append(kwargs['format']) or plain(*args, **kwargs))
     count_frames(clip)

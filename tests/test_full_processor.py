@@ -36,7 +36,7 @@ def sound(samples):
     return dict(type='audio', audio=np.sin(np.arange(samples) * 0.05).astype(np.float32))
 
 
-def film(pictures, grey):
+def video(pictures, grey):
     return dict(type='video', video=np.full((pictures, SIDE, SIDE, 3), grey, np.uint8))
 
 
@@ -44,9 +44,9 @@ STILL = dict(type='image', image=Image.new('RGB', (SIDE, SIDE), (200, 20, 20)))
 TALKS = [
     talk(),
     talk(sound(8000)),
-    talk(film(4, 90)),
-    talk(sound(16000), film(2, 20)),
-    talk(STILL, sound(5000), film(2, 10), film(6, 200)),
+    talk(video(4, 90)),
+    talk(sound(16000), video(2, 20)),
+    talk(STILL, sound(5000), video(2, 10), video(6, 200)),
 ]
 
 
@@ -87,7 +87,7 @@ def lengths(completions, **columns):
 
 
 def watched(model):
-    "Counts of sounds, and of pictures or films, that the towers are given from here on."
+    "Counts of sounds, and of pictures or videos, that the towers are given from here on."
     heard = []
     seen = []
 

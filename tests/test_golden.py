@@ -63,7 +63,7 @@ def test_harpo_released_where_whole_tasks_are_dead(golden, beside_release, name)
     beside_release('HARPO where whole tasks are all-same', cases, largest(pairs), 1e-9)
 
 
-def test_harpo_mended_departs(golden, beside_release):
+def test_harpo_corrected_departs(golden, beside_release):
     "How far ours is from what was recorded, by the same sequences."
     pairs = []
     for scenario in golden('harpo_released_code')['scenarios']:
@@ -147,7 +147,7 @@ def test_rewards_of_odd_responses(golden, beside_release, recipe):
 
 
 @pytest.mark.parametrize('recipe', ['harpo', 'grpo'])
-def test_rewards_mended_depart(golden, beside_release, recipe):
+def test_rewards_corrected_depart(golden, beside_release, recipe):
     cases = golden('rewards_released_code')['cases']
     words = [len(case['response'].split()) for case in cases]
     ours = score(*columns(cases), recipe=recipe, lengths=words)

@@ -49,18 +49,18 @@ with zipfile.ZipFile(sys.argv[1], 'w') as bundle:
 
 
 @pytest.fixture(scope='module')
-def films(shared):
+def videos(shared):
     folder = shared / 'data' / 'video_samples'
     return [(folder / f'carphone_{kind}.mp4').read_bytes() for kind in ('pristine', 'distorted')]
 
 
 @pytest.fixture(scope='module')
-def found(films):
-    return landmarks(films, PYTHON)
+def found(videos):
+    return landmarks(videos, PYTHON)
 
 
 def test_a_talking_person(found):
-    "Found in most pictures where it can be seen, in few where the film is compressed to mush."
+    "Found in most pictures where it can be seen, in few where the video is compressed to mush."
     clear, blurred = found
     assert clear.shape == blurred.shape == (120, 553, 3)
     assert found_shares(clear)['face'] > 0.9 and found_shares(clear)['pose'] > 0.9
@@ -80,41 +80,41 @@ def test_the_face_is_where_the_head_is(found):
         assert inside.all(-1).mean() > 0.9
 
 
-def test_the_same_points_by_the_tasks_api(films, found, tmp_path):
+def test_the_same_points_by_the_tasks_api(videos, found, tmp_path):
     "Without a hand in the picture, where mediapipe's own reading of the result aborts the process."
     bundle = tmp_path / 'made.task'
     subprocess.run([PYTHON, '-c', BUNDLE, bundle], check=True, capture_output=True)
-    (again,) = landmarks(films[:1], PYTHON, bundle)
+    (again,) = landmarks(videos[:1], PYTHON, bundle)
     assert again.shape == (120, 553, 3)
     shares = found_shares(again)
     assert shares['pose'] > 0.9 and shares['left_hand'] == shares['right_hand'] == 0
     assert np.median(np.abs(again - found[0])[:, PLACES['pose']]) < 0.01
 
 
-def test_a_file_that_is_no_model(films, tmp_path):
+def test_a_file_that_is_no_model(videos, tmp_path):
     (tmp_path / 'noise.task').write_bytes(b'no model')
     with pytest.raises(SourceError, match='noise.task: no model of a HolisticLandmarker .*give the'):
-        landmarks(films[:1], PYTHON, tmp_path / 'noise.task')
+        landmarks(videos[:1], PYTHON, tmp_path / 'noise.task')
     with pytest.raises(SourceError, match='none.task: no such file'):
-        landmarks(films[:1], PYTHON, tmp_path / 'none.task')
+        landmarks(videos[:1], PYTHON, tmp_path / 'none.task')
 
 
-def test_a_film_that_is_none(films):
-    with pytest.raises(MediaError, match="film 1 gave no landmarks: .*begins with b'noise'"):
-        landmarks([films[1], b'noise'], PYTHON)
+def test_a_video_that_is_none(videos):
+    with pytest.raises(MediaError, match="video 1 gave no landmarks: .*begins with b'noise'"):
+        landmarks([videos[1], b'noise'], PYTHON)
 
 
-def test_an_atlas_with_landmarks(films, tmp_path, monkeypatch):
-    "The row of the real film has 3,318 numbers, a drawn face that is never found has none."
+def test_an_atlas_with_landmarks(videos, tmp_path, monkeypatch):
+    "The row of the real video has 3,318 numbers, a drawn face that is never found has none."
     monkeypatch.chdir(ROOT)
     write_siq2(tmp_path / 'siq2', videos=(4, 1, 1))
     atlas = curate({'siq2': tmp_path / 'siq2'}, tmp_path / 'plain').folder
     real = next(r['id'] for r in open_atlas(atlas) if r['videos'])
 
-    def with_real_film(row):
-        return row | dict(videos=[films[0]]) if row['id'] == real else row
+    def with_real_video(row):
+        return row | dict(videos=[videos[0]]) if row['id'] == real else row
 
-    atlas = rewrite_atlas(atlas, tmp_path / 'atlas', with_real_film, {})
+    atlas = rewrite_atlas(atlas, tmp_path / 'atlas', with_real_video, {})
     rows = list(open_atlas(describe_atlas(atlas, tmp_path / 'out', ['landmarks'])))
     assert json.loads((tmp_path / 'out' / 'descriptors.json').read_text()) == dict(
         landmarks=dict(width=3318, package='mediapipe', version='0.10.21')

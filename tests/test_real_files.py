@@ -374,7 +374,7 @@ def test_words_of_a_scripted_set_take_nothing_from_others():
 
 
 def test_what_a_set_asks_of_every_row_is_no_text():
-    "Films without a transcript: the question of their set ties nothing, their own question does."
+    "Videos without a transcript: the question of their set ties nothing, their own question does."
     found = Leakage()
     for number, split in enumerate(('train', 'train', 'validation', 'test')):
         asked = DATASETS['ptsd_in_the_wild'].question
@@ -500,11 +500,11 @@ def test_a_real_set_of_ones_own(shared, tmp_path):
     assert {name[5] for name in names} <= set('WEAFTNL')
 
 
-def test_real_films_in_an_old_format(shared):
+def test_real_videos_in_an_old_format(shared):
     "GRID: MPEG-1 pictures and MP2 sound, three seconds each."
-    films = sorted((shared / 'data' / 'grid').rglob('*.mpg'))
-    assert len(films) == 11
-    for path in films[:3]:
+    videos = sorted((shared / 'data' / 'grid').rglob('*.mpg'))
+    assert len(videos) == 11
+    for path in videos[:3]:
         data = path.read_bytes()
         assert format_of(data).name == 'MPEG program stream' and has_sound(data)
         assert count_frames(data) == 75

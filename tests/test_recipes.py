@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.rl.advantages import ESTIMATORS
-from omnisapiens_nb.rl.memory import PAPER, card, film_tokens, largest_batch, peak, plan_recipe, sound_tokens
+from omnisapiens_nb.rl.memory import PAPER, card, video_tokens, largest_batch, peak, plan_recipe, sound_tokens
 from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage
 from omnisapiens_nb.runs.reinforce import TRLRecipe, read_rl
 from omnisapiens_nb.sft.sizes import meta_model, parameters, thinker_config
@@ -120,7 +120,7 @@ def test_a_checkpoint_ends_a_generation(name):
 @pytest.mark.parametrize('name', CARDS)
 def test_fits_its_card(name):
     gb, _ = CARDS[name]
-    clip = dict(sound=sound_tokens(10), film=film_tokens())
+    clip = dict(sound=sound_tokens(10), video=video_tokens())
     plan = planned(name, prompt=sum(clip.values()) + 150, **clip)
     assert peak(plan) < 0.9 * card(gb)
     assert plan.rows <= largest_batch(plan, card(gb))
@@ -128,7 +128,7 @@ def test_fits_its_card(name):
 
 def test_a_recipe_that_is_too_large_is_caught():
     long = plan_recipe(
-        load('7b/rl') | dict(sampled_rows=None), film=film_tokens(), sound=PAPER['prompt'] - film_tokens() - 150
+        load('7b/rl') | dict(sampled_rows=None), video=video_tokens(), sound=PAPER['prompt'] - video_tokens() - 150
     )
     with pytest.raises(ValueError, match='prompts read.*generate fewer'):
         largest_batch(long, card(80))
@@ -136,8 +136,8 @@ def test_a_recipe_that_is_too_large_is_caught():
 
 @pytest.mark.parametrize('name', LARGE)
 def test_the_paper_s_longest_prompts_fit(name):
-    film = film_tokens(4, 392) if load(name).get('profile') == 'released' else film_tokens()
-    plan = planned(name, film=film, sound=PAPER['prompt'] - film - 150)
+    video = video_tokens(4, 392) if load(name).get('profile') == 'released' else video_tokens()
+    plan = planned(name, video=video, sound=PAPER['prompt'] - video - 150)
     assert plan.rows <= largest_batch(plan, card(80))
 
 
@@ -283,7 +283,7 @@ def test_released_stages_have_the_launchers_numbers(beside_release):
     steps = train.steps_for(101_964)
     assert 0.9999 < rate_factor(train, steps - 1, steps) < 1  # The rate has hardly moved
     assert lm_head.target == 'lower' and lm_head.model == str(classify.out)
-    why = 'the faults of the release are mended (`sft/13_released_sft`), and the loss scale of float16 is fixed'
+    why = 'the faults of the release are corrected (`sft/13_released_sft`), and the loss scale of float16 is fixed'
     beside_release('Recipes `7b/released/classify`, `lm_head`', 'numbers of the launcher, one by one', None, why=why)
 
 

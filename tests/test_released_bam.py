@@ -67,7 +67,7 @@ def largest(pairs):
     return max((found - expected).abs().max().item() for found, expected in pairs)
 
 
-def film(frames, start=0):
+def video(frames, start=0):
     "The landmarks that were recorded: x, y and confidence of a point from its numbers alone."
     parts = {}
     for n, (part, points) in enumerate(PARTS.items()):
@@ -76,27 +76,27 @@ def film(frames, start=0):
     return parts
 
 
-def test_films_are_pooled_as_recorded(recorded, beside_release):
+def test_videos_are_pooled_as_recorded(recorded, beside_release):
     assert len(recorded['films']) == 3
     pairs = []
     for case in recorded['films']:
-        found = read_descriptors(pt(film(case['frames'], case['start'])), 3318, 'released')
+        found = read_descriptors(pt(video(case['frames'], case['start'])), 3318, 'released')
         pairs.append((found[::79], torch.tensor(case['every_79th'])))
         assert found.double().norm().item() == pytest.approx(case['length'], abs=1e-4)
         assert found.double().sum().item() == pytest.approx(case['total'], abs=1e-3)
-    beside_release('Descriptors of films, pooled', 'recorded: every 79th number of 3 films', largest(pairs), 1e-6)
+    beside_release('Descriptors of videos, pooled', 'recorded: every 79th number of 3 videos', largest(pairs), 1e-6)
 
 
-def test_a_film_without_a_hand_departs(recorded, beside_release):
+def test_a_video_without_a_hand_departs(recorded, beside_release):
     "The recorded vector ends in zeros for 2 · 21 · 3 numbers that have moved; ours says that there is none."
     assert recorded['film_without_left_hand']['zeros_at_the_end'] == 2 * PARTS['left_hand'] * 3
-    parts = film(5)
+    parts = video(5)
     del parts['left_hand']
     with pytest.raises(NoDescriptors, match='no left_hand'):
         read_descriptors(pt(parts), 3318, 'released')
     assert len(read_descriptors(pt(parts), 3318)) == 3318
     why = 'the release moves all later numbers up and ends in zeros; here the row goes without, and is counted'
-    beside_release('Descriptors of a film that lacks a part', 'recorded: one film', None, why=why)
+    beside_release('Descriptors of a video that lacks a part', 'recorded: one video', None, why=why)
 
 
 def test_sounds_are_scaled_as_recorded(recorded, beside_release):
@@ -267,7 +267,7 @@ def released_row(row, number):
     "A row with the released columns alone, its descriptors as the release has them."
     row = {name: row[name] for name in RELEASED.names}
     row['task'] = dict(emotion_cls='emotion_cls', social_qa='siq2_qna')[row['task']]
-    parts = film(3, number)
+    parts = video(3, number)
     if number % 3 == 1:
         parts['right_hand'] = None
     sound = torch.randn(1, 6373, generator=torch.Generator().manual_seed(number))
@@ -344,10 +344,10 @@ def test_every_row_without_is_counted(folder):
     card = (folder / 'counted' / 'README.md').read_text(encoding='utf-8')
     rows = [row for row in open_atlas(folder / 'atlas') if row['dataset'] == 'siq2']
     silent = sum(not row['ext_audio_feats'] for row in rows)
-    films = [torch.load(io.BytesIO(row['ext_video_feats'][0])) for row in rows if row['videos']]
-    handless = sum(parts['right_hand'] is None for parts in films)
-    without = len(rows) - len(films) + handless
-    assert silent and handless < len(films)
+    videos = [torch.load(io.BytesIO(row['ext_video_feats'][0])) for row in rows if row['videos']]
+    handless = sum(parts['right_hand'] is None for parts in videos)
+    without = len(rows) - len(videos) + handless
+    assert silent and handless < len(videos)
     line = f'| siq2 | {len(rows)} | {without} without video, {silent} without audio ({handless} × video: no right_hand'
     assert line in card
 
@@ -422,8 +422,8 @@ class Trap:
     'data, words',
     [
         (pt(Trap()), 'holds more than tensors'),
-        (pt(film(3))[:3000], 'damaged'),
-        (pt(film(3) | dict(face=torch.ones(3, 468, 3))), 'face has the shape'),
+        (pt(video(3))[:3000], 'damaged'),
+        (pt(video(3) | dict(face=torch.ones(3, 468, 3))), 'face has the shape'),
         (pt(dict(features=torch.ones(88))), '88 descriptors where 3318'),
     ],
 )

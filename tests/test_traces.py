@@ -94,7 +94,7 @@ def test_shares_sum_to_one(rows, said):
     assert s['reasoning agrees'].value == pytest.approx(sum(c[3] == 'agrees' for c in traces) / len(traces))
     mean = np.mean([len(units(parse_response(c[0]).think)) for c in traces if c[2] == 'sad'])
     assert s['length where right'].value == pytest.approx(mean)
-    assert s['length, wrong less right'].value == pytest.approx(
+    assert s['length, wrong minus right'].value == pytest.approx(
         s['length where wrong'].value - s['length where right'].value
     )
 

@@ -17,10 +17,10 @@ SIGNATURES = {
         'rewards of skipped rows would not be marked, and the estimator would not see any',
     ),
     '_generate_and_score_completions': (['inputs'], "advantages would stay TRL's own"),
-    '_tokenize_prompts': (['prompts'], 'sound and film would not reach sampling'),
+    '_tokenize_prompts': (['prompts'], 'sound and video would not reach sampling'),
     '_generate_single_turn': (
         ['prompt_ids', 'images', 'multimodal_fields', 'num_generations'],
-        'sound and film would not reach sampling',
+        'sound and video would not reach sampling',
     ),
     '_compute_loss': (['model', 'inputs'], 'media of another batch would reach the loss'),
     '_get_per_token_logps_and_entropies': (
@@ -88,11 +88,11 @@ SNIPPETS = {
     ),
     'prompts are kept for the table of completions': (
         r'self\._logs\["prompt"\]\.extend\(gather_object\(prompts\)\)',
-        'sounds and films would be written into the table',
+        'sounds and videos would be written into the table',
     ),
     'media of sampling come from the fields that _tokenize_prompts returns': (
         r'prompt_ids, images, multimodal_fields = self\._tokenize_prompts\(prompts\)',
-        'sound and film would not reach sampling',
+        'sound and video would not reach sampling',
     ),
     'old log-probabilities and loss go through one method, which calls the model by keywords': (
         r'outputs = model\(\*\*model_inputs, labels=labels, fused_lm_head=True\)',

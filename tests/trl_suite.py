@@ -163,7 +163,7 @@ def write_models(folder):
 
 
 def write_seeing(folder):
-    "A tiny Qwen2.5-VL with its processor for pictures; films are never given to it."
+    "A tiny Qwen2.5-VL with its processor for pictures; videos are never given to it."
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 

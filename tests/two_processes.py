@@ -44,7 +44,7 @@ def settings(folder, **kwargs):
 
 
 def some(folder, processor, per_signature):
-    "The first rows of words, and the first with film and sound."
+    "The first rows of words, and the first with video and sound."
     atlas = open_atlas(folder / 'atlas')
     signatures = atlas.columns('modality_signature')['modality_signature']
     chosen = []

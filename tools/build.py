@@ -207,7 +207,7 @@ def mathjax(
     packed.unlink()
 
 
-def mend(
+def fix(
     text: str,  # A built page
 ) -> str:
     """A built page with what screen readers and keyboards need.
@@ -234,11 +234,11 @@ def write_source():
 
 
 def build():
-    "Let Sphinx make the site, and mend its pages."
+    "Let Sphinx make the site, and fix its pages."
     options = ['-W', '--keep-going', '-q', '-b', 'html', '-j', '2']
     subprocess.run([sys.executable, '-m', 'sphinx', *options, SOURCE, SITE], check=True)
     for page in SITE.rglob('*.html'):
-        page.write_text(mend(page.read_text(encoding='utf-8')), encoding='utf-8')
+        page.write_text(fix(page.read_text(encoding='utf-8')), encoding='utf-8')
 
 
 def main():

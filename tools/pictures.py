@@ -38,7 +38,7 @@ WINDOW = '1100,1500'  # Pixels of the browser that shows the report
 
 
 def clip() -> tuple[dict, np.ndarray, np.ndarray]:  # Row, frames, samples
-    "One row of the mini MELD, with its film and sound."
+    "One row of the mini MELD, with its video and sound."
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / 'meld'
         write_meld(source, 0)
@@ -46,7 +46,7 @@ def clip() -> tuple[dict, np.ndarray, np.ndarray]:  # Row, frames, samples
         for row in open_atlas(Path(folder) / 'atlas', 'train'):
             if row['dataset'] == 'meld_emotion' and row['answer'] == 'happy' and row['videos']:
                 return row, read_video(row['videos'][0]), read_audio(row['audios'][0])
-    raise LookupError('no happy face with a film in the mini MELD')
+    raise LookupError('no happy face with a video in the mini MELD')
 
 
 def group() -> tuple[list[float], list[float]]:  # Rewards and advantages
@@ -75,8 +75,8 @@ def draw_clip(
     text: Axes,  # For the words
 ):
     "A frame, its sound, the prompt and what is learnt."
-    row, film, sound = clip()
-    picture.imshow(film[len(film) // 2])
+    row, video, sound = clip()
+    picture.imshow(video[len(video) // 2])
     wave.plot(sound, lw=0.4, color=BLUE)
     for ax in (picture, wave, text):
         ax.axis('off')

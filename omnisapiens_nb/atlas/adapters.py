@@ -94,7 +94,7 @@ def _read_cues(folder):
         if not fault and not all(isinstance(record.data[name], str) for name in ('row', 'cues')):
             fault = 'row and cues must be text'
         if fault:
-            raise SourceError(f'{folder}/cues.jsonl, line {record.row}: {fault}; mend the line, or remove the file')
+            raise SourceError(f'{folder}/cues.jsonl, line {record.row}: {fault}; fix the line, or remove the file')
         cues[record.data['row']] = record.data['cues']
     return cues
 

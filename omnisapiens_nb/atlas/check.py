@@ -240,15 +240,15 @@ def _parts(path):
     "Name and rows of each part: a file, or the splits of a folder."
     if path.is_dir():
         return _parts_of_folder(path)
-    mend = 'give an Atlas folder, a .parquet shard or a .jsonl file'
+    fix = 'give an Atlas folder, a .parquet shard or a .jsonl file'
     if not path.exists():
-        raise SourceError(f'{path}: no such folder or file; {mend}')
+        raise SourceError(f'{path}: no such folder or file; {fix}')
     suffix = path.suffix.lower()
     if suffix == '.jsonl':
         return [(path.name, read_jsonl(path))]
     if suffix == '.parquet':
         return [(path.name, Atlas([path]))]
-    raise SourceError(f'{path}: a file of another kind, by the end of its name; {mend}')
+    raise SourceError(f'{path}: a file of another kind, by the end of its name; {fix}')
 
 # %% ../../nbs/atlas/14_check.ipynb #4ad5cfbc
 def _parts_of_folder(folder):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'LONG', 'SECONDS_A_LETTER', 'SHORTEST', 'MARKS', 'ANNOTATIONS', 'Loaded', 'load_media', 'length_notes',
-           'mend_span', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
+           'fix_span', 'finish_row', 'Curation', 'Choices', 'curate', 'input_hashes']
 
 # %% ../../nbs/atlas/12_curate.ipynb #83cd33b9
 import gc
@@ -204,7 +204,7 @@ def _check_words(row):
         )
 
 # %% ../../nbs/atlas/12_curate.ipynb #6b9bdc6f
-def mend_span(
+def fix_span(
     row: Row,  # Changed in place
 ) -> list[str]:  # Notes on what was changed
     "Bring a span into its medium, and leave out one that has no length: a label does not need it."
@@ -232,7 +232,7 @@ def finish_row(
         leakage.add(row, _hashes_of_files(row))
         raise Reject('the answer is empty; without one a row can be neither trained nor scored on')
     _check_words(row)
-    notes = mend_span(row)
+    notes = fix_span(row)
     loaded = load_media(row)
     _word_prompt(row, style)
     faults = row_faults(row)

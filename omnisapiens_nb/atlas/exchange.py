@@ -104,8 +104,8 @@ class MediaFiles:
         inside = path.relative_to(self.folder).as_posix()
         if inside in self.packed:
             return _read_part(*self.packed[inside])
-        mend = 'put the media beside the JSON Lines'
-        raise Reject(f'no file {name!r}, neither in the folder nor in a tar of it; {mend}')
+        fix = 'put the media beside the JSON Lines'
+        raise Reject(f'no file {name!r}, neither in the folder nor in a tar of it; {fix}')
 
     def _place(self, name):
         "Where a name leads; `Reject` for one that can be no path, such as one with a NUL in it or of 5000 letters."
@@ -188,7 +188,7 @@ def jsonl_to_parquet(
 def _checked(name, value):
     "A value of one of our columns; `Reject` where the column cannot hold it."
     kind = OURS.field(name).type
-    wrong = f'{name} is {str(value)[:40]!r}, not {kind}; mend it, or leave {name} out'
+    wrong = f'{name} is {str(value)[:40]!r}, not {kind}; fix it, or leave {name} out'
     if pa.types.is_list(kind) and not isinstance(value, list):
         raise Reject(wrong)  # pyarrow would take a text for a list of letters
     try:
@@ -218,8 +218,8 @@ def jsonl_splits(
     found = {}
     for split, paths in by_split(files).items():
         if len(paths) > 1:
-            mend = 'keep one of them in the folder'
-            raise SourceError(f'{paths[1]}: {paths[0].name} is the {split} split too; {mend}')
+            fix = 'keep one of them in the folder'
+            raise SourceError(f'{paths[1]}: {paths[0].name} is the {split} split too; {fix}')
         found[split] = paths[0]
     return found
 

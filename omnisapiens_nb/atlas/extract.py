@@ -30,7 +30,7 @@ class Extractor:
     ask: Callable[[str], str] = version  # Name of the package to its version
 
 # %% ../../nbs/atlas/19_extract.ipynb #b2cb35d3
-FRAMES = 16  # Pictures of a film that `motion` compares
+FRAMES = 16  # Pictures of a video that `motion` compares
 
 
 def _one_by_one(of):
@@ -54,8 +54,8 @@ def _egemaps(data):
     return functionals(read_audio(data), 'eGeMAPSv02')
 
 
-def _landmarks(films):
-    return [pool_landmarks(found) for found in landmarks(films)]
+def _landmarks(videos):
+    return [pool_landmarks(found) for found in landmarks(videos)]
 
 # %% ../../nbs/atlas/19_extract.ipynb #ddd23dc6
 EXTRACTORS = dict(

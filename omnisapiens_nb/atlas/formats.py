@@ -16,7 +16,7 @@ class Format:
     name: str  # As people call it
     ending: str  # Of a file's name, with its dot
     demuxer: str = ''  # FFmpeg's name for it; empty for still pictures
-    picture: str = ''  # Pillow's name for it; empty for sound and film
+    picture: str = ''  # Pillow's name for it; empty for sound and video
 
 # %% ../../nbs/atlas/23_formats.ipynb #e6da7762
 FORMATS = (

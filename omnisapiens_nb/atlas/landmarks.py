@@ -50,13 +50,13 @@ def _complaint(done):
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #df59f02c
 def _demuxer(number, data):
-    "FFmpeg's name of a film's format; MediaError where it is no film."
+    "FFmpeg's name of a video's format; MediaError where it is no video."
     try:
         found = known_format(data)
     except MediaError as e:
-        raise MediaError(f'film {number} gave no landmarks: {e}') from e
+        raise MediaError(f'video {number} gave no landmarks: {e}') from e
     if not found.demuxer:
-        raise MediaError(f'film {number} gave no landmarks: it is a picture ({found.name})')
+        raise MediaError(f'video {number} gave no landmarks: it is a picture ({found.name})')
     return found.demuxer
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #1dd8f7af
@@ -64,17 +64,17 @@ _MEND = 'give the holistic_landmarker.task that MediaPipe publishes'
 
 
 def landmarks(
-    films: Sequence[bytes],  # Films, as files
+    videos: Sequence[bytes],  # Videos, as files
     python: Path = PYTHON,  # Python of the environment that has mediapipe
     model: Path | None = None,  # `.task` file of a HolisticLandmarker; None for the models that come with mediapipe
-) -> list[np.ndarray]:  # For each film, shape (frames, 553, 3)
-    "Landmarks of films; SourceError if environment or model are not there, MediaError if a film cannot be read."
+) -> list[np.ndarray]:  # For each video, shape (frames, 553, 3)
+    "Landmarks of videos; SourceError if environment or model are not there, MediaError if a video cannot be read."
     if model and not Path(model).is_file():
         raise SourceError(f'{model}: no such file; {_MEND}, or leave the model out')
     chosen = [Path(model).resolve()] if model else []
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f'{n:06}.{_demuxer(n, data)}' for n, data in enumerate(films)]
-        for path, data in zip(paths, films):
+        paths = [Path(folder) / f'{n:06}.{_demuxer(n, data)}' for n, data in enumerate(videos)]
+        for path, data in zip(paths, videos):
             path.write_bytes(data)
         done = _call(python, holistic.__file__, folder, *chosen)
         if done.returncode == holistic.NO_MODEL:
@@ -82,7 +82,7 @@ def landmarks(
         found = [path.with_suffix('.npy') for path in paths]
         for n, path in enumerate(found):
             if not path.is_file():
-                raise MediaError(f'film {n} gave no landmarks: {_complaint(done)}')
+                raise MediaError(f'video {n} gave no landmarks: {_complaint(done)}')
         return [np.load(path) for path in found]
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #ba94e597

@@ -45,7 +45,7 @@ def _pillow():
 
 # %% ../../nbs/atlas/02_media.ipynb #0e232a19
 class MediaError(ValueError):
-    "A medium is present but cannot be used; the message says why and how to mend it."
+    "A medium is present but cannot be used; the message says why and how to fix it."
 
 # %% ../../nbs/atlas/02_media.ipynb #71f371df
 def _promised(data):
@@ -122,8 +122,8 @@ def is_hollow(
 class Limits(NamedTuple):
     "What a medium may have at most."
 
-    seconds: int = 3600  # Of sound or film
-    frames: int = 120_000  # Of a film
+    seconds: int = 3600  # Of sound or video
+    frames: int = 120_000  # Of a video
     pixels: int = 50_000_000  # Of a picture or a frame
     lowest_rate: int = 4_000  # Samples of sound per second
     highest_rate: int = 768_000  # Samples of sound per second
@@ -174,7 +174,7 @@ def known_format(
     if found:
         return found
     raise MediaError(
-        f'the file cannot be decoded: no sound, film or picture known here begins with {data[:16]!r}; '
+        f'the file cannot be decoded: no sound, video or picture known here begins with {data[:16]!r}; '
         'copy it again from the source, or convert it to wav, mp4 or png'
     )
 
@@ -186,7 +186,7 @@ RATE = 16_000  # Samples per second, as the audio tower takes them
 def _open(data):
     found = known_format(data)
     if not found.demuxer:
-        raise MediaError(f'the file is a picture ({found.name}), neither sound nor film')
+        raise MediaError(f'the file is a picture ({found.name}), neither sound nor video')
     av = _pyav()
     try:
         with av.open(io.BytesIO(data), format=found.demuxer, metadata_errors='replace') as container:
@@ -226,16 +226,16 @@ def _decode(data, kind):
 
 
 def _packets(data):
-    "How many parts the first film track of a file has, which is found without decoding."
+    "How many parts the first video track of a file has, which is found without decoding."
     with _open(data) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
 def _frames(data):
-    "Yield the decoded frames of a film."
+    "Yield the decoded frames of a video."
     with _open(data) as container:
-        films = container.streams.video
-        unstated = bool(films) and not films[0].frames
+        videos = container.streams.video
+        unstated = bool(videos) and not videos[0].frames
     if unstated:
         check_bound(_packets(data), 'frames', 'frames')
     for number, frame in enumerate(_decode(data, 'video'), 1):
@@ -400,10 +400,10 @@ def read_image(
 
 # %% ../../nbs/atlas/02_media.ipynb #650397c3
 def _aspect(data):
-    "Width of a pixel of a film over its height."
+    "Width of a pixel of a video over its height."
     with _open(data) as container:
-        films = _known(container.streams.video)
-        return float(films[0].sample_aspect_ratio or 1) if films else 1.0
+        videos = _known(container.streams.video)
+        return float(videos[0].sample_aspect_ratio or 1) if videos else 1.0
 
 
 def _upright(frame, aspect):
@@ -460,7 +460,7 @@ def write_jpg(
 # %% ../../nbs/atlas/02_media.ipynb #b8df9094
 def write_mp4(
     pictures: np.ndarray,  # uint8, shape (frames, height, width, 3), even sides
-    samples: np.ndarray | None = None,  # Sound, float, shape (samples,); None for a silent film
+    samples: np.ndarray | None = None,  # Sound, float, shape (samples,); None for a silent video
     fps: int = 4,  # Pictures per second
 ) -> bytes:  # An mp4 file
     "Encode pictures, and sound if given, as H.264 and AAC."

@@ -21,7 +21,7 @@ from .schema import Reject
 
 # %% ../../nbs/atlas/05_reading.ipynb #804e788e
 class SourceError(ValueError):
-    "A source cannot be read as a whole; the message names the file, what is wrong and how to mend it."
+    "A source cannot be read as a whole; the message names the file, what is wrong and how to fix it."
 
 # %% ../../nbs/atlas/05_reading.ipynb #a263df52
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def no_columns(
     "The error for a table without a column."
     lacks = ', '.join(map(repr, missing))
     has = ', '.join(map(repr, found))
-    mend = 'use the original file, or name its columns so'
+    fix = 'use the original file, or name its columns so'
     if len(found) == 1 and any(mark in found[0] for mark in ';\t'):
-        mend = 'separate the columns by commas'
-    return SourceError(f'{path}: no column {lacks} (found {has}); {mend}')
+        fix = 'separate the columns by commas'
+    return SourceError(f'{path}: no column {lacks} (found {has}); {fix}')
 
 # %% ../../nbs/atlas/05_reading.ipynb #ef2587a6
 class _Read(NamedTuple):
@@ -259,7 +259,7 @@ def read_settings(
         return kind.model_validate_json(text)
     except ValidationError as e:
         faults = [f'{".".join(map(str, fault["loc"])) or "the file"}: {fault["msg"]}' for fault in e.errors()]
-        raise SourceError(f'{path}: {"; ".join(faults)[:300]}; mend it, or copy the whole folder again') from e
+        raise SourceError(f'{path}: {"; ".join(faults)[:300]}; fix it, or copy the whole folder again') from e
 
 # %% ../../nbs/atlas/05_reading.ipynb #ebc9155c
 def text_of(

@@ -230,7 +230,7 @@ class Rejected:
     dataset: str  # Dataset key the row would have served
     file: str  # File inside the source folder
     row: int  # Row in that file, from 1
-    reason: str  # What is wrong and how to mend it
+    reason: str  # What is wrong and how to fix it
     id: str = ''  # Row id, where it got that far
 
 

@@ -213,7 +213,7 @@ _LIST_OF_BYTES = (
 _SHOWN = 60  # Characters of a type in a message
 
 # %% ../../nbs/atlas/11_store.ipynb #32833106
-def _type_mend(name, kind, wanted):
+def _type_fix(name, kind, wanted):
     if pa.types.is_list(wanted) and pa.types.is_binary(wanted.value_type):
         if _is_one(kind, _LISTS) and pa.types.is_struct(kind.value_type):
             return f'keep only the bytes of each struct: {_LIST_OF_BYTES}'
@@ -234,8 +234,8 @@ def _check_types(path, columns):
         kind = columns.field(name).type
         wanted = SCHEMA.field(name).type
         if not _fits(kind, wanted):
-            mend = _type_mend(name, kind, wanted)
-            raise SourceError(f'{path}: the column {name} is {str(kind)[:_SHOWN]}, not {wanted}; {mend}')
+            fix = _type_fix(name, kind, wanted)
+            raise SourceError(f'{path}: the column {name} is {str(kind)[:_SHOWN]}, not {wanted}; {fix}')
 
 # %% ../../nbs/atlas/11_store.ipynb #53a893a1
 def _first_line(error):
@@ -251,8 +251,8 @@ def _open_shard(path):
         raise SourceError(f'{path}: no Parquet file ({_first_line(e)}); copy it again, or curate again') from e
     missing = set(RELEASED.names) - set(file.schema_arrow.names)
     if missing:
-        mend = 'write it too, with nulls where rows have none'
-        raise SourceError(f'{path}: no column {", ".join(sorted(missing))}; {mend}')
+        fix = 'write it too, with nulls where rows have none'
+        raise SourceError(f'{path}: no column {", ".join(sorted(missing))}; {fix}')
     _check_types(path, file.schema_arrow)
     return file
 
@@ -298,8 +298,8 @@ def _naming_damage(path, group):
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
-        mend = 'copy the file again from its source'
-        raise SourceError(f'{path}, row group {group + 1}: damaged ({_first_line(e)}); {mend}') from e
+        fix = 'copy the file again from its source'
+        raise SourceError(f'{path}, row group {group + 1}: damaged ({_first_line(e)}); {fix}') from e
 
 # %% ../../nbs/atlas/11_store.ipynb #46c0bd71
 class _Shards:
@@ -336,8 +336,8 @@ class _Shards:
         for path, file in zip(self.paths, self.files):
             missing = sorted(set(names) - set(file.schema_arrow.names))
             if missing:
-                mend = 'curate the sources with omnisapiens-nb to have it'
-                raise SourceError(f'{path}: no column {", ".join(missing)}; {mend}')
+                fix = 'curate the sources with omnisapiens-nb to have it'
+                raise SourceError(f'{path}: no column {", ".join(missing)}; {fix}')
         columns = {name: [] for name in names}
         for path, file, group in self.groups:
             with _naming_damage(path, group):
@@ -427,13 +427,13 @@ class Atlas(Sequence):
 def _check_ids(atlas, ids):
     "SourceError names the first row whose id is empty, or that of a row before it."
     first = {}
-    mend = 'give each row an id of its own, or leave the column out and they are made up'
+    fix = 'give each row an id of its own, or leave the column out and they are made up'
     for number, row_id in enumerate(ids):
         if not (row_id or '').strip():
-            raise SourceError(f'{atlas.place(number)}: the id is empty; {mend}')
+            raise SourceError(f'{atlas.place(number)}: the id is empty; {fix}')
         if row_id in first:
             before = atlas.place(first[row_id])
-            raise SourceError(f'{atlas.place(number)}: the id {row_id!r} is that of {before} too; {mend}')
+            raise SourceError(f'{atlas.place(number)}: the id {row_id!r} is that of {before} too; {fix}')
         first[row_id] = number
 
 # %% ../../nbs/atlas/11_store.ipynb #b5441787
@@ -507,8 +507,8 @@ def open_atlas(
         raise SourceError(f'{split!r} is no split; choose from {", ".join(SPLITS)}')
     shards = shards_of(folder, split)
     if not shards:
-        mend = 'make it with `omnisapiens-nb curate`'
-        raise SourceError(f'{folder}: no {split}-*.parquet in it or its data folder; {mend}')
+        fix = 'make it with `omnisapiens-nb curate`'
+        raise SourceError(f'{folder}: no {split}-*.parquet in it or its data folder; {fix}')
     return Atlas(shards)
 
 # %% ../../nbs/atlas/11_store.ipynb #ba174c2e

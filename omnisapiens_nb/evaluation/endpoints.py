@@ -271,7 +271,7 @@ def _without(key, text):
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #dff55c1f
 def _refusal(endpoint, response, key):
-    "Why an endpoint said no, and what to mend."
+    "Why an endpoint said no, and what to fix."
     status = response.status_code
     advice = _MEND.get(status, _OTHERWISE).format(e=endpoint)
     said = _without(key, ' '.join(response.text.split()))

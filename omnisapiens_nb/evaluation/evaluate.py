@@ -204,7 +204,7 @@ def _without_ungraded(rows, ungraded, unread):
     why = _why(ungraded, unread)
     if graded.empty:
         raise SourceError(
-            f'the judge graded no row ({why}); mend that and run the same command again, or leave the judge out'
+            f'the judge graded no row ({why}); fix that and run the same command again, or leave the judge out'
         )
     if ungraded:
         _logger.warning(f'{len(ungraded)} rows were not graded for every model: {why}')
@@ -458,7 +458,7 @@ def _gain_section(e):
         'intervals are not corrected for the number of comparisons. '
         'Where a dataset has no training rows, the constant is the best on the scored rows themselves.'
     )
-    table = to_table(gain_table(e), 'Score less that of the blind answer')
+    table = to_table(gain_table(e), 'Score minus that of the blind answer')
     return Section('Gain over a blind answer', text, table)
 
 # %% ../../nbs/evaluation/18_evaluate.ipynb #c8bda4e3

@@ -178,7 +178,7 @@ def score_answers(
 def compare_answers(
     a: Answers,  # Of one model
     b: Answers,  # Of another on the same rows
-) -> Interval:  # Of the metric of `a` less that of `b`
+) -> Interval:  # Of the metric of `a` minus that of `b`
     "Paired difference of two models on one dataset."
     return bootstrap_difference(metric_fn(a.task), a.truth, a.said, b.said, a.groups)
 

@@ -116,7 +116,7 @@ def reward_rise(
 # %% ../../nbs/evaluation/17_seeds.ipynb #9b24e6fa
 def reward_rise_of_log(
     log: Sequence[dict],  # Of one run, see `rl.loop.step_log`
-) -> float:  # Second half less first half; NaN where no signature is in both
+) -> float:  # Second half minus first half; NaN where no signature is in both
     "How much the reward of one run rose, within each signature, signatures weighted by their steps."
     rows = [dict(step=i, signature=entry['signature'], reward=entry['reward']) for i, entry in enumerate(log)]
     steps = pd.DataFrame(rows)

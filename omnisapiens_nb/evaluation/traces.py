@@ -334,7 +334,7 @@ def group_difference(
     values: Sequence[float],  # One per row, NaN where it is not defined
     part: Sequence[bool],  # Which rows are the first part
     groups: Sequence,  # Group of each row
-) -> Interval:  # Mean of the first part less that of the others
+) -> Interval:  # Mean of the first part minus that of the others
     "Difference of two parts' means, with a 95 % interval over groups."
     part = np.asarray(part, bool)
     sums, counts = _sums(_where(part, values), groups)
@@ -370,7 +370,7 @@ def _intervals(table):
     for measure, values in _measures(table):
         found[measure] = group_mean(values, table.group)
         if measure == 'length where wrong':
-            found['length, wrong less right'] = group_difference(table.length, ~table.right, table.group)
+            found['length, wrong minus right'] = group_difference(table.length, ~table.right, table.group)
     return found
 
 

@@ -240,7 +240,7 @@ def bootstrap_difference(
     groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
     resamples: int = 1000,  # How many
     seed: int = 0,  # Of the generator
-) -> Interval:  # Of the metric of `a` less that of `b`
+) -> Interval:  # Of the metric of `a` minus that of `b`
     "The difference of two models on the same rows, with a paired 95 % interval."
     plan = _plan(len(y_true), groups, resamples, seed)
     (value_a, value_b), (drawn_a, drawn_b) = _scored(metric, y_true, [y_pred_a, y_pred_b], plan)
@@ -255,7 +255,7 @@ def bootstrap_seeds(
     groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
     resamples: int = 1000,  # How many
     seed: int = 0,  # Of the generator
-) -> Interval:  # Of the mean over seeds of the metric of `a` less that of `b`
+) -> Interval:  # Of the mean over seeds of the metric of `a` minus that of `b`
     "Difference of two methods over paired seeds, 95 % interval over seeds and rows; too narrow from few seeds."
     if len(runs_a) != len(runs_b):
         raise ValueError(f'{len(runs_a)} and {len(runs_b)} runs; give the same seeds for both methods')

@@ -90,14 +90,14 @@ class Reinforce(BatchEstimator):
 
 # %% ../../nbs/rl/03_advantages.ipynb #53eca695
 class DrGRPO(BatchEstimator):
-    "Reward less group mean, without a standard deviation (arXiv 2503.20783)."
+    "Reward minus group mean, without a standard deviation (arXiv 2503.20783)."
 
     def of(self, batch: Batch) -> Tensor:  # (rows,)
         return batch.prompts.centred(batch.rewards)
 
 # %% ../../nbs/rl/03_advantages.ipynb #124cee83
 class RLOO(BatchEstimator):
-    "Reward less the mean of the group's other rewards (arXiv 2402.14740)."
+    "Reward minus the mean of the group's other rewards (arXiv 2402.14740)."
 
     def of(self, batch: Batch) -> Tensor:  # (rows,)
         size = batch.prompts.count(batch.rewards)
@@ -123,7 +123,7 @@ def whitened(
     batch: Batch,  # Its rows make up the whole
     x: Tensor,  # (rows,), NaN left out
 ) -> Tensor:  # (rows,), NaN where `x` is
-    "Values less their mean over the batch, over their deviation, as verl's masked whitening."
+    "Values minus their mean over the batch, over their deviation, as verl's masked whitening."
     variance = batch.whole.std(x, ddof=1) ** 2
     return batch.whole.centred(x) / (variance + 1e-8).sqrt()
 
@@ -136,7 +136,7 @@ class ReinforcePlusPlus(BatchEstimator):
 
 # %% ../../nbs/rl/03_advantages.ipynb #03281674
 class ReinforcePlusPlusBaseline(BatchEstimator):
-    "Rewards less their group mean, whitened over the batch (arXiv 2501.03262)."
+    "Rewards minus their group mean, whitened over the batch (arXiv 2501.03262)."
 
     def of(self, batch: Batch) -> Tensor:  # (rows,)
         return whitened(batch, batch.prompts.centred(batch.rewards))
@@ -303,7 +303,7 @@ ESTIMATORS = dict(
     harpo_paper=partial(Harpo, HarpoConfig.paper()),
     harpo_released=partial(Harpo, HarpoConfig.released()),
 )  # Name to a factory of a fresh estimator
-DEFAULT_ESTIMATOR = 'harpo'  # The mended form
+DEFAULT_ESTIMATOR = 'harpo'  # The corrected form
 
 # %% ../../nbs/rl/03_advantages.ipynb #b61f0c57
 def task_metrics(
@@ -356,11 +356,11 @@ def restore_estimator(
     if saved['kind'] != kind:
         raise ValueError(
             f'the state is of {saved["kind"]}, and this run has {kind}; '
-            'go on with the same estimator, or begin a new run'
+            'continue with the same estimator, or begin a new run'
         )
     if odd := sorted(set(saved['tasks']) ^ set(tasks)):
         raise ValueError(
             f'the state is of other tasks, they differ in {", ".join(odd)}; '
-            'go on with the same data, or begin a new run'
+            'continue with the same data, or begin a new run'
         )
     estimator.load_state_dict(saved['state'])

@@ -37,7 +37,7 @@ class Groups:
         return self.sum(x) / self.count(x)
 
     def centred(self, x: Tensor) -> Tensor:  # (rows,), NaN where `x` is
-        "Values less the mean of their group."
+        "Values minus the mean of their group."
         return x - self.mean(x)[self.index]
 
     def std(self, x: Tensor, ddof: int = 0) -> Tensor:  # One per group, 0 for a group too small to have one
@@ -58,7 +58,7 @@ class Groups:
         return low, high
 
     def spread(self, x: Tensor) -> Tensor:  # One range per group, 0 where all is missing
-        "Largest less smallest value of each group."
+        "Largest minus smallest value of each group."
         low, high = self.extremes(x)
         return (high - low).clamp(min=0)
 
@@ -155,7 +155,7 @@ def _as_rewards(
 # %% ../../nbs/rl/02_groups.ipynb #b0d05a6a
 def _raise_at_first(
     wrong: Tensor,  # Whether each row is wrong, (rows,)
-    message: str,  # What is wrong and how to mend it, with {row}
+    message: str,  # What is wrong and how to fix it, with {row}
 ) -> None:  # ValueError at the first wrong row
     "Raise for the first row that is wrong."
     if wrong.any():

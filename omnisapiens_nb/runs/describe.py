@@ -137,7 +137,7 @@ def _records(atlas, made):
 # %% ../../nbs/runs/05_describe.ipynb #695e817d
 def describe_atlas(
     atlas: Path,  # Atlas folder
-    out: Path,  # New Atlas folder; an interrupted run is gone on with
+    out: Path,  # New Atlas folder; an interrupted run is resumed
     names: Sequence[str] = ('prosody', 'motion'),  # Of `EXTRACTORS`, at most one per kind
     workers: int = 1,  # Processes
 ) -> Path:  # `out`

@@ -62,7 +62,7 @@ def run_predict(
     profile: str | None = None,  # Key of `sft.processor.PROFILES`; as the model's folder has it where None
     format_prompt: Path | None = None,  # File with the request for the form of an answer; the profile's where None
 ) -> Path:  # `out`
-    "Let a model answer a split, greedily; an interrupted run is gone on with."
+    "Let a model answer a split, greedily; an interrupted run is resumed."
     out = Path(out)
     store = open_atlas(atlas, split)
     if out.exists():

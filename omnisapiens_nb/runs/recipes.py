@@ -78,7 +78,7 @@ def read_yaml(
         return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         reason = str(e).splitlines()[0]
-        raise SourceError(f'{path}: not YAML in UTF-8 ({reason}); mend the file') from e
+        raise SourceError(f'{path}: not YAML in UTF-8 ({reason}); fix the file') from e
 
 # %% ../../nbs/runs/02_recipes.ipynb #5cb5b795
 def read_recipe(

@@ -58,16 +58,16 @@ def read_rl(
 # %% ../../nbs/runs/08_reinforce.ipynb #48051b3a
 def plan_rl(
     recipe: TRLRecipe,  # What to train on what
-    prompt: int = 656,  # Tokens of the longest prompt: a film, ten seconds of sound, and 150 of words
+    prompt: int = 656,  # Tokens of the longest prompt: a video, ten seconds of sound, and 150 of words
     sound: int = 250,  # How many of them are sound
-    film: int = 256,  # How many are film or pictures
+    video: int = 256,  # How many are video or pictures
     processes: int = 1,  # Cards
     sharded: bool = False,  # Whether the model is spread over the cards (FSDP); a copy on each where False
 ) -> tuple[Plan, pd.DataFrame]:  # The plan of one card, and GiB by phase and part
     "Memory of a run, by arithmetic; SourceError for a recipe of the loop or a model whose configuration is missing."
     if not isinstance(recipe, TRLRecipe):
         raise SourceError('a plan is made for recipes with `trainer: trl`; the loop is for models that fit anywhere')
-    plan = plan_recipe(recipe.model_dump(), prompt, sound, film, processes, sharded)
+    plan = plan_recipe(recipe.model_dump(), prompt, sound, video, processes, sharded)
     return plan, memory(plan)
 
 # %% ../../nbs/runs/08_reinforce.ipynb #15839ce0

@@ -149,7 +149,7 @@ def lora_config(
     try:
         return LoraConfig(**dict(target_modules=family_of(model).projections) | lora)
     except (TypeError, ValueError) as e:
-        raise SourceError(f'lora: PEFT does not take it ({e}); mend the recipe or leave it out') from e
+        raise SourceError(f'lora: PEFT does not take it ({e}); fix the recipe or leave it out') from e
 
 
 def _folded(model):

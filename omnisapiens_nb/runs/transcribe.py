@@ -34,13 +34,13 @@ from .folders import begin, deliver
 def _recordings(row, place):
     "What of a row can be listened to; SourceError names the row whose medium cannot be decoded."
     try:
-        return [read_audio(medium) for medium in row.audios or _films_with_sound(row)]
+        return [read_audio(medium) for medium in row.audios or _videos_with_sound(row)]
     except MediaError as e:
         raise SourceError(f'{place}: row {row.id}: {e}') from e
 
 
-def _films_with_sound(row):
-    return [film for film in row.videos or () if has_sound(film)]
+def _videos_with_sound(row):
+    return [video for video in row.videos or () if has_sound(video)]
 
 # %% ../../nbs/runs/06_transcribe.ipynb #4e245f3a
 VERDICTS = ('transcribed', 'empty', 'control token', 'another prompt')  # What became of a row that was looked at
@@ -90,7 +90,7 @@ def _hear_all(splits, recogniser, folder, place):
 # %% ../../nbs/runs/06_transcribe.ipynb #e23b9f70
 def transcribe_atlas(
     atlas: Path,  # Atlas folder
-    out: Path,  # New Atlas folder; an interrupted run is gone on with
+    out: Path,  # New Atlas folder; an interrupted run is resumed
     model: str | Path,  # Folder of a speech recogniser, or hub name such as `openai/whisper-large-v3`
     device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
 ) -> Path:  # `out`, with `transcripts.json`

@@ -125,7 +125,7 @@ def open_run(
     sources: dict[str, Path],  # Source name to folder; empty for the mini-Atlas
     config: TutorialConfig,  # Bounds
 ) -> bool:  # Whether the folder is new
-    "Begin a run's folder or go on with it; SourceError if it was begun with other settings, or is not ours."
+    "Begin a run's folder or resume it; SourceError if it was begun with other settings, or is not ours."
     for name, folder in sources.items():
         adapter(name, folder)  # Says what is wrong with the folder of a source
     folders = {name: str(Path(folder).resolve()) for name, folder in sources.items()}
@@ -372,7 +372,7 @@ def blank_section(
 
 # %% ../../nbs/runs/09_tutorial.ipynb #b52ef4da
 CHANGE_TEXT = (
-    'Paired differences to the warm-started model on the same rows, and HARPO less GRPO. One seed: an interval here is '
+    'Paired differences to the warm-started model on the same rows, and HARPO minus GRPO. One seed: an interval here is '
     'about test rows, not about training runs.'
 )
 
@@ -382,7 +382,7 @@ def change_section(
 ) -> Section:
     "What RL changed, paired."
     gains = gain_table(e, NAMES['sft'], [NAMES[method] for method in METHODS])
-    between = gain_table(e, NAMES['GRPO'], [NAMES['HARPO']]).rename(columns={NAMES['HARPO']: 'HARPO less GRPO'})
+    between = gain_table(e, NAMES['GRPO'], [NAMES['HARPO']]).rename(columns={NAMES['HARPO']: 'HARPO minus GRPO'})
     table = to_table(gains.merge(between, on='dataset'), 'Difference with 95 % interval; a star where it excludes zero')
     return Section('What RL changed', CHANGE_TEXT, table)
 
@@ -436,7 +436,7 @@ def write_report(
 
 # %% ../../nbs/runs/09_tutorial.ipynb #35ba725c
 def tutorial(
-    out: Path,  # Folder of the run; made, or gone on with
+    out: Path,  # Folder of the run; made, or resumed
     sources: dict[str, Path] | None = None,  # Source name to folder; none for the mini-Atlas
     config: TutorialConfig = TutorialConfig(),  # Bounds
 ) -> Path:  # report.html

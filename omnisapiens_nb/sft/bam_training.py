@@ -508,11 +508,11 @@ def _released_form(name):
     path = file_beside(name, META)
     said = read_json(path) if path else {}
     of_sound = said.get('bam_audio_norm', 'l2')
-    of_film = said.get('bam_video_norm', 'none')
-    if str(of_sound) not in SCALINGS or of_film != 'none':
+    of_video = said.get('bam_video_norm', 'none')
+    if str(of_sound) not in SCALINGS or of_video != 'none':
         raise SourceError(
-            f'{path}: bam_audio_norm is {of_sound!r} and bam_video_norm {of_film!r}; '
-            'adapters are served whose sound is scaled by l2 or none, and whose film by none'
+            f'{path}: bam_audio_norm is {of_sound!r} and bam_video_norm {of_video!r}; '
+            'adapters are served whose sound is scaled by l2 or none, and whose video by none'
         )
     return BAMForm.released().model_copy(update=dict(scaling=SCALINGS[of_sound]))
 

@@ -36,7 +36,7 @@ def _bytes(example):
 
 # %% ../../nbs/sft/03_batches.ipynb #7b2d0a02
 class RowError(SourceError, MediaError):
-    "A row that cannot be asked; the message names file and row, what is wrong and how to mend it."
+    "A row that cannot be asked; the message names file and row, what is wrong and how to fix it."
 
 # %% ../../nbs/sft/03_batches.ipynb #ffec3fee
 @contextmanager

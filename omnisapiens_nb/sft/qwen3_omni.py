@@ -62,7 +62,7 @@ def _template():
 QWEN3 = OmniForm(
     special=(PAD, '<|im_start|>', END, *_RENAMED.values()),
     sound='<|audio_pad|>',
-    film='<|video_pad|>',
+    video='<|video_pad|>',
     picture='<|image_pad|>',
     template=_template(),
     patch=16,

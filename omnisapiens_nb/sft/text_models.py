@@ -128,7 +128,7 @@ class TextProcessor(_TextEncoder):
         if tokenizer.chat_template is None:
             raise SourceError(
                 f'{name}: its tokenizer has no chat template, so nobody knows how it is asked; give it a plain one '
-                f'with `omnisapiens-nb start --model {name} --out FOLDER`, and use that folder'
+                f'with `omnisapiens-nb init-model --model {name} --out FOLDER`, and use that folder'
             )
         file = Path(name) / _PROFILE
         profile = read_settings(file, ProfileSettings).as_profile() if file.is_file() else PROFILES['ours']

@@ -284,7 +284,7 @@ def _resume(checkpoint, trained, optimizer, settings):
     changed = sorted(key for key in settings if state['settings'].get(key) != settings[key])
     if changed:
         raise SourceError(
-            f'the checkpoint was made with another {", ".join(changed)}; go on with the same settings, or remove it'
+            f'the checkpoint was made with another {", ".join(changed)}; continue with the same settings, or remove it'
         )
     trained.load(state['weights'])
     optimizer.load_state_dict(state['optimizer'])

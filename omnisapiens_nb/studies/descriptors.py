@@ -175,7 +175,7 @@ def _seconds(run):
 
 # %% ../../nbs/studies/07_descriptors.ipynb #2d392949
 def run_descriptors(
-    out: Path,  # Folder of the study; made, or gone on with
+    out: Path,  # Folder of the study; made, or resumed
     seeds: int = 5,  # Of the stages, on one base
     workers: int = 2,  # Processes
     config: DescriptorConfig = DescriptorConfig(),  # Bounds

@@ -59,7 +59,7 @@ def run_jobs(
         name, fault = faults[0]
         raise SourceError(
             f'{len(faults)} of {len(jobs)} runs failed, the first: {name}: {fault}; '
-            'mend that, and the same command goes on with what is missing'
+            'fix that, and the same command goes on with what is missing'
         )
 
 # %% ../../nbs/studies/00_jobs.ipynb #1d0f651f

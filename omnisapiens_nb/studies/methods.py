@@ -50,7 +50,7 @@ STUDIES = dict(
         'Dr. GRPO': dict(estimator='dr_grpo'),
         'HARPO released': RELEASED,
         'HARPO paper': dict(estimator='harpo_paper'),
-        'HARPO mended': dict(estimator='harpo'),
+        'HARPO corrected': dict(estimator='harpo'),
         'equal share': dict(estimator='equal_share'),
     },
     B={
@@ -194,14 +194,14 @@ def open_study(
     out: Path,  # Folder of the study
     config: StudyConfig,  # Bounds
 ) -> Path:  # Atlas folder
-    "Begin a study's folder or go on with it, and its mini-Atlas; SourceError if it was begun with other bounds."
+    "Begin a study's folder or resume it, and its mini-Atlas; SourceError if it was begun with other bounds."
     open_folder(out, config.model_dump())
     return mini_atlas(out, 0)
 
 # %% ../../nbs/studies/02_methods.ipynb #b1d2e3f6
 def run_study(
     study: str,  # A key of `STUDIES`
-    out: Path,  # Folder; made, or gone on with
+    out: Path,  # Folder; made, or resumed
     seeds: int = 5,  # Paired seeds
     workers: int = 2,  # Processes
     config: StudyConfig = StudyConfig(),  # Bounds

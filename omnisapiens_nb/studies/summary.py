@@ -110,7 +110,7 @@ def _rank_line(table):
     return f'{harpo.mean():.2f} against {grpo.mean():.2f} of ten, {ahead}'
 
 # %% ../../nbs/studies/13_summary.ipynb #cda5dcdd
-FORMS = dict(released='released', paper='of the paper', mended='ours')  # In the logs, and here
+FORMS = dict(released='released', paper='of the paper', corrected='ours')  # In the logs, and here
 PIECES = ('no sample level', 'dead groups left out')
 
 

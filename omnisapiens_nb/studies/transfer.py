@@ -212,7 +212,7 @@ def _run_parts(folders, atlas, parts, held_out, workers, config):
 
 # %% ../../nbs/studies/05_transfer.ipynb #24172219
 def run_transfer(
-    out: Path,  # Folder of the study; made, or gone on with
+    out: Path,  # Folder of the study; made, or resumed
     seeds: int = 5,  # Paired seeds
     workers: int = 2,  # Processes
     config: StudyConfig = StudyConfig(),  # Bounds

@@ -674,7 +674,7 @@ def write_log(
 # %% ../../nbs/studies/09_voices.ipynb #4391b9e0
 def run_voices(
     sources: Mapping[str, Path],  # Dataset key to the folder of its recordings
-    out: Path,  # Folder of the study; made, or gone on with
+    out: Path,  # Folder of the study; made, or resumed
     seeds: int = 5,  # Paired seeds
     workers: int = 1,  # Processes
     config: VoicesConfig = VoicesConfig(),  # Bounds

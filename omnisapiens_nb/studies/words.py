@@ -37,7 +37,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-# %% ../../nbs/studies/11_words.ipynb #813899bc
+# %% ../../nbs/studies/11_words.ipynb #3b177dbf
 from ..atlas.adapters import Adapter, labelled, whole_number
 from ..atlas.curate import Choices, curate
 from ..atlas.datasets import DATASETS, Dataset, harmonise
@@ -57,7 +57,7 @@ from ..runs.train import lora_config, start_from
 from ..sft.batches import stable_hash
 from ..sft.warmstart import load_checkpoint, save_checkpoint
 from .jobs import run_jobs
-from .tables import slug
+from .tables import OLDER_NAMES, slug
 
 # %% ../../nbs/studies/11_words.ipynb #6554a48e
 class WordsConfig(BaseModel):
@@ -238,7 +238,7 @@ class Item(NamedTuple):
     task: str  # A key of `TASKS`
     text: str  # Its own words in the prompt
     answer: str
-    group: str  # Dialogue, film or comment
+    group: str  # Dialogue, video or comment
     choices: tuple[str, ...] = ()  # Where it has some
 
 
@@ -547,7 +547,7 @@ METHODS = {
     'GRPO': 'grpo',
     'RLOO': 'rloo',
     'HARPO released': 'harpo_released',
-    'HARPO mended': 'harpo',
+    'HARPO corrected': 'harpo',
     'equal share': 'equal_share',
 }  # Name to a key of `ESTIMATORS`
 START = 'SFT'
@@ -913,9 +913,9 @@ def run_plain(
             said[task] = as_numbers(some, answers(trained[task], some))
         write_log(file, method=name, seed=None, said=said, seconds=dict(test=round(time.process_time() - begun)))
 
-# %% ../../nbs/studies/11_words.ipynb #bb3581b9
+# %% ../../nbs/studies/11_words.ipynb #45df33a4
 SETS = ('meld', 'mustard', 'siq2', 'goemotions')  # Sources of the study
-MODEL = 'gemma-3-270m'  # As `start --model` takes it
+MODEL = 'gemma-3-270m'  # As `init-model --model` takes it
 
 
 def _check_sources(sources):
@@ -937,7 +937,7 @@ def _prepare(sources, model, out):
     if not (out / 'model').exists():
         start_from(model, out / 'model')
 
-# %% ../../nbs/studies/11_words.ipynb #c6295992
+# %% ../../nbs/studies/11_words.ipynb #2945a9a2
 def _finish(what, jobs, workers):
     "Run those of the jobs whose log is not there."
     left = [job for job in jobs if not job.log.exists()]
@@ -962,11 +962,11 @@ def run_all(
 
 def run_words(
     sources: Mapping[str, Path],  # Source to its folder
-    out: Path,  # Folder of the study; made, or gone on with
+    out: Path,  # Folder of the study; made, or resumed
     seeds: int = 3,  # Paired seeds
     workers: int = 1,  # Processes
     config: WordsConfig = WordsConfig(),  # Bounds
-    model: str = MODEL,  # As `start --model` takes it
+    model: str = MODEL,  # As `init-model --model` takes it
 ) -> Path:  # Folder of the log
     "Run study E, or what is left of it; the log grows with every job that ends."
     _check_sources(sources)
@@ -1023,17 +1023,19 @@ def _loss_rows(run):
         for task, loss in entry.get('losses', {}).items():
             yield dict(seed=run['seed'], step=step, task=task, loss=loss)
 
-# %% ../../nbs/studies/11_words.ipynb #2a29fb1a
+# %% ../../nbs/studies/11_words.ipynb #63f70b44
 def read_words(
     folder: Path,  # `study_E`
 ) -> WordsLog:
     "Whatever there is of the log; SourceError if no run has ended."
     files = sorted((folder / 'runs').glob('*.json'))
     if not files:
-        raise SourceError(f'{folder}: no run has ended yet; go on with the study, or name another folder')
+        raise SourceError(f'{folder}: no run has ended yet; resume the study, or name another folder')
     found = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
     tasks = json.loads((folder / 'rows.json').read_text(encoding='utf-8'))['tasks']
     runs = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    for one in runs:
+        one['method'] = OLDER_NAMES.get(one['method'], one['method'])
     answers = [table for run in runs for table in _answer_rows(tasks, run)]
     seconds = [dict(method=run['method'], seed=run['seed']) | run['seconds'] for run in runs]
     return WordsLog(

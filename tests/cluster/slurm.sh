@@ -134,7 +134,7 @@ say 'a tiny model, its Atlas, and a run that nothing disturbs'
 if [ ! -d start ]; then
     omnisapiens-nb mini --out mini >/dev/null
     omnisapiens-nb curate --source siq2=mini/siq2 --out atlas | tail -1
-    omnisapiens-nb start --atlas atlas --family language-model --out start
+    omnisapiens-nb init-model --atlas atlas --family language-model --out start
 fi
 rm -rf whole* timed* cut*
 for name in whole timed cut; do recipe $name; done

@@ -67,7 +67,7 @@ echo "$((SECONDS - start)) s"
 nb predict --model tiny --atlas atlas --out tiny.jsonl 2>/dev/null
 "$here" "$root/tests/engines/same_answers.py" vllm.jsonl tiny.jsonl
 
-say 'a row with a film, to a server of words alone'
+say 'a row with a video, to a server of words alone'
 nb predict --model tiny --endpoint "$address/v1" --atlas atlas --rows 1 --out film.jsonl && exit 1
 say 'the same; what it refuses stays empty'
 nb predict --model tiny --endpoint "$address/v1" --atlas atlas --rows 1 --out film.jsonl --refused-as-empty

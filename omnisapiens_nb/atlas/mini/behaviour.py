@@ -179,7 +179,7 @@ def face(
     radius = near(50, 2)
     skin = tuple(int(near(v, 30)) for v in SKIN)
     background = tuple(int(near(200, 40)) for _ in range(3))
-    film = []
+    video = []
     for number in range(pictures):
         image = Image.new('RGB', (size, size), background)
         draw = ImageDraw.Draw(image)
@@ -189,8 +189,8 @@ def face(
         _brows(draw, brows, x, y, INK)
         _mouth(draw, mouth, x, y + 18, INK)
         _hand(draw, hands, number, x, y, skin)
-        film.append(np.asarray(image))
-    return np.stack(film)
+        video.append(np.asarray(image))
+    return np.stack(video)
 
 # %% ../../../nbs/atlas/03_mini.ipynb #0effe90a
 # fmt: off

@@ -44,7 +44,7 @@ def sha256_of(
     "Checksum of a file, read in pieces; `Reject` if it is empty or cannot be read."
     try:
         if not path.is_file():
-            raise Reject('no regular file; if it is a link, mend where it points')
+            raise Reject('no regular file; if it is a link, fix where it points')
         with path.open('rb') as f:
             digest = hashlib.file_digest(f, 'sha256').hexdigest()
     except OSError as e:
