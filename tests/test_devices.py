@@ -303,7 +303,7 @@ def make_shallow(config, layers=2):
 
 @pytest.fixture(scope='module')
 def large(folder):
-    "The 7B with LoRA as on a GPU, without numbers, and rows with video and sound; of few layers but in `make test-all`."
+    "The 7B with LoRA as on a GPU, without numbers; rows with video and sound; few layers but in `make test-all`."
     atlas = open_atlas(folder / 'atlas')
     _, tiny = load_model(folder / 'start', 'cpu')
     processor = OmniProcessor(tiny.tokenizer, WhisperFeatureExtractor(feature_size=128, chunk_length=30))

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.rl.advantages import ESTIMATORS
-from omnisapiens_nb.rl.memory import PAPER, card, video_tokens, largest_batch, peak, plan_recipe, sound_tokens
+from omnisapiens_nb.rl.memory import PAPER, card, largest_batch, peak, plan_recipe, sound_tokens, video_tokens
 from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage
 from omnisapiens_nb.runs.reinforce import TRLRecipe, read_rl
 from omnisapiens_nb.sft.sizes import meta_model, parameters, thinker_config

@@ -1,27 +1,80 @@
-"Measure prose of notebooks: python prose.py NB…"
-import json, re, sys
-def prose(path):
-    cells = json.load(open(path))['cells']
-    text = '\n\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
-    text = re.sub(r'```.*?```', ' ', text, flags=re.S)
-    text = re.sub(r'\$\$.*?\$\$', ' ', text, flags=re.S)
-    text = re.sub(r'\$[^$\n]*\$', 'x', text)
-    text = re.sub(r'^\s*\|.*$', ' ', text, flags=re.M)
-    text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', text)
-    text = re.sub(r'`([^`]*)`', 'x', text)
-    text = re.sub(r'^#+ .*$', ' ', text, flags=re.M)
+"""How plainly pages are written: python tools/prose.py nbs/rl/06_harpo.ipynb …
+
+Words that speak to the reader, the length of a sentence, and the share of sentences that are too long."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+LONG = 30  # Words of a sentence that is hard to follow
+READER = re.compile(r"\b(you|we|let['’]s)\b", re.IGNORECASE)
+WORD = re.compile(r"[\w'’]+")
+PARAGRAPH = re.compile(r'\n\s*\n|\n\s*[-*] |\n\d+\. ')
+SENTENCE = re.compile(r'(?<=[.!?:])\s+(?=[A-Z"*(])')
+# Patterns that are no prose, and what stands for them
+NO_PROSE = [
+    (re.compile(r'```.*?```', re.DOTALL), ' '),
+    (re.compile(r'\$\$.*?\$\$', re.DOTALL), ' '),
+    (re.compile(r'\$[^$\n]*\$'), 'x'),
+    (re.compile(r'^\s*\|.*$', re.MULTILINE), ' '),
+    (re.compile(r'\[([^\]]*)\]\([^)]*\)'), r'\1'),
+    (re.compile(r'`[^`]*`'), 'x'),
+    (re.compile(r'^#+ .*$', re.MULTILINE), ' '),
+]
+
+
+class Prose(NamedTuple):
+    "Counts of some prose."
+
+    words: int
+    reader: int  # Times that it says you, we or let's
+    sentences: int
+    long: int  # Sentences of more than `LONG` words
+
+    def told(self) -> str:
+        "The counts as a sentence."
+        reader = 1000 * self.reader / max(self.words, 1)
+        length = self.words / max(self.sentences, 1)
+        share = self.long / max(self.sentences, 1)
+        return (
+            f'{self.words} words, you/we {reader:.1f} per 1,000, {length:.1f} words a sentence, {share:.0%} over {LONG}'
+        )
+
+
+def prose_of(
+    path: Path,  # Notebook
+) -> str:
+    "The prose of a notebook, without code, formulas, tables and headings."
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    text = '\n\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown')
+    for pattern, instead in NO_PROSE:
+        text = pattern.sub(instead, text)
     return text
-tot = [0, 0, 0, 0]
-for p in sys.argv[1:]:
-    t = prose(p)
-    parts = [s for para in re.split(r'\n\s*\n|\n\s*[-*] |\n\d+\. ', t) for s in re.split(r'(?<=[.!?:])\s+(?=[A-Z"*(])', para.strip()) if re.search(r'\w', s)]
-    lengths = [len(re.findall(r"[\w'’]+", s)) for s in parts]
-    words = sum(lengths)
-    you = len(re.findall(r"\b(you|your|yours|we|our|ours|us|let['’]s)\b", t, re.I))
-    strict = len(re.findall(r"\b(you|we|let['’]s)\b", t, re.I))
-    over = sum(n > 30 for n in lengths)
-    tot = [tot[0] + words, tot[1] + strict, tot[2] + len(lengths), tot[3] + over]
-    print(f'{p}: {words} words, you/we {1000*strict/max(words,1):.1f} per 1000, {words/max(len(lengths),1):.1f} words a sentence, {100*over/max(len(lengths),1):.0f} % over 30')
-if len(sys.argv) > 2:
-    w, y, n, o = tot
-    print(f'all: {w} words, {1000*y/w:.1f} per 1000, {w/n:.1f} words a sentence, {100*o/n:.0f} % over 30')
+
+
+def counted(
+    text: str,  # Prose
+) -> Prose:
+    "Counts of words, sentences and what speaks to the reader."
+    sentences = [one for paragraph in PARAGRAPH.split(text) for one in SENTENCE.split(paragraph.strip())]
+    lengths = [len(WORD.findall(sentence)) for sentence in sentences]
+    lengths = [length for length in lengths if length]
+    long = sum(length > LONG for length in lengths)
+    return Prose(sum(lengths), len(READER.findall(text)), len(lengths), long)
+
+
+def main(*names):
+    parts = [counted(prose_of(Path(name))) for name in names]
+    for name, part in zip(names, parts):
+        sys.stdout.write(f'{name}: {part.told()}\n')
+    if len(parts) > 1:
+        total = Prose(*map(sum, zip(*parts)))
+        sys.stdout.write(f'all: {total.told()}\n')
+
+
+if __name__ == '__main__':
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

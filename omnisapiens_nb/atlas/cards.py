@@ -234,7 +234,7 @@ FACTS['av_asd'] = Facts(
     collection='Clips of published videos, marked for nine behaviours that matter in a screening for autism, and '
     'Background for none.',
     splits='Official: 553 / 193 / 182; honoured. No source video is in two parts.',
-    issues='Several labels per clip. Source ids of two platforms are not significantly different, so an overlap with other '
+    issues='Several labels per clip. Source ids of two platforms are not distinguished, so an overlap with other '
     'sources cut from YouTube would not be seen.',
     shortcuts='Clips of one video share room, camera and child: score by source video.',
     ethics='Mostly children, in videos their families published for other reasons. Nobody is diagnosed by it. Do '

@@ -847,7 +847,7 @@ def _unwritten(processor):
         return processor.unwritten()
     return processor.tokenizer.convert_tokens_to_ids(list(QWEN2_5.written_by_none))
 
-# %% ../../nbs/rl/12_trl.ipynb #432cda98
+# %% ../../nbs/rl/12_trl.ipynb #79b22f1a
 def omni_settings(
     args: trl.GRPOConfig,  # TRL's settings
     processor: RowEncoder | ProcessorMixin,  # Ours, or that of transformers for Qwen2.5-Omni
@@ -856,7 +856,7 @@ def omni_settings(
     deaf = [name for name in ('use_vllm', 'use_transformers_continuous_batching') if getattr(args, name)]
     if deaf:
         raise ValueError(
-            f'{deaf[0]}: carries no sound and no video into sampling; leave it off, or train on text with `HarpoTrainer`'
+            f'{deaf[0]}: carries no sound or video into sampling; leave it off, or train on text with `HarpoTrainer`'
         )
     args = copy.copy(args)
     unwritten = dict(suppress_tokens=_unwritten(processor) or None)

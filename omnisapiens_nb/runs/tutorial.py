@@ -370,9 +370,9 @@ def blank_section(
     table = to_table(pd.DataFrame(rows), 'Score with 95 % interval')
     return Section('Does it look and listen?', BLANK_TEXT, table)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #b52ef4da
+# %% ../../nbs/runs/09_tutorial.ipynb #f0a96633
 CHANGE_TEXT = (
-    'Paired differences to the warm-started model on the same rows, and HARPO minus GRPO. One seed: an interval here is '
+    'Paired differences to the warm-started model on the same rows, and HARPO minus GRPO. One seed: an interval is '
     'about test rows, not about training runs.'
 )
 
