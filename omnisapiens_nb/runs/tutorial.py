@@ -13,7 +13,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/09_tutorial.ipynb #7a4da9dd
 require('train', 'transformers')
 
-# %% ../../nbs/runs/09_tutorial.ipynb #7deb6e2a
+# %% ../../nbs/runs/09_tutorial.ipynb #c5fffa01
 import json
 import shutil
 from collections import Counter
@@ -52,6 +52,7 @@ from ..evaluation.seeds import reward_rise_of_log
 from ..evaluation.similarity import minilm
 from ..rl.loop import RLConfig
 from .folders import make_once, open_folder, read_log
+from .jobs import run_jobs
 from .machine import versions
 from .predict import run_predict
 from .recipes import RLRecipe, SFTRecipe
@@ -203,6 +204,15 @@ def _warm_up(out, atlas, config):
     )
     run_sft(recipe, resume=True)
 
+# %% ../../nbs/runs/09_tutorial.ipynb #c8911977
+def _run_all(what, runs, workers):
+    "Runs that do not depend on each other: one after the other, each with its own bars, or shared out."
+    if workers > 1:
+        run_jobs(what, runs, workers)
+        return
+    for _, run, *arguments in runs:
+        run(*arguments)
+
 # %% ../../nbs/runs/09_tutorial.ipynb #0b817715
 def _reinforce(out, atlas, config, name, longest):
     "The warm-started model after one method."
@@ -222,36 +232,40 @@ def _reinforce(out, atlas, config, name, longest):
     )
     run_rl(recipe, resume=True)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #523e7667
+# %% ../../nbs/runs/09_tutorial.ipynb #0f2dc857
 def train_models(
     out: Path,  # Folder of the run
     atlas: Path,  # Atlas folder
     config: TutorialConfig,  # Bounds
+    workers: int = 1,  # Processes for the methods
 ) -> int:  # Longest completion
     "Start, warm up, and train one model per method from the same start."
     _warm_up(out, atlas, config)
     longest = longest_target(out / 'sft', atlas, config)
-    for name in METHODS:
-        _reinforce(out, atlas, config, name, longest)
+    runs = [(name, _reinforce, out, atlas, config, name, longest) for name in METHODS if not (out / name).exists()]
+    _run_all('reinforcement', runs, workers)
     return longest
 
-# %% ../../nbs/runs/09_tutorial.ipynb #0c1327e2
+# %% ../../nbs/runs/09_tutorial.ipynb #5c8666c5
 def answer_all(
     out: Path,  # Folder of the run
     atlas: Path,  # Atlas folder
     config: TutorialConfig,  # Bounds
     longest: int,  # Longest completion
+    workers: int = 1,  # Processes for them
 ) -> dict[str, Path]:  # Name to predictions: the models, and `sft without …`
     "Predictions of every model, and of the warm-started one without each modality."
     wanted = {model: (model, '') for model in NAMES}
     _, processor = load_model(out / 'sft')
     taken = processor.taken_signature('text_video_audio').split('_')
     wanted |= {f'sft without {blank}': ('sft', blank) for blank in BLANKS if blank in taken}
-    files = {}
+    files = {name: out / 'predictions' / f'{name.replace(" ", "_")}.jsonl' for name in wanted}
+    runs = []
     for name, (model, blank) in wanted.items():
-        files[name] = out / 'predictions' / f'{name.replace(" ", "_")}.jsonl'
+        asked = str(out / model), atlas, 'test', files[name], config.test_rows, blank, longest
         if not files[name].exists():
-            run_predict(str(out / model), atlas, 'test', files[name], config.test_rows, blank, longest)
+            runs.append((name, run_predict, *asked))
+    _run_all('answers', runs, workers)
     return files
 
 # %% ../../nbs/runs/09_tutorial.ipynb #cdd6cc78
@@ -434,11 +448,12 @@ def write_report(
     write_whole(out / 'report.html', page.encode())
     return out / 'report.html'
 
-# %% ../../nbs/runs/09_tutorial.ipynb #35ba725c
+# %% ../../nbs/runs/09_tutorial.ipynb #4eecf2be
 def tutorial(
     out: Path,  # Folder of the run; made, or resumed
     sources: dict[str, Path] | None = None,  # Source name to folder; none for the mini-Atlas
     config: TutorialConfig = TutorialConfig(),  # Bounds
+    workers: int = 1,  # Processes for what does not depend on each other; numbers are the same
 ) -> Path:  # report.html
     "Run the whole path, or what is left of it."
     out = Path(out)
@@ -448,6 +463,6 @@ def tutorial(
     tasks = routed_columns(open_atlas(atlas, 'train'), 'task')['task']
     if 'qa' in map(answer_kind, tasks):
         minilm()  # Missing weights are told before training, not after
-    longest = train_models(out, atlas, config)
-    files = answer_all(out, atlas, config, longest)
+    longest = train_models(out, atlas, config, workers)
+    files = answer_all(out, atlas, config, longest, workers)
     return write_report(out, atlas, files, config)

@@ -20,13 +20,13 @@ from ..evaluation.similarity import minilm
 from ..runs.describe import describe_atlas
 from ..runs.fine_tune import BAMRecipe, ClassifyRecipe, LMHeadRecipe, run_bam, run_classify, run_lm_head
 from ..runs.folders import make_once, open_folder
+from ..runs.jobs import run_jobs
 from ..runs.predict import run_predict
 from ..runs.recipes import SFTRecipe
 from ..runs.train import run_sft, start_model
 from ..sft.bam_training import BAMConfig
 from ..sft.stages import ClassifyConfig
 from ..sft.warmstart import FitConfig, SFTConfig
-from .jobs import run_jobs
 from .methods import mini_atlas
 from .tables import answers_in, write_manifest, write_tables
 

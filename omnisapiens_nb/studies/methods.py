@@ -16,11 +16,11 @@ from ..atlas.curate import curate
 from ..atlas.mini.registry import write_all
 from ..rl.loop import RLConfig
 from ..runs.folders import make_once, open_folder
+from ..runs.jobs import run_jobs
 from ..runs.predict import run_predict
 from ..runs.recipes import RLRecipe, SFTRecipe
 from ..runs.train import run_rl, run_sft, start_model
 from ..sft.warmstart import SFTConfig
-from .jobs import run_jobs
 from omnisapiens_nb.studies.tables import (
     answer_table,
     reward_table,

@@ -23,10 +23,10 @@ from ..atlas.store import open_atlas, open_splits, subset_atlas
 from ..evaluation.scores import table_of
 from ..evaluation.similarity import minilm
 from ..runs.folders import make_once
+from ..runs.jobs import run_jobs
 from ..runs.recipes import SFTRecipe
 from ..runs.train import run_sft
 from ..sft.warmstart import SFTConfig
-from .jobs import run_jobs
 from omnisapiens_nb.studies.methods import (
     STUDIES,
     StudyConfig,

@@ -54,6 +54,7 @@ from ..atlas.store import StoreWriter, open_atlas, open_splits
 from ..runs.describe import describe_atlas
 from ..runs.fine_tune import ClassifyRecipe, run_classify
 from ..runs.folders import make_once, open_folder, read_log
+from ..runs.jobs import run_jobs
 from ..runs.recipes import SFTRecipe
 from ..runs.train import run_sft, start_model
 from ..sft.bam import stack_descriptors
@@ -62,7 +63,6 @@ from ..sft.batches import Examples
 from ..sft.heads import choose_labels, domain_of
 from ..sft.stages import ClassifyConfig, load_stages
 from ..sft.warmstart import SFTConfig
-from .jobs import run_jobs
 from .tables import write_manifest, write_tables
 
 # %% ../../nbs/studies/09_voices.ipynb #b023f30f

@@ -52,11 +52,11 @@ from ..rl.advantages import ESTIMATORS, task_metrics
 from ..rl.rewards import score
 from ..rl.shared_prompts import Limits, branch_logps, merge_equal, sample_groups
 from ..runs.folders import open_folder
+from ..runs.jobs import run_jobs
 from ..runs.machine import facts
 from ..runs.train import lora_config, start_from
 from ..sft.batches import stable_hash
 from ..sft.warmstart import load_checkpoint, save_checkpoint
-from .jobs import run_jobs
 from .tables import OLDER_NAMES, slug
 
 # %% ../../nbs/studies/11_words.ipynb #6554a48e
