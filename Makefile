@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/tutorial
+EXTRAS ?= dev
+# Python compiles a file when it is first imported; to compile all of them here takes most of a minute
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # Processes of the tests; each takes about a gigabyte
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1
@@ -18,19 +21,11 @@ install: .venv/installed ## Make .venv with the tested versions
 .venv/installed: settings.ini setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; name one with make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(INSTALL) --editable ".[$(EXTRAS)]"
 	@touch $@
 
-.venv/docs: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
-	@touch $@
-
-.venv/features: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[features]"
-	@touch $@
-
-.venv/small-lm: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[small-lm]"
+.venv/docs .venv/features .venv/small-lm: .venv/installed
+	$(INSTALL) --editable ".[$(@F)]"
 	@touch $@
 
 landmarks-env: .venv-landmarks/installed ## Make .venv-landmarks: MediaPipe, which wants another numpy
