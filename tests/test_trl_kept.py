@@ -230,7 +230,7 @@ def test_a_stream_is_not_resumed_exactly(make):
 
 
 def test_a_streamed_row_without_a_task(make):
-    with pytest.raises(ValueError, match="a row has no 'task'; give every row its task, or say by `task_of`"):
+    with pytest.raises(ValueError, match="a row has no 'task'; give every row its task, or give a function `task_of`"):
         train(make(data=streamed('abcd'), max_steps=1))
     trainer = train(make(data=streamed('abcd'), max_steps=1, task_of=lambda row: row['prompt'][0] > 'b'))
     assert set(trainer.tasks) <= {'True', 'False'}
