@@ -18,7 +18,14 @@ import measures
 
 VERSIONS = {'playwright-core': '1.65.1', 'axe-core': '4.14.1'}
 # What a phone shows of these is measured as well, colours included
-PHONES = ['index.html', 'search.html', 'rl/harpo.html', 'studies/method_results.html', 'api/rl/harpo.html']
+PHONES = [
+    'index.html',
+    'search.html',
+    'rl/harpo.html',
+    'rl/harpo_knobs.html',
+    'studies/method_results.html',
+    'api/rl/harpo.html',
+]
 TENTH = 10  # One page in so many is in the sample besides
 PATIENCE = 1800  # Seconds that the browser may take
 
