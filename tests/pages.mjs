@@ -222,6 +222,22 @@ async function turn(page) {
   expect((await heading(page)) === second, 'the link to the next page')
 }
 
+// An entry of the navigation that opens, and the entry of the page it leads to, which is in sight there
+async function unfold(page) {
+  await page.goto(home + 'index.html')
+  const room = page.locator('.sidebar-tree li.has-children', { has: page.locator('> a[href="rl/index.html"]') })
+  const entry = room.locator('a[href="rl/testbed.html"]')
+  expect(!(await entry.isVisible()), 'a room is open before it is clicked')
+  await room.locator('> label').click()
+  await entry.click()
+  await page.waitForURL(/testbed/)
+  const isInSight = await page.evaluate(() => {
+    const entry = document.querySelector('.sidebar-tree .current-page > .reference').getBoundingClientRect()
+    return 0 <= entry.top && entry.bottom <= innerHeight
+  })
+  expect(isInSight, 'the entry of the present page is out of sight')
+}
+
 // The switch of the theme, which has three states and two looks
 async function darken(page) {
   const colours = new Set()
@@ -254,7 +270,7 @@ async function click() {
   const page = await open()
   page.at = 'clicks'
   try {
-    for (const one of [turn, darken, search, draw]) await one(page)
+    for (const one of [turn, unfold, darken, search, draw]) await one(page)
   } catch (error) {
     fault('clicks', error.message.slice(0, LONGEST))
   }

@@ -43,8 +43,42 @@ def test_no_other_notebook_has_a_badge():
 
 
 @listed
-def test_behind_the_title(path):
-    assert list(cells(path))[1:5] == CELLS
+def test_install_follows_the_first_idea(path):
+    "Title, badge, what the page is about; then the install cell, before any code that needs it."
+    found = json.loads(path.read_text(encoding='utf-8'))['cells']
+    ids = [cell['id'] for cell in found]
+    place = ids.index('colab_install')
+    assert ids[place : place + 3] == CELLS[1:]
+    assert not any(map(colab.runs, found[:place]))
+    prose = [cell['id'] for cell in found[:place] if cell['cell_type'] == 'markdown']
+    assert len(prose) > 2, 'nothing between the badge and the install cell says what the page is about'
+
+
+def test_install_cell_has_its_place():
+    def cell(kind, source):
+        return dict(cell_type=kind, source=source.splitlines(True))
+
+    directive = cell('code', '#| default_exp rl.x')
+    imports = cell('code', '#| export\nimport torch')
+    text = cell('markdown', 'An idea.')
+    learn = cell('markdown', '**You will learn**\n- this')
+    assert colab.behind_the_idea([text, learn, imports, text]) == 2
+    assert colab.behind_the_idea([directive, text, text, imports]) == 2
+    assert colab.behind_the_idea([directive, imports, learn]) == 0
+
+
+@listed
+def test_setup_is_folded_on_colab(path):
+    found = {c['id']: c for c in json.loads(path.read_text(encoding='utf-8'))['cells']}
+    for name in ('colab_install', 'colab_import'):
+        hide, title, *_ = ''.join(found[name]['source']).splitlines()
+        assert (hide, found[name]['metadata']) == ('#| hide', dict(cellView='form'))
+        assert title.startswith('# @title ')
+
+
+@listed
+def test_badge_is_under_the_title(path):
+    assert list(cells(path))[1] == CELLS[0]
     badge = cells(path)['colab_badge']
     owner, branch, file = re.search(
         r'colab\.research\.google\.com/github/([\w-]+/[\w-]+)/blob/(\w+)/([^)]+)\)', badge

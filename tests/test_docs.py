@@ -27,10 +27,71 @@ def texts(site):
         yield path, path.read_text(encoding='utf-8')
 
 
+def page_of(path):
+    "The page of a notebook, below the root of the site and without suffix."
+    return cells.page_of(path.relative_to(measures.NBS).with_suffix('').as_posix())
+
+
+def navigation(site):
+    "Captions of the navigation with the HTML under each, as the front page has it."
+    tree = text_of(site, 'index').split('<div class="sidebar-tree">')[1].split('</aside>')[0]
+    _, *found = re.split(r'<span class="caption-text">([^<]+)</span>', tree)
+    return dict(zip(found[::2], found[1::2]))
+
+
+def entries(tree, level=r'\d'):
+    "Pages that a part of the navigation leads to, at one level or at any."
+    pattern = rf'<li class="toctree-l{level}[^>]*><a class="[^"]*reference internal" href="([^"]+)\.html"'
+    return re.findall(pattern, tree)
+
+
 def test_every_notebook_has_a_page(site):
     for path in measures.notebooks():
-        page = cells.page_of(path.relative_to(measures.NBS).with_suffix('').as_posix())
-        assert (site / f'{page}.html').is_file(), page
+        assert (site / f'{page_of(path)}.html').is_file(), path
+
+
+def test_every_page_of_the_learning_path_is_written():
+    absent = [name for name in measures.LEARNING_PATH if not (measures.NBS / f'{name}.ipynb').is_file()]
+    assert not absent
+    assert len(set(measures.LEARNING_PATH)) == len(measures.LEARNING_PATH)
+
+
+def test_a_page_that_is_not_written_is_left_out_of_the_path(monkeypatch):
+    monkeypatch.setattr(measures, 'LEARNING_PATH', ('rl/02_groups', 'rl/99_absent', 'rl/06_harpo'))
+    assert [path.stem for path in measures.learning_path()] == ['02_groups', '06_harpo']
+
+
+def test_links_to_the_next_page_follow_the_learning_path(site):
+    page = site / 'index.html'
+    met = []
+    for _ in measures.learning_path():
+        text = page.read_text(encoding='utf-8')
+        page = (page.parent / re.search(r'class="next-page" href="([^"]+)"', text)[1]).resolve()
+        met.append(page.relative_to(site.resolve()).with_suffix('').as_posix())
+    assert met == list(map(page_of, measures.learning_path()))
+
+
+def test_the_navigation_is_folded_by_room(site):
+    parts = navigation(site)
+    assert list(parts) == ['Learning path', 'Look up', 'All pages by room', 'Reference']
+    assert entries(parts['Learning path']) == list(map(page_of, measures.learning_path()))
+    assert entries(parts['All pages by room'], '1') == [f'{room}/index' for room in measures.ROOMS]
+    assert [p for p in entries(parts['All pages by room'], '2') if p.endswith('index')] == ['atlas/sources/index']
+    sources = entries(parts['All pages by room'], '3')
+    assert set(map(page_of, (measures.NBS / 'atlas' / 'sources').glob('*.ipynb'))) < set(sources)
+    every = [page for part in parts.values() for page in entries(part)]
+    assert len(set(every)) == len(every)
+    assert {page_of(path) for path in measures.notebooks()} - {'index'} <= set(every)
+
+
+def test_the_page_of_a_room_says_what_each_of_its_pages_promises(site):
+    for path in measures.notebooks():
+        folder, _, name = page_of(path).rpartition('/')
+        if folder:
+            article = text_of(site, f'{folder}/index').split('<article', 1)[1].split('</article>')[0]
+            [item] = re.findall(rf'<a href="(?:\.\./)+{folder}/{name}\.html">.+?</a>.*?<br>(.+?)</li>', article, re.S)
+            assert len(item) > 20, path
+            assert ('learning path</span>' in article) == any(p.parent == path.parent for p in measures.learning_path())
 
 
 def test_nothing_is_loaded_from_another_host(site):
@@ -74,6 +135,8 @@ def test_solutions_are_folded():
     other = cells.code_cell(dict(id='x', source='#| code-fold: true\n1', outputs=[]))
     assert other['metadata']['tags'] == ['hide-input']
     assert not cells.is_hidden(dict(source='#| fig-alt: hidden and exported\nplot()'))
+    versions = cells.code_cell(dict(id='colab_versions', source='versions()', outputs=[]))
+    assert versions['metadata']['tags'] == ['hide-cell']
 
 
 def test_a_cell_may_go_to_another_module():

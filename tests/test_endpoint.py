@@ -301,7 +301,7 @@ def test_health_interviews_alone(server, ask, monkeypatch, tmp_path):
 )
 def test_options_of_an_endpoint_need_one(cli_here, mini_atlas, tmp_path, given):
     result = cli_here('predict', '--model', 'm', '--atlas', mini_atlas, '--out', tmp_path / 'x', *given)
-    assert result.returncode == 2 and f'{given[0]} is of an endpoint' in ' '.join(result.stderr.split())
+    assert result.returncode == 2 and f'{given[0]} needs an endpoint' in ' '.join(result.stderr.split())
 
 
 def test_no_proxy_to_this_machine(server, ask, monkeypatch):

@@ -301,4 +301,4 @@ def test_released_answers_have_the_launchers_numbers():
 def test_a_released_recipe_says_whose_it_is(path):
     "Which paper, which launcher, which line is ours."
     header = re.match(r'(#.*\n)+', path.read_text(encoding='utf-8'))[0]
-    assert 'arXiv' in header and 'launcher training/' in header and 'Of ours' in header
+    assert 'arXiv' in header and 'launcher training/' in header and 'Our choices' in header

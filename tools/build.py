@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cells
+from contents import ROOMS, Contents, Lesson, lesson
 from links import broken_links
-from measures import notebooks
+from measures import YOU_WILL_LEARN, learning_path, notebooks
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 from reference import Reference
@@ -25,24 +26,6 @@ SITE = ROOT / '_site'
 REPOSITORY = f'{CONFIG.git_url}/blob/{CONFIG.branch}'
 NOTEBOOKS = f'{REPOSITORY}/{NBS.name}'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
-START = [
-    'notebooks',
-    'pieces',
-    'glossary',
-    'estimators',
-    'release',
-    'cli',
-    'colab',
-]  # At the top of nbs/, behind the front page
-ROOMS = dict(
-    atlas='The Atlas',
-    sft='Supervised fine-tuning',
-    rl='Reinforcement learning',
-    evaluation='Evaluation',
-    runs='Runs',
-    studies='Studies',
-    guides='Guides',
-)
 MATHJAX = 'mathjax@3.2.2'
 SPHINX = f"""
 project = {CONFIG.title!r}
@@ -50,7 +33,8 @@ author = {CONFIG.author!r}
 copyright = {CONFIG.copyright!r}
 version = release = {CONFIG.version!r}
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
-html_theme, html_title, html_static_path, html_css_files = 'furo', project, ['_static'], ['site.css']
+html_theme, html_title, html_static_path = 'furo', project, ['_static']
+html_css_files, html_js_files = ['site.css'], ['site.js']
 pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-contrast-dark'
 nb_execution_mode, nb_render_markdown_format = 'off', 'gfm'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
@@ -72,6 +56,13 @@ def text_of(
 ) -> str:
     "The source of a cell as one text."
     return ''.join(cell['source'])
+
+
+def name_of(
+    path: Path,  # Notebook
+) -> str:
+    "The name of a notebook's page, below the root of the site and without suffix."
+    return cells.page_of(path.relative_to(NBS).with_suffix('').as_posix())
 
 
 class Page:
@@ -98,7 +89,8 @@ class Page:
         return text_of(self.linked.get(cell['id'], cell))
 
     def head(self):
-        is_lesson = '/' in self.name
+        says_it = any(text_of(cell).startswith(YOU_WILL_LEARN) for cell in self.rest)
+        is_lesson = '/' in self.name and not says_it
         source = cells.lead(self.source(self.title), is_lesson)
         yield self.title | dict(source=cells.local_links(source, BASE, self.up))
         yield cells.facts(self.notebook, self.code, self.book.log, self.up)
@@ -155,36 +147,16 @@ class Book:
         self.reference = Reference(ROOT / CONFIG.lib_path.name, REPOSITORY, cells.page_of)
         self.log = json.loads((NBS / 'results' / 'notebooks.json').read_text(encoding='utf-8'))['pinned']
 
-    def write(self) -> Iterator[str]:
-        "Write every page; gives their names without suffix."
+    def write(self) -> Iterator[Lesson]:
+        "Write every page; gives what lists show of it."
         for path in notebooks():
             page = Page(self, path)
             page.write()
-            yield page.name
-
-
-def tree(
-    caption: str,  # Of this part of the navigation
-    names: list[str],  # Pages
-) -> str:
-    "A part of the table of contents."
-    return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(names) + '\n```'
-
-
-def contents(
-    pages: list[str],  # All that notebooks became, in reading order
-    reference: list[str],  # Indices of the reference
-) -> str:
-    "A table of contents in reading order, one caption per room."
-    trees = [tree('Start here', [f'{CONFIG.title} <self>', *START])]
-    for room, caption in ROOMS.items():
-        trees.append(tree(caption, [page for page in pages if page.startswith(room + '/')]))
-    trees.append(tree('Reference', reference))
-    return '\n\n'.join(trees)
+            yield lesson(page.name, text_of(page.title))
 
 
 def add_contents(
-    source: str,  # From `contents`
+    source: str,  # From `Contents.root`
 ):
     "Put the table of contents at the end of the front page."
     index = SOURCE / 'index.ipynb'
@@ -220,16 +192,19 @@ def fix(
 
 
 def write_source():
-    "Write what Sphinx reads: the pages, the reference, the table of contents, pictures, style and MathJax."
+    "Write what Sphinx reads: the pages, the reference, the navigation, pictures, style and MathJax."
     book = Book(Path(proc_nbs(force=True)))
     for folder in (SOURCE, SITE):
         shutil.rmtree(folder, ignore_errors=True)
     pages = list(book.write())
     reference = list(book.reference.write(SOURCE, ROOMS))
-    add_contents(contents(pages, reference))
+    contents = Contents(pages, list(map(name_of, learning_path())), reference)
+    contents.write(SOURCE)
+    add_contents(contents.root())
     mathjax(SOURCE / '_static' / 'mathjax')
     shutil.copytree(NBS / 'images', SOURCE / 'images')
-    shutil.copy(Path(__file__).with_name('site.css'), SOURCE / '_static')
+    for name in ('site.css', 'site.js'):
+        shutil.copy(Path(__file__).with_name(name), SOURCE / '_static')
     (SOURCE / 'conf.py').write_text(SPHINX, encoding='utf-8')
 
 

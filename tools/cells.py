@@ -146,7 +146,7 @@ def anchors(
 
 def lead(
     source: str,  # Of a title cell
-    lesson: bool,  # Whether the page teaches
+    lesson: bool,  # Whether the promise is all that says what the page teaches
 ) -> str:
     "A title cell with its promise set apart."
     title, promise, *rest = source.split('\n\n', 2)
@@ -198,10 +198,13 @@ def facts(
 def code_cell(
     cell: dict,  # Of code
 ) -> dict:
-    "A code cell as it is shown: its picture with a text in its place, a solution folded away."
+    "A code cell as it is shown: its picture with a text in its place, a solution and the versions folded away."
     said = directives(cell)
     tags = []
     shown = {}
+    if cell['id'] == 'colab_versions':
+        tags.append('hide-cell')
+        shown |= dict(code_prompt_show='Versions', code_prompt_hide='Versions')
     if said.get('echo') == 'false':
         tags.append('remove-input')
     if said.get('fig-alt'):

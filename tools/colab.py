@@ -1,5 +1,6 @@
 """Badge, install cell and versions table of the notebooks for Colab.
 
+The badge stands under the title, the rest after the page's first idea, folded where Colab can fold it.
 They are written from settings.ini, constraints.txt and nbs/results/notebooks.json.
 
 python tools/colab.py                    write them into the notebooks
@@ -17,7 +18,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
+from itertools import takewhile
 from pathlib import Path
+
+from measures import YOU_WILL_LEARN
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ConfigParser(delimiters=['='])
@@ -97,6 +101,7 @@ def install(
     folder = (Path(CLONE) / NBS.name / name).parent
     lines = [
         '#| hide',
+        '# @title Install',
         '# On Colab: the repository, and what Colab lacks; its torch and all that is built for it stay',
         "if 'google.colab' in str(get_ipython()):",
         f'    !test -d {CLONE} || git clone -q --depth 1 --branch {SETTINGS["branch"]} {SETTINGS["git_url"]} {CLONE}',
@@ -137,14 +142,14 @@ def cells(
     name: str,  # Of a notebook
     log: dict,  # Of its run
 ) -> Iterator[tuple[str, str, str]]:  # Kind, id and source
-    "The cells behind a notebook's title."
+    "The badge of a notebook, and the cells that install and compare versions."
     owner = SETTINGS['git_url'].removeprefix('https://github.com/')
     address = f'https://colab.research.google.com/github/{owner}/blob/{SETTINGS["branch"]}/{NBS.name}/{name}.ipynb'
     depth = len((NBS.relative_to(ROOT) / name).parent.parts)
     up = '/'.join(['..'] * depth)
     yield 'markdown', 'colab_badge', f'**[Open in Colab]({address})**\n\n{needs(name, log)}'
     yield 'code', 'colab_install', install(name)
-    yield 'code', 'colab_import', f'#| hide\nfrom {SETTINGS["lib_name"]}.colab import versions'
+    yield 'code', 'colab_import', f'#| hide\n# @title Import\nfrom {SETTINGS["lib_name"]}.colab import versions'
     yield 'code', 'colab_versions', f"versions('{up}/constraints.txt')"
 
 
@@ -158,7 +163,36 @@ def made(
         cell = dict(cell_type=kind, id=id_, metadata={}, source=source.splitlines(True))
         if kind == 'code':
             cell |= dict(execution_count=None, outputs=outputs.get(id_, []))
+        if '# @title' in source:
+            cell['metadata'] = dict(cellView='form')  # Colab folds the code under its title
         yield cell
+
+
+def is_idea(
+    cell: dict,  # Of any kind
+) -> bool:
+    "Whether a cell says what a page gives and needs."
+    return ''.join(cell['source']).startswith(YOU_WILL_LEARN)
+
+
+def runs(
+    cell: dict,  # Of any kind
+) -> bool:
+    "Whether a cell has code that needs an installed package; a directive alone does not."
+    if cell['cell_type'] != 'code':
+        return False
+    lines = ''.join(cell['source']).splitlines()
+    return any(line.strip() and not line.startswith('#|') for line in lines)
+
+
+def behind_the_idea(
+    rest: list[dict],  # Cells of a notebook without its title and without those for Colab
+) -> int:  # How many of them come first
+    "Where a notebook's install cell stands: after its first idea, and before its first code."
+    before = list(takewhile(lambda cell: not runs(cell), rest))
+    prose = [place for place, cell in enumerate(before) if cell['cell_type'] == 'markdown']
+    ideas = [place for place in prose if is_idea(before[place])]
+    return next((place + 1 for place in ideas + prose), 0)
 
 
 def written(
@@ -169,9 +203,12 @@ def written(
     notebook = json.loads(path.read_text(encoding='utf-8'))
     name = name_of(path)
     title, *rest = [cell for cell in notebook['cells'] if not cell['id'].startswith('colab_')]
-    outputs = {cell['id']: cell['outputs'] for cell in notebook['cells'] if cell['cell_type'] == 'code'}
-    added = made(name, log, outputs) if name in NOTEBOOKS else []
-    notebook['cells'] = [title, *added, *rest]
+    if name in NOTEBOOKS:
+        outputs = {cell['id']: cell['outputs'] for cell in notebook['cells'] if cell['cell_type'] == 'code'}
+        badge, *setup = made(name, log, outputs)
+        place = behind_the_idea(rest)
+        rest = [badge, *rest[:place], *setup, *rest[place:]]
+    notebook['cells'] = [title, *rest]
     for key in ('accelerator', 'colab'):
         notebook['metadata'].pop(key, None)
     if NOTEBOOKS.get(name) == 'GPU':

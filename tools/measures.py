@@ -12,6 +12,30 @@ NBS = ROOT / 'nbs'
 PACKAGE = ROOT / 'omnisapiens_nb'
 # In reading order; pages at the top come after them
 ROOMS = ('atlas', 'sft', 'rl', 'evaluation', 'runs', 'studies', 'guides')
+# The learning path, from the first page to the last: the navigation and the links to the next page follow it
+LEARNING_PATH = (
+    'atlas/00_one_clip_one_row',
+    'atlas/00_taxonomy',
+    'atlas/12_curate',
+    'sft/00_one_training_step',
+    'sft/04_warmstart',
+    'sft/06_heads',
+    'sft/08_bam',
+    'rl/00_start_here',
+    'rl/01_policy_gradient',
+    'rl/01_rewards',
+    'rl/02_groups',
+    'rl/03_advantages',
+    'rl/04_dividing_by_sigma',
+    'rl/05_who_dominates',
+    'rl/06_harpo',
+    'rl/07_paper_release_ours',
+    'rl/10_when_does_harpo_help',
+    'rl/11_loop',
+    'rl/12_trl',
+    'rl/15_train_on_gpu',
+)
+YOU_WILL_LEARN = '**You will learn**'  # How the cell begins that says what a page gives and needs
 BOUNDS = {
     'code cell': dict(median=8, p90=22, longest=50),  # Lines, all notebooks together
     'function': dict(median=10, longest=40),  # Lines from `def` to the end, all modules together
@@ -30,6 +54,12 @@ def notebooks() -> list[Path]:
         return (ROOMS.index(room) if room in ROOMS else len(ROOMS), path)
 
     return sorted((p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts), key=place)
+
+
+def learning_path() -> list[Path]:
+    "The notebooks of the learning path, in its order; one that is not written yet is left out."
+    paths = [NBS / f'{name}.ipynb' for name in LEARNING_PATH]
+    return [path for path in paths if path.is_file()]
 
 
 def is_module(
