@@ -47,7 +47,7 @@ def _dataset_of(row):
 
 # %% ../../nbs/atlas/14_check.ipynb #79eaa723
 def _contradicts(dataset, task):
-    "Whether a task's name says something else than its dataset."
+    "Whether the name of a task contradicts its dataset."
     named = task_named(task)
     if named:
         return named != dataset.task
@@ -126,7 +126,7 @@ def _media_problems(row):
 # %% ../../nbs/atlas/14_check.ipynb #65cafc2d
 def row_problems(
     row: dict,  # A row with at least the released columns
-) -> Iterator[str]:  # One sentence per problem, the same for the same kind
+) -> Iterator[str]:  # One sentence per problem; the same kind always has the same sentence
     "What is wrong with a row, released or ours."
     yield from _task_problems(row)
     if not (row['answer'] or '').strip():
@@ -199,7 +199,7 @@ def _manifest(path):
 def has_manifest(
     path: Path,  # As for `check`
 ) -> bool:
-    "Whether a manifest says what belongs to an Atlas; without one nobody knows that a row is missing."
+    "Whether an Atlas has a manifest; without one nobody can know that a row is missing."
     return _manifest(Path(path)).is_file()
 
 
@@ -210,7 +210,7 @@ class Manifest(BaseModel):
 
 
 def _missing_files(path):
-    "Names of files with rows that a manifest answers for and a folder does not hold, under any name."
+    "Names of files with rows that the manifest lists and whose content the folder does not hold under any name."
     if not path.is_dir() or not has_manifest(path):
         return []
     outputs = read_settings(_manifest(path), Manifest).outputs

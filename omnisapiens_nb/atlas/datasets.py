@@ -46,10 +46,10 @@ class Dataset:
     text_carries: bool = True  # Whether a row without its medium is kept as a text row
     broken: dict = field(default_factory=dict)  # Clip name to the fault its authors report
     cut: bool = False  # Its clips are cut to the span of the row
-    seconds: tuple = ()  # Shortest and longest a recording of it can be; nothing where that is not known
+    seconds: tuple = ()  # Shortest and longest that a recording of it can be; empty if that is not known
     wording: str = 'ours'  # Of the prompt: `released`, `in part` (parts of the release were seen) or `ours`
     scripted: bool = False  # Every speaker says the same given words, whatever the label
-    held_out: bool = False  # Not of the 16 keys: a set of the second paper to test on
+    held_out: bool = False  # Not one of the 16 keys: a set of the second paper, used for testing
     languages: tuple = ()  # All of them, where `language` is `mul`
 
 # %% ../../nbs/atlas/04_datasets.ipynb #b7d10c5e
@@ -487,7 +487,7 @@ def task_of(
     dataset: str | None,  # As in the column `dataset`
     task: str | None,  # As in the column `task`
 ) -> str:  # One of `TASKS`, or of `HELD_OUT_TASKS`
-    "`find_task`, for whoever needs one; SourceError where neither name is known."
+    "As `find_task`, but SourceError if neither name is known."
     found = find_task(dataset, task)
     if found:
         return found
@@ -561,7 +561,7 @@ NEUTRAL = dict(
 def neutral_order(
     row: Row,  # Row with options
 ) -> list[str]:  # The same options
-    "Options in the order of their domain; as they are where the domain does not know them."
+    "Options in the order of their domain; unchanged if the domain does not know them."
     domain = DOMAINS.get(row.task.removesuffix('_cls'), ())
     if not set(row.options) <= set(domain):
         return list(row.options)
@@ -652,7 +652,7 @@ _TO_ITS_END = re.compile(r'[^.?!]*[.] ?')
 
 
 def _speaking_of(problem, signature):
-    "A prompt whose sentence on the media fits another signature; as it is where it has no such sentence."
+    "A prompt whose sentence about the media fits another signature; unchanged if it has no such sentence."
     named = list(_NAMED.finditer(problem))
     if not named:
         return problem
@@ -670,7 +670,7 @@ def _speaking_of(problem, signature):
 def without_media(
     row: dict,  # A row of the store
     kinds: Sequence[str],  # Columns to empty, of `MEDIA`
-) -> dict:  # The row itself where it has none of these
+) -> dict:  # The row itself if it has none of these
     "A row without some of its media, whose prompt and signature no longer speak of them."
     gone = [kind for kind in kinds if row.get(kind)]
     if not gone:

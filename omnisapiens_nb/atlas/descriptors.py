@@ -53,12 +53,12 @@ def _windows(sound):
 BAND = 5000  # Hz
 FINE = 2  # Lags per sample
 _LAGS = FINE * RATE // LOWEST + 3
-_LENGTH = next_fast_len(WINDOW + _LAGS // FINE + 1, real=True)  # So long that no lag wraps around
+_LENGTH = next_fast_len(WINDOW + _LAGS // FINE + 1, real=True)  # Long enough that no lag wraps around
 _WEIGHTS = np.hanning(WINDOW + 2)[1:-1]
 
 
 def _products(x, band):
-    "Autocorrelation of rows below so many Hz, by way of their power."
+    "Autocorrelation of rows, limited to a band in Hz, by way of their power spectrum."
     spectrum = np.fft.rfft(x, _LENGTH)[..., : band * _LENGTH // RATE + 1]
     power = spectrum.real**2 + spectrum.imag**2
     return FINE * np.fft.irfft(power, FINE * _LENGTH)[..., :_LAGS]
@@ -76,7 +76,7 @@ def autocorrelation(
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #cef090db
 CANDIDATES = 8  # Peaks of a frame
-VOICED = 0.45  # R of a frame without a voice
+VOICED = 0.45  # R of having no voice, in a loud frame
 SILENT = 0.03  # Share of the greatest amplitude
 QUIET = 1e-3  # Root mean square; what is not above it is unvoiced
 OCTAVE = 0.01  # Cost per octave of a lower candidate
@@ -98,7 +98,7 @@ def _highest_peaks(r):
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #e416f4a9
 def _refined(r, lags):
-    "Parabola through a peak and its neighbours: its lag and its height, at most 1."
+    "Lag and height (at most 1) of the top of a parabola through a peak and its neighbours."
     left, middle, right = (np.take_along_axis(r, lags + d, 1) for d in (-1, 0, 1))
     slope = left - right
     curvature = left - 2 * middle + right
@@ -120,7 +120,7 @@ def _candidates(frames, usable):
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #f10ff251
 def _unvoiced(frames, greatest):
-    "R of having no voice, (frames, 1)."
+    "The rating R of having no voice, (frames, 1)."
     half = WINDOW // 6  # Of a period of the lowest voice
     middle = frames[:, WINDOW // 2 - half : WINDOW // 2 + half]
     share = np.abs(middle).max(1, keepdims=True) / max(greatest, 1e-12)
@@ -132,7 +132,7 @@ SWITCH = 0.14  # Cost of beginning or ending a voice
 
 
 def _costs(hz):
-    "Of each candidate of a frame to each of the next, (frames - 1, 9, 9); unvoiced is NaN."
+    "Cost from each candidate of a frame to each of the next, (frames - 1, 9, 9); an unvoiced candidate is NaN in hz."
     octaves = np.log2(hz)
     distance = np.abs(octaves[1:, None, :] - octaves[:-1, :, None])
     voiced = np.isfinite(hz)
@@ -315,9 +315,9 @@ def _from_pt(data):
     except UnpicklingError as e:
         raise MediaError(
             'the .pt file holds more than tensors, and reading it would run what is in it; '
-            'take the features from a file of tensors alone'
+            'use a file that holds only tensors'
         ) from e
-    except Exception as e:  # torch raises whatever a damaged archive spells
+    except Exception as e:  # A damaged archive can make torch raise any error
         reason = (str(e) or type(e).__name__).splitlines()[0][:60]
         raise MediaError(f'the .pt file is damaged ({reason}); copy it again') from e
 
@@ -335,7 +335,7 @@ Pooling = Literal['ours', 'released']  # How frames become one vector, see the t
 
 
 def _as_floats(found, name):
-    "Numbers as a plain tensor of floats, apart from any graph."
+    "Numbers as a plain tensor of floats, detached from any graph."
     try:
         numbers = torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError) as e:

@@ -108,13 +108,13 @@ class MediaFiles:
         raise Reject(f'no file {name!r}, neither in the folder nor in a tar of it; {fix}')
 
     def _place(self, name):
-        "Where a name leads; `Reject` for one that can be no path, such as one with a NUL in it or of 5000 letters."
+        "Where a name leads; `Reject` if it cannot be a path, such as one with a NUL in it or of 5000 letters."
         try:
             path = (self.folder / name).resolve()
             path.is_file()
         except (OSError, RuntimeError, ValueError) as e:
             said = getattr(e, 'strerror', None) or e
-            raise Reject(f'{name[:40]!r} can be no path ({said}); name a file relative to the folder') from e
+            raise Reject(f'{name[:40]!r} cannot be a path ({said}); name a file relative to the folder') from e
         return path
 
 # %% ../../nbs/atlas/13_exchange.ipynb #0b7ce3d4
@@ -139,7 +139,7 @@ def _media(files, data):
     for column in BINARY:
         names = data[column] or []
         if not isinstance(names, list):
-            raise Reject(f'{column} is no list of paths')
+            raise Reject(f'{column} is not a list of paths')
         media[column] = [files.read(name) for name in names]
     return media
 
@@ -207,13 +207,13 @@ def _whole_row(row, split, number):
     return Row(**columns)
 
 # %% ../../nbs/atlas/13_exchange.ipynb #7515fb59
-BESIDE = ('rejected.jsonl', 'notes.jsonl', 'cues.jsonl')  # Files of ours that hold no rows
+BESIDE = ('rejected.jsonl', 'notes.jsonl', 'cues.jsonl')  # Our files without rows of the Atlas
 
 
 def jsonl_splits(
     folder: Path,  # Has JSON Lines files
 ) -> dict[str, Path]:  # Split to its file
-    "Which file is which split; SourceError if that cannot be told of one of them."
+    "Which file is which split; SourceError if a file's split is not clear."
     files = [path for path in sorted(Path(folder).glob('*.jsonl')) if path.name not in BESIDE]
     found = {}
     for split, paths in by_split(files).items():
@@ -265,7 +265,7 @@ def _write_other_form(folder, out, tar):
 
 
 def _write_manifest(folder, names):
-    "Say what belongs to a folder, so that a file that loses rows is found out."
+    "Record what belongs to a folder, so that `check` notices a file that lost rows."
     sums = {str(name): file_sha256(folder / name) for name in names}
     manifest = dict(package=version('omnisapiens_nb'), outputs=sums)
     (folder / 'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')

@@ -123,7 +123,7 @@ _KILOBITS = {  # Whether MPEG-1, and layer → thousand bits a second
 
 # %% ../../nbs/atlas/23_formats.ipynb #121946a8
 def _mpeg_frame(head):
-    "Bytes of the frame of MPEG sound that four bytes begin, 0 where they begin none."
+    "Length in bytes of the frame of MPEG sound that begins with these four bytes; 0 if none does."
     bits = int.from_bytes(head)
     version, layer = bits >> 19 & 3, 4 - (bits >> 17 & 3)
     place, rate = bits >> 12 & 15, bits >> 10 & 3
@@ -139,13 +139,13 @@ def _mpeg_frame(head):
 
 
 def _aac_frame(head):
-    "Bytes of the frame of AAC that six bytes begin, 0 where they begin none."
+    "Length in bytes of the frame of AAC that begins with these six bytes; 0 if none does."
     bits = int.from_bytes(head)
     return bits >> 5 & 0x1FFF if bits >> 32 & 0xFFF6 == 0xFFF0 else 0
 
 # %% ../../nbs/atlas/23_formats.ipynb #a20c0b57
 def _by_frames(data):
-    "The ending of MPEG sound or AAC without a header, told by two frames in a row."
+    "The ending of MPEG sound or AAC without a header, recognised by two frames in a row."
     data = data.lstrip(b'\x00')  # Some writers begin with zeros
     for ending, size, frame in (('.mp3', 4, _mpeg_frame), ('.aac', 6, _aac_frame)):
         length = frame(data[:size])
@@ -155,7 +155,7 @@ def _by_frames(data):
 
 # %% ../../nbs/atlas/23_formats.ipynb #4df646d1
 def _without_id3(data):
-    "What follows the tags at the head of a file; their length has seven bits a byte."
+    "What follows the tags at the head of a file; a tag's length uses seven bits of each byte."
     while data.startswith(b'ID3') and len(data) > 10:
         size = 0
         for part in data[6:10]:
@@ -169,7 +169,7 @@ _TELLS = (_by_mark, _by_boxes, _by_structure, _by_frames)
 
 def format_of(
     data: bytes,  # A file, whole
-) -> Format | None:  # One of `FORMATS`; None where it is no medium that is known here
+) -> Format | None:  # One of `FORMATS`; None if it is not a medium known here
     "What a file is, by its content."
     tagged = data.startswith(b'ID3')
     rest = _without_id3(data)

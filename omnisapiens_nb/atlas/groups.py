@@ -59,7 +59,7 @@ def split_of(
     group: str,  # Group id
     seed: int = 0,  # Another seed, another split
 ) -> str:  # `train`, `validation` or `test`
-    "Split of a group where the source has no sound split of its own."
+    "Split of a group, for a source without a sound split of its own."
     digest = hashlib.sha256(f'{seed}:{group}'.encode()).digest()
     u = int.from_bytes(digest[:8]) / 2**64
     if u < SHARES['train']:

@@ -44,13 +44,13 @@ def _call(python, *arguments):
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #1eb1566e
 def _complaint(done):
-    "The last line of what a process said of its failure."
+    "The last line of a failed process's error output."
     lines = done.stderr.strip().splitlines() or ['no message']
     return lines[-1][:200]
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #df59f02c
 def _demuxer(number, data):
-    "FFmpeg's name of a video's format; MediaError where it is no video."
+    "FFmpeg's name of a video's format; MediaError if it is not a video."
     try:
         found = known_format(data)
     except MediaError as e:

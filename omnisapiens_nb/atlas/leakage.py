@@ -90,7 +90,7 @@ class Ties:
         row: int,  # A row with a match
         among: np.ndarray,  # Rows of the other place
     ) -> int:  # The first of them that matches
-        "A row that a row is tied to."
+        "The first of some rows that a row is tied to."
         keys = self.held[[row]] @ self.same
         shared = (self.held[among] @ keys.T).toarray()[:, 0]
         first = np.flatnonzero(shared)[0]
@@ -320,8 +320,8 @@ def _entry(ids, kind, ties, matches, left, right):
     )
 
 # %% ../../nbs/atlas/10_leakage.ipynb #04ff928a
-WORDS = ('text', 'near_text')  # Kinds by which sets of fixed sentences are not dropped
-_A_SPLIT = 10  # Rows from which on a split that is dropped as a whole is no accident
+WORDS = ('text', 'near_text')  # Kinds that drop no rows of sets with given sentences
+_A_SPLIT = 10  # If a split has at least so many rows, dropping all of them is not chance
 
 
 def is_scripted(
@@ -350,7 +350,7 @@ def rows_to_drop(
     kinds: Sequence[str],  # Of `KINDS`
     against: Sequence[str] | None = None,  # Dataset keys whose later splits count; all where absent
 ) -> dict[str, str]:  # Row id to the reason
-    "Rows with a match in a later split; SourceError if words take a whole split, unless `against` says what for."
+    "Rows with a match in a later split; SourceError if a drop by words takes a whole split, unless `against` is given."
     places = list(found.places)
     place_of = np.array(found.place_of)
     rank = np.array([SPLITS.index(split) for _, split in places])

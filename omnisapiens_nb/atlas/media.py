@@ -49,7 +49,7 @@ class MediaError(ValueError):
 
 # %% ../../nbs/atlas/02_media.ipynb #71f371df
 def _promised(data):
-    "Bytes a file says it has, 0 where it does not say."
+    "Bytes a file says it has; 0 if it does not say."
     if data[:4] in _ENVELOPES:
         return _promised_by_envelope(data)
     if data[4:8] == b'ftyp':
@@ -58,7 +58,7 @@ def _promised(data):
 
 # %% ../../nbs/atlas/02_media.ipynb #8e0d6754
 _ENVELOPES = {b'RIFF': 'little', b'RIFX': 'big', b'FORM': 'big'}  # Mark → order of the bytes of its length
-_STREAMED = 0x7F000000  # From here on a length was written before it was known
+_STREAMED = 0x7F000000  # A length this large was written before the true one was known
 
 
 def _promised_by_envelope(data):
@@ -113,7 +113,7 @@ def check_file(
 def is_hollow(
     data: bytes,  # A file
 ) -> bool:
-    "Whether a file is empty, or a wav that holds no sound; False for what is no wav."
+    "Whether a file is empty, or a wav that holds no sound; False for other formats."
     if data[:4] != b'RIFF' or data[8:12] != b'WAVE':
         return not data
     return _samples_at(data) in (0, len(data))
@@ -151,7 +151,7 @@ def check_bound(
     most = getattr(limits(), name)
     if value > most:
         raise MediaError(
-            f'it has {value:,.0f} {unit}, and {most:,} are the most; if it should have so many, '
+            f'it has {value:,.0f} {unit}, more than the limit of {most:,}; if this is right, '
             f'set OMNISAPIENS_LIMITS="{name}={math.ceil(value)}"'
         )
 
@@ -168,7 +168,7 @@ def _check_rate(rate):
 def known_format(
     data: bytes,  # The whole file
 ) -> Format:  # One of `FORMATS`
-    "What a file is by its content; MediaError where it is broken off or none that is known."
+    "What a file is by its content; MediaError if it is truncated or of no known format."
     check_file(data)
     found = format_of(data)
     if found:
@@ -199,12 +199,12 @@ def _open(data):
 
 # %% ../../nbs/atlas/02_media.ipynb #970aa823
 def _known(streams):
-    "Those tracks whose codec is known here; of the others FFmpeg cannot say how large they are."
+    "Tracks whose codec is known here; FFmpeg cannot say how large the others are."
     return [stream for stream in streams if stream.codec_context is not None]
 
 
 def _check_container(container):
-    "MediaError where what a file says of itself is out of bounds."
+    "MediaError if what a file says about itself is out of bounds."
     if container.duration is not None:
         check_bound(container.duration / _pyav().time_base, 'seconds', 'seconds')
     for stream in _known(container.streams.audio):
@@ -226,7 +226,7 @@ def _decode(data, kind):
 
 
 def _packets(data):
-    "How many parts the first video track of a file has, which is found without decoding."
+    "Number of packets of the first video track, counted without decoding."
     with _open(data) as container:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
@@ -279,7 +279,7 @@ _NO_FRAMES = 'the video holds no frames; copy the file again from the source'
 def video_digest(
     data: bytes,  # A video file
 ) -> str:  # sha256 of its pictures in grey, with their sizes
-    "Decode a video to its end and sum up what is seen; MediaError if that fails or there are no pictures."
+    "Decode a video to its end and hash its pictures; MediaError if that fails or there are no pictures."
     digest = hashlib.sha256()
     frames = 0
     for frame in _frames(data):
@@ -294,7 +294,7 @@ def video_digest(
 def array_digest(
     samples: np.ndarray,  # Decoded sound or picture
 ) -> str | None:  # sha256 of shape and values; None for silence or one flat colour, which say nothing
-    "Sum up decoded sound or a decoded picture."
+    "Hash of decoded sound or of a decoded picture."
     flat = not samples.size or (samples == samples.flat[0]).all()
     if flat:
         return None
@@ -336,7 +336,7 @@ def _strength(samples):
     return float(np.sqrt(np.square(samples, dtype=np.float64).mean())) if samples.size else 0.0
 
 # %% ../../nbs/atlas/02_media.ipynb #f03211f3
-CANCELLED = 0.1  # Share of the louder channel's strength, below which the mean of two has lost the sound
+CANCELLED = 0.1  # If the mean of two channels has less than this share of the louder one's strength, they cancel
 
 
 def read_audio(
@@ -420,7 +420,7 @@ def _upright(frame, aspect):
 # %% ../../nbs/atlas/02_media.ipynb #fa493168
 def read_video(
     data: bytes,  # mp4 … as bytes
-    frames: int | None = None,  # Take so many, spread evenly from first to last; None for all
+    frames: int | None = None,  # How many, spread evenly from first to last; None for all
 ) -> np.ndarray:  # uint8, shape (frames, height, width, 3)
     "Decode a video into RGB frames, upright and with square pixels; MediaError if that fails or there are none."
     aspect = _aspect(data)

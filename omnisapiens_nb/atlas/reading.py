@@ -82,7 +82,7 @@ def text_fault(
 def lines_of(
     text: str,  # A file's text
 ) -> list[str]:  # Blank ones too, so that they can be counted
-    "Lines of a text without their ends, whatever these are."
+    "Lines of a text without their line ends, of whichever kind these are."
     end = '\n' if '\n' in text else '\r'
     return [line.strip('\r') for line in text.split(end)]
 
@@ -95,7 +95,7 @@ def no_columns(
     "The error for a table without a column."
     lacks = ', '.join(map(repr, missing))
     has = ', '.join(map(repr, found))
-    fix = 'use the original file, or name its columns so'
+    fix = 'use the original file, or rename its columns'
     if len(found) == 1 and any(mark in found[0] for mark in ';\t'):
         fix = 'separate the columns by commas'
     return SourceError(f'{path}: no column {lacks} (found {has}); {fix}')
@@ -110,7 +110,7 @@ class _Read(NamedTuple):
 
 
 def _read_row(lines, first, width):
-    "The row that begins at a line; width is the number of its fields, None where any will do."
+    "The row that begins at a line; width is the number of its fields, None if any number is allowed."
     ended = (lines[place] + '\n' for place in range(first, len(lines)))
     reader = csv.reader(ended, strict=True)
     try:
@@ -170,7 +170,7 @@ def read_csv(
     file: str,  # Path inside it
     columns: tuple[str, ...],  # Columns that must be there, in any order
     encoding: str = 'utf-8-sig',  # As for `read_text`
-    aliases: dict[str, str] = {},  # Another name a column goes by → its name here
+    aliases: dict[str, str] = {},  # Another name of a column → its name here
 ) -> Iterator[Record]:  # One per data row
     "Rows of a CSV with a header; SourceError if it is missing, empty or lacks a column."
     path = Path(folder) / file
@@ -192,7 +192,7 @@ def json_record(
     number: int,  # From 1
     data,  # A JSON value
     keys: tuple[str, ...],  # Keys it must have
-) -> Record:  # With a fault if it is no such object
+) -> Record:  # With a fault if it is not an object with these keys
     "A parsed JSON value as a record."
     if not isinstance(data, dict):
         return Record(file, number, fault=f'a JSON {type(data).__name__} where an object is expected')
@@ -222,7 +222,7 @@ def read_json_lines(
 
 # %% ../../nbs/atlas/05_reading.ipynb #b3c6b95a
 class _Object(dict):
-    "A JSON object that remembers keys which were there twice."
+    "A JSON object that remembers keys which occur twice."
 
     def __init__(self, pairs):
         super().__init__(pairs)
@@ -232,7 +232,7 @@ class _Object(dict):
 def read_json(
     folder: Path,  # Source folder
     file: str,  # Path inside it
-) -> list[tuple[str, object]]:  # Key and value of each entry; a key that is there twice comes twice
+) -> list[tuple[str, object]]:  # Key and value of each entry; a key that occurs twice is listed twice
     "Entries of a JSON file that holds one object; SourceError names line and column if it does not parse."
     path = Path(folder) / file
     try:

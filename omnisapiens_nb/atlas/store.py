@@ -145,7 +145,7 @@ def _size_category(rows):
 
 
 def _version(content):
-    "Two numbers of six hexadecimal digits each, since a version is made of numbers."
+    "A version of two numbers, each made of six hexadecimal digits of the hash."
     return f'1.{int(content[:6], 16)}.{int(content[6:12], 16)}'
 
 # %% ../../nbs/atlas/11_store.ipynb #3d6f1a90
@@ -225,7 +225,7 @@ def _type_fix(name, kind, wanted):
 
 # %% ../../nbs/atlas/11_store.ipynb #3d90fbac
 def _check_types(path, columns):
-    "SourceError where a column of the schema is there twice or has a type that cannot be read as the schema's."
+    "SourceError if a column of the schema occurs twice, or has a type that cannot be read as the schema's."
     for name in SCHEMA.names:
         if columns.names.count(name) > 1:
             raise SourceError(f'{path}: the column {name} is there twice; keep one of them')
@@ -248,7 +248,7 @@ def _open_shard(path):
     except (pa.ArrowException, OSError) as e:
         if getattr(e, 'errno', None) is not None:
             raise  # The file system's own, not Arrow's
-        raise SourceError(f'{path}: no Parquet file ({_first_line(e)}); copy it again, or curate again') from e
+        raise SourceError(f'{path}: not a Parquet file ({_first_line(e)}); copy it again, or curate again') from e
     missing = set(RELEASED.names) - set(file.schema_arrow.names)
     if missing:
         fix = 'write it too, with nulls where rows have none'
@@ -294,7 +294,7 @@ def released_value(
 # %% ../../nbs/atlas/11_store.ipynb #5a1c0e16
 @contextmanager
 def _naming_damage(path, group):
-    "SourceError with file and row group where reading fails."
+    "SourceError with file and row group if reading fails."
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
@@ -347,7 +347,7 @@ class _Shards:
         return columns
 
     def lacking(self, names):
-        "Those of the columns that some file does not have."
+        "Columns that at least one file does not have."
         found = set()
         for file in self.files:
             found |= set(names) - set(file.schema_arrow.names)
@@ -359,7 +359,7 @@ _FILLED = tuple(name for name in OURS.names if name not in _NULL_STAYS)
 
 # %% ../../nbs/atlas/11_store.ipynb #3fa07c11
 def _fill(columns, gaps, shards, split):
-    "Make up what is null in some columns, in place."
+    "Fill what is null in some columns, in place."
     needed = ['dataset', 'task']
     if 'question' in gaps:
         needed.append('problem')
@@ -406,7 +406,7 @@ class Atlas(Sequence):
         self,
         i: int,  # Row number
     ) -> str:  # Such as `data/train-00000-of-00002.parquet, row 3`
-        "Where a row stands, for a message."
+        "File and number of a row, for a message."
         path, number = self._shards.place(range(len(self))[i])
         return f'{path}, row {number + 1}'
 
@@ -425,15 +425,15 @@ class Atlas(Sequence):
 
 # %% ../../nbs/atlas/11_store.ipynb #5a1c0e19
 def _check_ids(atlas, ids):
-    "SourceError names the first row whose id is empty, or that of a row before it."
+    "SourceError names the first row whose id is empty or repeats an earlier one."
     first = {}
-    fix = 'give each row an id of its own, or leave the column out and they are made up'
+    fix = 'give each row an id of its own, or leave the column out and ids are made up'
     for number, row_id in enumerate(ids):
         if not (row_id or '').strip():
             raise SourceError(f'{atlas.place(number)}: the id is empty; {fix}')
         if row_id in first:
             before = atlas.place(first[row_id])
-            raise SourceError(f'{atlas.place(number)}: the id {row_id!r} is that of {before} too; {fix}')
+            raise SourceError(f'{atlas.place(number)}: the id {row_id!r} is also the id of {before}; {fix}')
         first[row_id] = number
 
 # %% ../../nbs/atlas/11_store.ipynb #b5441787
@@ -474,7 +474,7 @@ def split_of(
 def by_split(
     files: Sequence[Path],  # Files with rows
 ) -> dict[str, list[Path]]:  # Split to its files
-    "Files by their splits; SourceError where a name tells none, or a split is there under two names."
+    "Files by their splits; SourceError if a name has no split, or a split occurs under two names."
     found = {}
     words = {}
     for path in files:
@@ -504,7 +504,7 @@ def open_atlas(
 ) -> Atlas:  # A sequence of rows
     "Open a split for reading by row; SourceError if there is none or its columns are not the released ones."
     if split not in SPLITS:
-        raise SourceError(f'{split!r} is no split; choose from {", ".join(SPLITS)}')
+        raise SourceError(f'{split!r} is not a split; choose from {", ".join(SPLITS)}')
     shards = shards_of(folder, split)
     if not shards:
         fix = 'make it with `omnisapiens-nb curate`'
@@ -515,7 +515,7 @@ def open_atlas(
 def atlas_id(
     folder: Path,  # Atlas folder
 ) -> str:  # Changes with its content
-    "What an Atlas is known by: its manifest, or the names and sizes of its shards."
+    "What identifies an Atlas: its manifest, or the names and sizes of its shards."
     folder = Path(folder)
     manifest = folder / 'manifest.json'
     if manifest.is_file():
@@ -539,7 +539,7 @@ def rewrite_atlas(
     change: Callable[[dict], dict],  # Row to the row that is written; called split by split, in order
     notes: dict[str, dict],  # File name to what is put there, JSON-able
 ) -> Path:  # `out`
-    "Write an Atlas anew with changed rows and the files that lie beside them."
+    "Write a new Atlas with changed rows, and copy the files beside them."
     shutil.copytree(atlas, out, ignore=shutil.ignore_patterns('data', '*.parquet'))
     writer = StoreWriter(out)
     for store in open_splits(atlas).values():
@@ -571,13 +571,13 @@ def content_hash(
 def output_hashes(
     folder: Path,  # Atlas folder
 ) -> dict[str, str]:  # Path inside it → checksum
-    "Checksums of all that a manifest answers for: every file but itself."
+    "Checksums that a manifest records: of every file except itself."
     files = [path for path in sorted(folder.rglob('*')) if path.is_file() and path != folder / 'manifest.json']
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
 # %% ../../nbs/atlas/11_store.ipynb #b95e2c07
 def _renew(folder):
-    "Make the card's version and the manifest's checksums those of the files."
+    "Update the card's version and the manifest's checksums from the files."
     card = folder / 'README.md'
     if card.is_file():
         version = _version(content_hash(folder))

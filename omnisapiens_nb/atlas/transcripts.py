@@ -46,7 +46,7 @@ def load_recogniser(
     model: str | Path,  # Folder, or hub name such as `openai/whisper-large-v3`
     device: str | None = None,  # Such as `cpu`; the first GPU, if there is one, where None
 ) -> AutomaticSpeechRecognitionPipeline:
-    "Load a speech recogniser; SourceError if there is none of that name, or the model is none."
+    "Load a speech recogniser; SourceError if no model has that name, or if it is not a speech recogniser."
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     is_hub_name = re.fullmatch(r'[\w.-]+/[\w.-]+', str(model))
     if not Path(model).is_dir() and not is_hub_name:
@@ -73,7 +73,7 @@ _NEVER, _ALWAYS = -100, 100  # Added to a letter's score
 
 
 def tiny_recogniser(
-    folder: Path,  # Made
+    folder: Path,  # Folder to make
     always: str = '',  # One of `LETTERS`, named at every step
 ) -> Path:  # `folder`
     "Write a CTC recogniser with random weights, which never names control tokens or the tag unless you ask for it."
@@ -105,7 +105,7 @@ BATCH = 8  # Recordings at a time
 
 
 def _settings_for_long(recogniser):
-    "What a pipeline is told for a recording longer than a window."
+    "Settings of the pipeline for a recording longer than a window."
     if recogniser.type == 'seq2seq_whisper':
         return dict(return_timestamps=True)
     if recogniser.type == 'ctc':
@@ -144,7 +144,7 @@ def transcribe(
 def prompt_style(
     row: Row,  # Any row
 ) -> str | None:  # One of `STYLES`
-    "The style a row's prompt was made in; None if it is not a prompt of ours."
+    "The style in which a row's prompt was made; None if this package did not make it."
     if row.dataset not in DATASETS:
         return None
     return next((style for style in STYLES if build_prompt(row, style) == row.problem), None)

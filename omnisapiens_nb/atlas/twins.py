@@ -17,7 +17,7 @@ from .schema import SPLITS, Row, answer_kind
 # %% ../../nbs/atlas/24_twins.ipynb #6c5cc11f
 @dataclass(frozen=True)
 class _Copy:
-    "What is kept of a row while others pass."
+    "What we remember of a row while the others are read."
 
     id: str
     place: str  # Where the source lists it
@@ -45,10 +45,10 @@ class Twins:
 
     def add(
         self,
-        row: Row,  # With a label, else it is passed over
+        row: Row,  # With a label; other rows are skipped
         digests: Mapping[Path, str],  # Each file of its media and its checksum
     ):
-        "Take up a row; its media are not kept."
+        "Remember a row; its media are not kept."
         if not digests or answer_kind(row.task) != 'cls':
             return
         place = f'{row.source_file}, row {row.source_row}'
