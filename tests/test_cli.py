@@ -214,7 +214,7 @@ def test_check_and_evaluate_as_a_user_calls_them(cli, mini_sources, tmp_path):
     assert (tmp_path / 'out' / 'report.html').is_file() and 'b,mmsd' in (tmp_path / 'out' / 'scores.csv').read_text()
     (atlas / 'data' / 'train-00000-of-00001.parquet').write_bytes(b'PAR1 and no more')
     result = cli('check', atlas)
-    assert result.returncode == 1 and 'no Parquet file' in result.stderr
+    assert result.returncode == 1 and 'not a Parquet file' in result.stderr
 
 
 def test_a_recipe_as_a_user_calls_it_into_an_empty_folder(cli, mini_atlas, warm_start, tmp_path):

@@ -423,7 +423,7 @@ def test_our_columns_are_made_up_one_by_one(forms, tmp_path):
         (pa.array(['a', None, 'b', 'c']), 'no id', 1, 'row 2: the id is empty'),
         (pa.array(['a', 'b', ' ', '']), 'no id', 2, 'row 3: the id is empty'),
         (pa.nulls(4), 'no id', 4, 'row 1: the id is empty'),
-        (pa.array(['a', 'b', 'a', 'a']), 'an id that was there before', 2, "row 3: the id 'a' is that of"),
+        (pa.array(['a', 'b', 'a', 'a']), 'an id that was there before', 2, "row 3: the id 'a' is also the id of"),
     ],
 )
 def test_ids_that_name_no_row(forms, tmp_path, ids, problem, count, words):
@@ -482,9 +482,9 @@ def test_a_damaged_page_is_named_with_its_row_group(forms, tmp_path):
 @pytest.mark.parametrize(
     ('changed', 'words'),
     [
-        (dict(audios=['a\0b']), r"'a\x00b' can be no path"),
-        (dict(audios=['a' * 5000]), 'can be no path (File name too long)'),
-        (dict(ext_audio_feats=['a/' * 4000]), 'can be no path'),
+        (dict(audios=['a\0b']), r"'a\x00b' cannot be a path"),
+        (dict(audios=['a' * 5000]), 'cannot be a path (File name too long)'),
+        (dict(ext_audio_feats=['a/' * 4000]), 'cannot be a path'),
         (dict(audios=['x' * 200 + '.wav']), 'no file'),
     ],
 )
