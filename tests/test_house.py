@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / 'tools'))
 import described
 import house
 import measures
+import prose
 
 SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT / 'settings.ini', encoding='utf-8')
@@ -39,6 +40,24 @@ def tracked():
 def test_notebooks(name):
     found = house.CHECKS[name]
     assert not [f'{path.relative_to(ROOT)}: {fault}' for path in house.notebooks() for fault in found(path)]
+
+
+PARTS = (measures.YOU_WILL_LEARN, '**You need**', '## What we saw', '## Next')
+
+
+@pytest.mark.parametrize('path', measures.learning_path(), ids=lambda path: path.stem)
+def test_a_page_of_the_learning_path_says_what_it_gives_and_needs(path):
+    text = '\n\n'.join(''.join(cell['source']) for cell in measures.cells(path, 'markdown'))
+    places = [text.find(part) for part in PARTS]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_the_learning_path_speaks_to_its_reader():
+    "More than ten times in a thousand words, in sentences of sixteen words or fewer in the mean."
+    parts = [prose.counted(prose.prose_of(path)) for path in measures.learning_path()]
+    total = prose.Prose(*map(sum, zip(*parts)))
+    assert 1000 * total.reader / total.words > 10
+    assert total.words / total.sentences < 16
 
 
 @pytest.mark.parametrize(
