@@ -321,7 +321,7 @@ def atlas_mean(
 def root_rows_mean(
     scores: Sequence[Score],  # Of one model, one per dataset
 ) -> float:  # NaN where a score is not defined
-    "Mean over datasets weighted by the square root of their rows, so that no test set dominates its noise or its value."
+    "Mean over datasets weighted by the square root of their rows: no test set dominates its noise or its value."
     values = [score.value for score in scores]
     weights = [score.rows**0.5 for score in scores]
     return float(np.average(values, weights=weights))
