@@ -47,7 +47,7 @@ from ..atlas.schema import MEDIA, TAGS
 
 # %% ../../nbs/sft/00_processor.ipynb #a76039b5
 PAD = '<|endoftext|>'
-END = '<|im_end|>'  # Of a turn
+END = '<|im_end|>'  # Ends a turn
 SPECIAL = (
     PAD,
     '<|im_start|>',
@@ -327,7 +327,7 @@ def read_form(
 
 # %% ../../nbs/sft/00_processor.ipynb #918daf23
 def _load(medium):
-    "A medium that is named by its file as the file's bytes; any other as it is."
+    "The bytes of a medium that is given as a path; any other medium as it is."
     if not isinstance(medium, (str, Path)):
         return medium
     if not Path(medium).is_file():
@@ -361,13 +361,13 @@ def _cut(frames, size, form):
 
 
 def _standing(picture):
-    "Frames of a video in which a picture stands still for one patch."
+    "A still picture as the frames of a video of one patch."
     pixels = np.asarray(picture.convert('RGB')) if isinstance(picture, Image.Image) else read_image(picture)
     return np.stack([pixels] * TEMPORAL)
 
 
 def _heard(sound, extractor, seconds):
-    "A sound as far as the model takes it, by the extractor's length or sooner, and the seconds that are left out."
+    "The part of a sound that the model takes, by the extractor's and the profile's length, and the seconds cut off."
     if isinstance(sound, bytes):
         sound = read_audio(sound, RATE)
     longest = round(min(extractor.chunk_length, seconds or math.inf) * RATE)
