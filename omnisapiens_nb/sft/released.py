@@ -34,7 +34,7 @@ from .model import file_beside, save_model
 from .processor import MEAN, MERGE, PATCH, STD, TEMPORAL, OmniProcessor
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #ccd19854
-_POINTER = b'version https://git-lfs'  # What stands in the place of a file that was not fetched
+_POINTER = b'version https://git-lfs'  # Git LFS leaves it in place of a file that was not fetched
 
 
 def _check_begin(path):
@@ -255,7 +255,7 @@ def _extractor_of(path, kind, width):
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #080b800d
 def _build_bam(path, weights, hidden):
-    "Adapters of the shapes that a file has, and kind to extractor; the one place where released adapters are built."
+    "Adapters of the shapes that a file has, and kind to extractor; released adapters are built only here."
     first = {kind: weights.get(f'{kind}_adapter.mlp.0.weight') for kind in KINDS}
     first = {kind: weight for kind, weight in first.items() if weight is not None}
     for kind, weight in first.items():
