@@ -119,7 +119,7 @@ def _fill(partial, parts, terms):
 def write_small_lm(
     out: Path,  # Model folder to make; not there, or empty
 ) -> Path:  # `out`
-    "Gemma 3 270M, as the extra `small-lm` brings it, as a model folder; once, since it takes a minute."
+    "Gemma 3 270M from the extra `small-lm` as a model folder; do it once, since it takes a minute."
     require('small-lm')
     out = Path(out)
     check_free(out)
