@@ -79,7 +79,7 @@ LANGUAGE_MODEL = Family(
     processor=TextProcessor,
     projections='all-linear',  # All but `lm_head`, whatever their names
     towers={},
-    norm=r'(?!.*\.\d+\.)(.*\.)?(norm|ln_f|final_layer_?norm)',  # A layer's own norm does not match: its name has a number
+    norm=r'(?!.*\.\d+\.)(.*\.)?(norm|ln_f|final_layer_?norm)',  # Not a layer's norm, which has a number in its name
 )
 FAMILIES = (QWEN2_5_OMNI, QWEN3_OMNI, LANGUAGE_MODEL)
 
