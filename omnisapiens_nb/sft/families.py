@@ -128,11 +128,11 @@ def _config_at(name):
             return PreTrainedConfig.get_config_dict(name)[0], name
         except (OSError, ValueError) as e:
             raise SourceError(
-                f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub'
+                f'{name}: no complete checkpoint in a folder of that name, and none could be loaded from the hub'
             ) from e
     path = folder / 'config.json'
     if not path.is_file():
-        raise SourceError(f'{name}: no complete checkpoint in such a folder, config.json is missing; copy all files')
+        raise SourceError(f'{name}: no complete checkpoint in this folder: config.json is missing; copy all files')
     return read_json(path), path
 
 

@@ -418,7 +418,7 @@ def _pad_mels(mels):
 
 # %% ../../nbs/sft/00_processor.ipynb #23b23c47
 def _gather(examples, field):
-    "What each example has a list of, in one list."
+    "The items of one field of all examples, in one list."
     return [item for example in examples for item in getattr(example, field)]
 
 
@@ -466,7 +466,7 @@ class _Asking(ABC):
         self.cut = {}  # Id of a row to the seconds of its sound that the model does not hear
 
     def _name_cut(self, name, unheard):
-        "Say once that a row is cut, and how many are; of more than twenty, now and then."
+        "Log once that a row is cut, with the count so far; after twenty rows, only every twentieth."
         if name in self.cut:
             return
         self.cut[name] = unheard
@@ -663,7 +663,7 @@ class ProfileSettings(BaseModel):
     seconds: float | None = Field(None, gt=0)
 
     def as_profile(self) -> Profile:
-        "The profile that is meant."
+        "These settings as a profile."
         return Profile(**self.model_dump())
 
 

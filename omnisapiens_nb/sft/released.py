@@ -182,7 +182,7 @@ def _fill(module, path, weights, places):
     if missing:
         raise SourceError(f'{path}: {missing[0]} is missing; take the whole file')
     if extra:
-        raise SourceError(f'{path}: {extra[0]} is nothing that such a file holds; take the file of the release')
+        raise SourceError(f'{path}: {extra[0]} does not belong in such a file; take the file of the release')
     expected = module.state_dict()
     for name, place in places.items():
         if weights[name].shape != expected[place].shape:

@@ -102,7 +102,7 @@ def _clear_away(partial):
         return
     ours = partial.is_dir() and (partial / 'gguf').is_dir()
     if not ours:
-        raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
+        raise SourceError(f'{partial}: exists and was not made by this package; rename it, or choose another folder')
     shutil.rmtree(partial)
 
 # %% ../../nbs/sft/15_small_lm.ipynb #093593f4
