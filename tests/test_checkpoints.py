@@ -316,7 +316,11 @@ FAULTS = {
     'not JSON': ('label_scheme.json', '{', 'meta.global_classes'),
     'a form not known': ('label_scheme.json', scheme([dict(id=3)]), 'neither a label nor'),
     'a missing head': ('heads.bin', without(HEADS, 'heads.6.weight'), 'heads.6.weight is missing'),
-    'one head too many': ('heads.bin', HEADS | {'heads.7.weight': torch.ones(2, HIDDEN)}, 'heads.7.weight is nothing'),
+    'one head too many': (
+        'heads.bin',
+        HEADS | {'heads.7.weight': torch.ones(2, HIDDEN)},
+        'heads.7.weight does not belong',
+    ),
     'heads of another width': ('heads.bin', head_tensors(32), 'heads.0.weight has shape (7, 32) where (7, 64)'),
     'heads with a trap': ('heads.bin', HEADS | {'hook': Trap()}, 'would run what is in it'),
     'heads with numbers': ('heads.bin', HEADS | {'step': 3}, 'more than tensors'),

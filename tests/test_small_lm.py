@@ -105,7 +105,7 @@ def test_what_is_in_the_way_stays(tmp_path, false_parts, converted):
         small_lm.write_small_lm(tmp_path / 'small')
     (tmp_path / 'other.partial').mkdir()
     (tmp_path / 'other.partial' / 'thesis.txt').write_text('years of work')
-    with pytest.raises(SourceError, match='in the way and none of ours'):
+    with pytest.raises(SourceError, match='exists and was not made by this package'):
         small_lm.write_small_lm(tmp_path / 'other')
     assert (tmp_path / 'other.partial' / 'thesis.txt').read_text() == 'years of work'
     assert (tmp_path / 'small').read_text() == 'a file' and not converted

@@ -79,7 +79,7 @@ LANGUAGE_MODEL = Family(
     processor=TextProcessor,
     projections='all-linear',  # All but `lm_head`, whatever their names
     towers={},
-    norm=r'(?!.*\.\d+\.)(.*\.)?(norm|ln_f|final_layer_?norm)',  # Of no single layer, whose names have a number
+    norm=r'(?!.*\.\d+\.)(.*\.)?(norm|ln_f|final_layer_?norm)',  # Not a layer's norm, which has a number in its name
 )
 FAMILIES = (QWEN2_5_OMNI, QWEN3_OMNI, LANGUAGE_MODEL)
 
@@ -128,11 +128,11 @@ def _config_at(name):
             return PreTrainedConfig.get_config_dict(name)[0], name
         except (OSError, ValueError) as e:
             raise SourceError(
-                f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub'
+                f'{name}: no complete checkpoint in a folder of that name, and none could be loaded from the hub'
             ) from e
     path = folder / 'config.json'
     if not path.is_file():
-        raise SourceError(f'{name}: no complete checkpoint in such a folder, config.json is missing; copy all files')
+        raise SourceError(f'{name}: no complete checkpoint in this folder: config.json is missing; copy all files')
     return read_json(path), path
 
 

@@ -172,7 +172,7 @@ def _load_weights(name, family, kwargs):
         model, info = family.model.from_pretrained(name, output_loading_info=True, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, SafetensorError) as e:
         raise SourceError(
-            f'{name}: no complete checkpoint in such a folder, and none of that name to be had from the hub'
+            f'{name}: no complete checkpoint in a folder of that name, and none could be loaded from the hub'
         ) from e
     lost = sorted(info['missing_keys'])
     if lost:

@@ -47,7 +47,7 @@ from ..atlas.schema import MEDIA, TAGS
 
 # %% ../../nbs/sft/00_processor.ipynb #a76039b5
 PAD = '<|endoftext|>'
-END = '<|im_end|>'  # Of a turn
+END = '<|im_end|>'  # Ends a turn
 SPECIAL = (
     PAD,
     '<|im_start|>',
@@ -327,7 +327,7 @@ def read_form(
 
 # %% ../../nbs/sft/00_processor.ipynb #918daf23
 def _load(medium):
-    "A medium that is named by its file as the file's bytes; any other as it is."
+    "The bytes of a medium that is given as a path; any other medium as it is."
     if not isinstance(medium, (str, Path)):
         return medium
     if not Path(medium).is_file():
@@ -361,13 +361,13 @@ def _cut(frames, size, form):
 
 
 def _standing(picture):
-    "Frames of a video in which a picture stands still for one patch."
+    "A still picture as the frames of a video of one patch."
     pixels = np.asarray(picture.convert('RGB')) if isinstance(picture, Image.Image) else read_image(picture)
     return np.stack([pixels] * TEMPORAL)
 
 
 def _heard(sound, extractor, seconds):
-    "A sound as far as the model takes it, by the extractor's length or sooner, and the seconds that are left out."
+    "The part of a sound that the model takes, by the extractor's and the profile's length, and the seconds cut off."
     if isinstance(sound, bytes):
         sound = read_audio(sound, RATE)
     longest = round(min(extractor.chunk_length, seconds or math.inf) * RATE)
@@ -418,7 +418,7 @@ def _pad_mels(mels):
 
 # %% ../../nbs/sft/00_processor.ipynb #23b23c47
 def _gather(examples, field):
-    "What each example has a list of, in one list."
+    "The items of one field of all examples, in one list."
     return [item for example in examples for item in getattr(example, field)]
 
 
@@ -466,7 +466,7 @@ class _Asking(ABC):
         self.cut = {}  # Id of a row to the seconds of its sound that the model does not hear
 
     def _name_cut(self, name, unheard):
-        "Say once that a row is cut, and how many are; of more than twenty, now and then."
+        "Log once that a row is cut, with the count so far; after twenty rows, only every twentieth."
         if name in self.cut:
             return
         self.cut[name] = unheard
@@ -663,7 +663,7 @@ class ProfileSettings(BaseModel):
     seconds: float | None = Field(None, gt=0)
 
     def as_profile(self) -> Profile:
-        "The profile that is meant."
+        "These settings as a profile."
         return Profile(**self.model_dump())
 
 

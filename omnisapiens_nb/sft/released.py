@@ -34,7 +34,7 @@ from .model import file_beside, save_model
 from .processor import MEAN, MERGE, PATCH, STD, TEMPORAL, OmniProcessor
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #ccd19854
-_POINTER = b'version https://git-lfs'  # What stands in the place of a file that was not fetched
+_POINTER = b'version https://git-lfs'  # Git LFS leaves it in place of a file that was not fetched
 
 
 def _check_begin(path):
@@ -182,7 +182,7 @@ def _fill(module, path, weights, places):
     if missing:
         raise SourceError(f'{path}: {missing[0]} is missing; take the whole file')
     if extra:
-        raise SourceError(f'{path}: {extra[0]} is nothing that such a file holds; take the file of the release')
+        raise SourceError(f'{path}: {extra[0]} does not belong in such a file; take the file of the release')
     expected = module.state_dict()
     for name, place in places.items():
         if weights[name].shape != expected[place].shape:
@@ -255,7 +255,7 @@ def _extractor_of(path, kind, width):
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #080b800d
 def _build_bam(path, weights, hidden):
-    "Adapters of the shapes that a file has, and kind to extractor; the one place where released adapters are built."
+    "Adapters of the shapes that a file has, and kind to extractor; released adapters are built only here."
     first = {kind: weights.get(f'{kind}_adapter.mlp.0.weight') for kind in KINDS}
     first = {kind: weight for kind, weight in first.items() if weight is not None}
     for kind, weight in first.items():

@@ -34,7 +34,7 @@ _AUDIO = dict(d_model=1280, encoder_layers=32, encoder_attention_heads=20, encod
 
 
 def _with_towers(decoder):
-    "A release by its decoder; the towers differ in the width that they put out alone."
+    "A release by its decoder; its towers differ from the other's only in the width of their outputs."
     width = decoder['hidden_size']
     return dict(
         text_config=decoder,

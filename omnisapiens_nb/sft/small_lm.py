@@ -102,7 +102,7 @@ def _clear_away(partial):
         return
     ours = partial.is_dir() and (partial / 'gguf').is_dir()
     if not ours:
-        raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
+        raise SourceError(f'{partial}: exists and was not made by this package; rename it, or choose another folder')
     shutil.rmtree(partial)
 
 # %% ../../nbs/sft/15_small_lm.ipynb #093593f4
@@ -119,7 +119,7 @@ def _fill(partial, parts, terms):
 def write_small_lm(
     out: Path,  # Model folder to make; not there, or empty
 ) -> Path:  # `out`
-    "Gemma 3 270M, as the extra `small-lm` brings it, as a model folder; once, since it takes a minute."
+    "Gemma 3 270M from the extra `small-lm` as a model folder; do it once, since it takes a minute."
     require('small-lm')
     out = Path(out)
     check_free(out)

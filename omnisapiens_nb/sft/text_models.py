@@ -57,7 +57,7 @@ def _words(message):
     media = sorted({part['type'] for part in content} - {'text'})
     if media:
         raise ValueError(
-            f'{", ".join(media)} in the conversation of a model of words; leave it out, or take an omni model'
+            f'{", ".join(media)} in the conversation of a text-only model; leave it out, or take an omni model'
         )
     return message | dict(content='\n'.join(part['text'] for part in content))
 

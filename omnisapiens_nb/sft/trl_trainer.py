@@ -118,7 +118,7 @@ def _contradicting(args):
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #3c7d9e8c
 def _settings(args, examples):
-    "A copy of the settings that fits our batches; ValueError names what cannot be had."
+    "A copy of the settings that fits our batches; ValueError names settings that contradict them."
     wrong = _contradicting(args)
     if wrong:
         raise ValueError(
