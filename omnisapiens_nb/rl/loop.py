@@ -59,7 +59,7 @@ def surrogate(
     old: Tensor,  # When sampled, (rollouts, tokens)
     advantages: Tensor,  # (rollouts,)
     mask: Tensor,  # 1 on the completion, (rollouts, tokens)
-    clip: float = 0.2,  # Clip range: beyond 1 ± clip the objective is flat
+    clip: float = 0.2,  # Clip range: past 1 ± clip on the advantage's side the objective is flat
     total: int | None = None,  # Rollouts of the step, if some with advantage 0 are left out
 ) -> Tensor:  # Scalar loss
     "GRPO's clipped surrogate (DeepSeekMath, arXiv 2402.03300, §4.1)."
@@ -267,7 +267,7 @@ def rewards_of(
 ) -> list[float]:  # One per rollout
     "The papers' rewards, as their released code computes them."
     answers = [e.row['answer'] for e in examples]
-    tasks = [e.row['task'] for e in examples]  # As in the file: the release reads the kind of answer from this name
+    tasks = [e.row['task'] for e in examples]  # As in the file: the authors' code reads the kind of answer from it
     scores = score(texts, answers, tasks, recipe=config.recipe, released=True, embed=embed)
     return [s.total for s in scores]
 
