@@ -20,7 +20,7 @@ from ..atlas.descriptors import Pooling
 # %% ../../nbs/sft/08_bam.ipynb #b432a85a
 Place = Literal['before_norm', 'after_norm']  # Of the delta of an open answer, seen from the final norm
 Dropped = Literal['delta', 'features']  # What modality dropout sets to zero
-Absent = Literal['row', 'batch']  # Which rows lose descriptors in training if one row has none
+Absent = Literal['row', 'batch']  # In training, which rows go without descriptors if one row of the batch has none
 Scaling = Literal['standard', 'unit_sound']  # How descriptors come to one scale
 Recordings = Literal['mean', 'first']  # Which recordings of a row count
 
@@ -31,7 +31,7 @@ class BAMForm(BaseModel):
     model_config = ConfigDict(extra='forbid', frozen=True)
     place: Place = 'before_norm'  # Where the delta of open answers is added
     dropped: Dropped = 'delta'  # What modality dropout sets to zero
-    absent: Absent = 'row'  # Which rows lose descriptors in training if one row has none
+    absent: Absent = 'row'  # In training, which rows go without descriptors if one row of the batch has none
     scaling: Scaling = 'standard'  # How descriptors come to one scale
     pooling: Pooling = 'ours'  # How the frames of released files become one vector
     recordings: Recordings = 'mean'  # Which recordings of a row count
@@ -113,7 +113,7 @@ class BAM(nn.Module):
         self,
         features: Mapping[str, int],  # Kind, such as `video` and `audio`, to the width of its descriptors
         hidden: int,  # Width of the state
-        absent: Absent = 'row',  # Which rows lose descriptors in training if one row has none of a kind
+        absent: Absent = 'row',  # In training, which rows go without descriptors of a kind if one row has none
         **settings,  # `inner`, `norm`, `dropout`, `alpha` and `dropped` of every `Adapter`
     ):
         super().__init__()
@@ -121,7 +121,9 @@ class BAM(nn.Module):
         self.adapters = nn.ModuleDict({kind: Adapter(width, hidden, **settings) for kind, width in features.items()})
         self.rows = 0  # Seen in training
         self.missing = dict.fromkeys(features, 0)  # Of them, those without descriptors of a kind
-        self.emptied = dict.fromkeys(features, 0)  # Of them, those that lost theirs because another row had none
+        self.emptied = dict.fromkeys(
+            features, 0
+        )  # Of them, those whose descriptors were not used because another row had none
 
     def _count(self, descriptors):
         for kind, (_, present) in descriptors.items():

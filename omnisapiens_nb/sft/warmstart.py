@@ -84,13 +84,15 @@ class FitConfig(BaseModel):
     steps: int = Field(320, gt=0)  # Optimizer steps
     epochs: float | None = Field(None, gt=0)  # In place of steps: so many times the rows there are
     batch: int = Field(32, gt=0)  # Rows per step
-    accumulate: int = Field(1, gt=0)  # Parts in which a batch is run, one after the other, to save memory
-    lr: float = Field(2e-3, gt=0)  # Peak learning rate
+    accumulate: int = Field(1, gt=0)  # Micro-batches in which a batch is run, one after the other, to save memory
+    lr: float = Field(2e-3, gt=0)  # Peak learning rate (under `steps`, a cosine takes a little off the peak)
     warmup: float = Field(0.05, ge=0, lt=1)  # Share of the steps over which it rises
     clip: float | None = Field(1.0, gt=0)  # Largest gradient norm; None: no limit
     warmup_steps: int | None = Field(None, gt=0)  # In place of a share: so many steps
-    plan: Literal['steps', 'parts', 'constant'] = 'steps'  # Of the rate: a cosine over steps, or over parts; or none
-    betas: tuple[float, float] = (0.9, 0.98)  # AdamW's memory; 0.98 is some 50 steps, for runs of a few hundred
+    plan: Literal['steps', 'parts', 'constant'] = (
+        'steps'  # Of the rate: a cosine over steps, or over micro-batches; or none
+    )
+    betas: tuple[float, float] = (0.9, 0.98)  # AdamW's averages; 0.98: over some 50 steps
     weight_decay: float = Field(0.01, ge=0)  # AdamW's; with 0 it is Adam
     loss_scale: float = Field(1.0, gt=0)  # Factor on the loss, divided out again; in float16 small gradients vanish
     seed: int = 0  # Of batches and dropout
@@ -142,10 +144,10 @@ def cosine(
 
 def planned_over_parts(
     step: int,  # From 0
-    parts: int,  # In all: steps times parts of a step
+    parts: int,  # In all: steps times micro-batches of a step
     warmup_steps: int,  # Over which it rises
 ) -> float:  # Factor on the learning rate
-    "The released plan: a cosine over all parts of batches, of which every step uses up one."
+    "The released plan: a cosine over all micro-batches, of which every step uses up one."
     if step < warmup_steps:
         return step / warmup_steps
     progress = (step - warmup_steps) / max(1, parts - warmup_steps)
@@ -157,7 +159,7 @@ def rate_factor(
     step: int,  # From 0
     steps: int,  # In all
 ) -> float:  # Factor on the learning rate
-    "The learning rate's course under a configuration."
+    "The learning rate's schedule under a configuration."
     if config.plan == 'parts':
         return planned_over_parts(step, steps * config.accumulate, config.warmup_steps)
     warmup = config.warmup_steps / steps if config.warmup_steps else config.warmup
@@ -185,7 +187,7 @@ def load_checkpoint(
 
 # %% ../../nbs/sft/04_warmstart.ipynb #381c0e63
 class Trained:
-    "The weights of a module that have a gradient, with float32 copies of those that are coarser."
+    "The weights of a module that have a gradient, with float32 copies of those of lower precision."
 
     def __init__(
         self,
@@ -258,7 +260,7 @@ def _seed_dropout(name, seed, step, generator):
 
 
 def _step(loss_of, examples, rows, trained, optimizer, config):
-    "Run a batch in parts and take one step; returns the mean over the parts of what the loss logs."
+    "Run a batch in micro-batches and take one step; returns the mean over them of what the loss logs."
     means = defaultdict(float)
     optimizer.zero_grad()
     for part in range(config.accumulate):
@@ -425,7 +427,7 @@ def warm_start(
     config: SFTConfig = SFTConfig(),  # Settings
     checkpoint: Path | None = None,  # Resume from and save to this file
 ) -> list[dict]:  # One entry per step: loss, tower loss, learning rate
-    "Supervised fine-tuning on boxed answers (first paper, OmniSapiens RL's start)."
+    "Supervised fine-tuning on a trace and a boxed answer, with a classifier on each tower: the start of RL."
     torch.manual_seed(config.seed)
     hidden = model.config.get_text_config().hidden_size
     heads = nn.ModuleDict({modality: nn.Linear(hidden, len(CLASSES)) for modality in family_of(model).towers})
