@@ -3,8 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/tutorial
 EXTRAS ?= dev
-# Python compiles a file when it is first imported; to compile all of them here takes most of a minute
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Processes of the tests; each takes about a gigabyte
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1

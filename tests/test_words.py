@@ -24,6 +24,7 @@ from omnisapiens_nb.evaluation.similarity import cosines, minilm
 from omnisapiens_nb.rl.shared_prompts import sample_groups
 from omnisapiens_nb.runs.train import start_model
 from omnisapiens_nb.studies import words
+from omnisapiens_nb.studies.tables import OLDER_NAMES
 
 SMALL = words.WordsConfig.quick()
 LOG = ROOT / 'nbs' / 'results' / 'study_E'
@@ -300,7 +301,7 @@ def words_in(value):
 
 
 def check_nothing_is_quoted(folder):
-    known = {*words.TASKS, *METHODS, words.START, 'bag of words', 'constant'}
+    known = {*words.TASKS, *METHODS, *OLDER_NAMES, words.START, 'bag of words', 'constant'}
     known |= {
         'method',
         'seed',
@@ -327,6 +328,7 @@ def check_whole(folder):
     assert (sizes == [log.tasks[task]['test'] for task in sizes]).all(axis=None)
     for file in folder.glob('runs/*.json'):
         run = json.loads(file.read_text())
+        run['method'] = OLDER_NAMES.get(run['method'], run['method'])
         seed = -1 if run['seed'] is None else run['seed']
         own = log.answers[(log.answers.method == run['method']) & (log.answers.seed.fillna(-1) == seed)]
         for task, said in run['said'].items():
