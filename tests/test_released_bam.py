@@ -197,7 +197,7 @@ def rows_with_gaps(width, hidden):
 
 
 def test_a_checkpoint_has_the_heads_too(tmp_path):
-    "Gone on with after the third of four steps, adapters and heads are the same, bit for bit."
+    "Resumed after the third of four steps, adapters and heads are the same, bit for bit."
     rows, heads = rows_with_gaps(11, 6), Heads(6)
     config = BAMConfig.released(epochs=None, steps=4, save_every=3)
     common = (Frozen(6), heads, 'emotion_cls', rows, dict(audio='prosody'), config, tmp_path / 'state.pt')
