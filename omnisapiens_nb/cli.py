@@ -363,7 +363,7 @@ def init_model(
     made = start_model(atlas, out, seed=seed, family=family) if model is None else start_from(model, out)
     typer.echo(f'Model: {made}')
 
-# %% ../nbs/cli.ipynb #64ad99c6
+# %% ../nbs/cli.ipynb #5055a51b
 PlanWeights = Annotated[
     bool, typer.Option('--plan', help='Train nothing. Only print how many weights would be trained.')
 ]
@@ -378,6 +378,7 @@ PlanWeights = Annotated[
 def sft(config: Recipe, resume: Resume = False, plan: PlanWeights = False):
     """Run supervised fine-tuning as a recipe describes it.
     The field `stage` of the recipe is warm_start (the default), classify, lm_head or answers (by TRL)."""
+    from omnisapiens_nb.rl.loop import leave_ranks
     from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage, run_stage
 
     recipe = read_stage(config)
@@ -386,6 +387,7 @@ def sft(config: Recipe, resume: Resume = False, plan: PlanWeights = False):
         return
     model = run_stage(recipe, resume)
     typer.echo(f'Model: {model}')
+    leave_ranks()
 
 # %% ../nbs/cli.ipynb #6b2ff0e2
 @app.command(epilog=_example('omnisapiens-nb bam --config recipes/tiny/bam.yaml'))
@@ -429,7 +431,7 @@ def merge(
         merged = run(model, out, form)
     typer.echo(f'Model: {merged}')
 
-# %% ../nbs/cli.ipynb #16f2f5e0
+# %% ../nbs/cli.ipynb #4b93cdd6
 PlanMemory = Annotated[
     bool,
     typer.Option(
@@ -468,6 +470,7 @@ def rl(
 ):
     """Train by reinforcement learning, as a recipe describes it.
     The recipe names the estimator, such as grpo or harpo. For models of full size, it says `trainer: trl`."""
+    from omnisapiens_nb.rl.loop import leave_ranks
     from omnisapiens_nb.runs.reinforce import plan_rl, read_rl, run_recipe
 
     recipe = read_rl(config)
@@ -477,6 +480,7 @@ def rl(
         return
     model = run_recipe(recipe, resume)
     typer.echo(f'Model: {model}')
+    leave_ranks()
 
 # %% ../nbs/cli.ipynb #8b5d3a8e
 MostRows = Annotated[

@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from omnisapiens_nb.atlas.store import open_atlas
 from omnisapiens_nb.rl import loop
-from omnisapiens_nb.rl.loop import RLConfig, join_ranks, train_rl, update
+from omnisapiens_nb.rl.loop import RLConfig, join_ranks, leave_ranks, train_rl, update
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.model import load_model
@@ -248,3 +248,4 @@ KINDS = dict(shared=shared, looped=looped, descended=descended, killed=killed)
 if __name__ == '__main__':
     folder, kind, name = sys.argv[1:]
     KINDS[kind](Path(folder), name)
+    leave_ranks()

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.rl.loop import leave_ranks
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.model import load_model
@@ -163,3 +164,4 @@ if __name__ == '__main__':
         torch.manual_seed(0)
         kind, name = named.split('=')
         globals()[kind](Path(sys.argv[1]), name)
+    leave_ranks()

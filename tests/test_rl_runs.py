@@ -53,7 +53,7 @@ def run(folder, kind, name, processes=0):
         [sys.executable, *launch, ROOT / 'tests' / 'rl_runs.py', folder, kind, name],
         capture_output=True,
         text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1'),
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1'),
         timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr[-4000:]

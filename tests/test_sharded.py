@@ -48,7 +48,7 @@ def run(folder, *runs, sharded=True, fails=False):
         [sys.executable, *launch, ROOT / 'tests' / 'sharded_runs.py', folder, *runs],
         capture_output=True,
         text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1', PYTHONPATH=str(ROOT)),
         timeout=SECONDS,
     )
     assert (done.returncode != 0) == fails, done.stderr[-4000:]

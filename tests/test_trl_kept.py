@@ -520,7 +520,7 @@ def test_processes_that_differ_stop_with_one_sentence(tmp_path):
         [sys.executable, *launch, ROOT / 'tests' / 'trl_ranks.py', tmp_path],
         capture_output=True,
         text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1'),
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1'),
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -29,7 +29,7 @@ def launched(command):
         [sys.executable, *launch, *command],
         capture_output=True,
         text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1', PYTHONPATH=str(ROOT)),
         timeout=SECONDS,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import trl_tiny as tiny
 
 from omnisapiens_nb.rl import trl_trainer
+from omnisapiens_nb.rl.loop import leave_ranks
 
 RANK = int(os.environ['RANK'])
 DATA = tiny.rows()
@@ -43,3 +44,4 @@ def main(folder):
 
 if __name__ == '__main__':
     main(Path(sys.argv[1]))
+    leave_ranks()

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig
 
 from omnisapiens_nb.atlas.store import open_atlas
+from omnisapiens_nb.rl.loop import leave_ranks
 from omnisapiens_nb.sft.batches import Examples, choose_rows
 from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.trl_trainer import OmniSFTTrainer, trl_sft
@@ -81,3 +82,4 @@ def main(folder):
 
 if __name__ == '__main__':
     main(Path(sys.argv[1]))
+    leave_ranks()

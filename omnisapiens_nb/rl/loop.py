@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EstimatorName', 'token_logps', 'surrogate', 'kl_estimate', 'known_estimator', 'RLConfig', 'Ranks', 'join_ranks',
-           'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update', 'Learnt',
-           'update', 'step_log', 'GatheredStep', 'gathered_step', 'train_rl']
+           'leave_ranks', 'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update',
+           'Learnt', 'update', 'step_log', 'GatheredStep', 'gathered_step', 'train_rl']
 
 # %% ../../nbs/rl/11_loop.ipynb #247a2980
 import copy
@@ -207,6 +207,12 @@ def join_ranks() -> Ranks:
     if not dist.is_initialized():
         dist.init_process_group()
     return Ranks(dist.get_rank(), dist.get_world_size())
+
+# %% ../../nbs/rl/11_loop.ipynb #7b4deec1
+def leave_ranks():
+    "Leave the group of processes, as the last act of a command; nothing happens if there is none."
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 # %% ../../nbs/rl/11_loop.ipynb #2a0f73f2
 def readable(
