@@ -1,4 +1,4 @@
-"The site from the notebooks: nbdev's processed notebooks, Sphinx with myst-nb and furo, formulas by a local MathJax."
+"The site from the notebooks: names linked by nbdev, Sphinx with myst-nb and furo, formulas by a local MathJax."
 
 import json
 import re
@@ -14,7 +14,7 @@ from contents import ROOMS, Contents, Lesson, lesson
 from links import broken_links
 from measures import YOU_WILL_LEARN, learning_path, notebooks
 from nbdev.config import get_config
-from nbdev.serve import proc_nbs
+from nbdev.doclinks import NbdevLookup
 from reference import Reference
 from terms import Terms
 
@@ -81,12 +81,11 @@ class Page:
         self.title, *self.rest = cells_of(path)
         self.code = [cell for cell in self.rest if cell['cell_type'] == 'code']
         self.module = cells.default_module(self.code)
-        self.linked = {cell['id']: cell for cell in cells_of(book.processed / place, 'markdown')}
         self.seen = set()  # Terms that have been linked so far
 
     def source(self, cell):
-        "The text of a cell of prose, as nbdev linked it."
-        return text_of(self.linked.get(cell['id'], cell))
+        "The text of a cell of prose, its names linked by nbdev."
+        return self.book.names.linkify(text_of(cell))
 
     def head(self):
         says_it = any(text_of(cell).startswith(YOU_WILL_LEARN) for cell in self.rest)
@@ -137,11 +136,8 @@ class Page:
 class Book:
     "What all pages share: the glossary's words, the reference, and what the runs took."
 
-    def __init__(
-        self,
-        processed: Path,  # Folder of nbdev's processed notebooks
-    ):
-        self.processed = processed
+    def __init__(self):
+        self.names = NbdevLookup()
         glossary = cells_of(NBS / 'glossary.ipynb', 'markdown')
         self.terms = Terms('\n\n'.join(map(text_of, glossary)))
         self.reference = Reference(ROOT / CONFIG.lib_path.name, REPOSITORY, cells.page_of)
@@ -193,7 +189,7 @@ def fix(
 
 def write_source():
     "Write what Sphinx reads: the pages, the reference, the navigation, pictures, style and MathJax."
-    book = Book(Path(proc_nbs(force=True)))
+    book = Book()
     for folder in (SOURCE, SITE):
         shutil.rmtree(folder, ignore_errors=True)
     pages = list(book.write())
