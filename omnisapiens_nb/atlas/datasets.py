@@ -49,7 +49,7 @@ class Dataset:
     seconds: tuple = ()  # Shortest and longest that a recording of it can be; empty if that is not known
     wording: str = 'ours'  # Of the prompt: `released`, `in part` (parts of the release were seen) or `ours`
     scripted: bool = False  # Every speaker says the same given words, whatever the label
-    held_out: bool = False  # Not one of the 16 keys: a set of the second paper, used for testing
+    held_out: bool = False  # Not one of the 16 keys: a set of the HARPO paper, used for testing
     languages: tuple = ()  # All of them, where `language` is `mul`
 
 # %% ../../nbs/atlas/04_datasets.ipynb #b7d10c5e

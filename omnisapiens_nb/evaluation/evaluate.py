@@ -289,7 +289,7 @@ def score_table(
 def held_out_table(
     e: Evaluation,  # From `score_models`
 ) -> pd.DataFrame:  # One row per dataset and metric, one column per model; empty without such a dataset
-    "Held-out sets by the metrics that the second paper's authors use for them."
+    "Held-out sets by the metrics that the HARPO paper's authors use for them."
     table = []
     for key, metrics in HELD_OUT_METRICS.items():
         rows = e.rows[e.rows.dataset == key]

@@ -395,7 +395,7 @@ def macro_f1(
     return float(mean_label_f1_of(counts(y_true, y_pred)))
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #bd640ca7
-# Held-out dataset → what its number is called → metric, by the authors' scripts for the second paper
+# Held-out dataset → what its number is called → metric, by the authors' scripts for the HARPO paper
 HELD_OUT_METRICS = dict(
     av_asd={'exact match of the set': exact_sets, 'weighted F1 of the labels': weighted_label_f1},
     mvsa={'three-class accuracy': accuracy, 'three-class weighted F1': weighted_f1, 'three-class macro F1': macro_f1},

@@ -159,7 +159,7 @@ HELD_OUT_COLUMNS = dict(av_asd='AUT', iemocap='SER', eatd='IDR', mvsa='SMSA', sa
 def held_out_papers(
     scores: Mapping[str, Mapping[str, Score]],  # Model → dataset → score
 ) -> pd.DataFrame:  # One row per model, ours first; empty where none of ours has such a set
-    "Scores on the held-out sets above the second paper's, its consistency and tokens beside them."
+    "Scores on the held-out sets above the HARPO paper's, its consistency and tokens beside them."
     columns, models = PAPERS[HELD_OUT_PAPER]
     rows = []
     for name, of_model in scores.items():

@@ -19,7 +19,7 @@ from ..sft.processor import MERGE, PATCH, TEMPORAL, audio_tokens
 from ..sft.sizes import GIB, meta_model, parameters, thinker_config
 
 # %% ../../nbs/rl/14_memory.ipynb #68f94b53
-PAPER = dict(prompt=3072, completion=2048)  # The second paper's longest prompt and completion, in tokens
+PAPER = dict(prompt=3072, completion=2048)  # The HARPO paper's longest prompt and completion, in tokens
 
 
 def sound_tokens(

@@ -24,7 +24,7 @@ def overlong_penalty(
     max_length: float,  # Limit, in the unit of `lengths`
     buffer: float = 128,  # Width of the linear part below the limit
 ) -> np.ndarray:  # In [-1, 0], before any weight
-    "Soft overlong penalty (DAPO, section 3.4), as in the second paper's reward."
+    "Soft overlong penalty (DAPO, section 3.4), as in the HARPO paper's reward."
     beyond = np.asarray(lengths, float) - (max_length - buffer)
     return 0.0 - np.clip(beyond / buffer, 0, 1)
 
@@ -218,7 +218,7 @@ def score(
     responses: Sequence[str],  # What the model wrote
     references: Sequence[str | None],  # The right answers; None where unknown
     task_ids: Sequence[str],  # Task of each row, its last word its kind: cls, or qa, qna, q&a
-    recipe: str = 'harpo',  # "harpo" (second paper) or "grpo" (first paper)
+    recipe: str = 'harpo',  # "harpo" (HARPO paper) or "grpo" (Human Behavior Atlas paper)
     released: bool = False,  # Reproduce the released code
     lengths: Sequence[float] | None = None,  # Tokens of each response; released: characters are counted where absent
     embed: Callable[[list[str]], np.ndarray] | None = None,  # Texts to vectors, MiniLM where None

@@ -265,7 +265,7 @@ def unusable_of(
 
 # %% ../../nbs/sft/09_bam_training.ipynb #03c679dc
 class BAMConfig(FitConfig):
-    "Settings of the third stage; inner width and dropout are the first paper's, the other defaults ours."
+    "Settings of the third stage; inner width and dropout from the Human Behavior Atlas paper, the other defaults ours."
 
     inner: int = Field(256, gt=0)  # Width between the two layers
     norm: bool = False  # LayerNorm on the descriptors
@@ -321,7 +321,7 @@ def train_bam(
     config: BAMConfig = BAMConfig(),  # Settings
     checkpoint: Path | None = None,  # Resume from and save to this file
 ) -> tuple[Scaled, list[dict]]:  # The adapters, one entry per step
-    "Stage 3 of the first paper: behavioural adapters on a frozen model, for one dataset."
+    "Stage 3 of the Human Behavior Atlas paper: behavioural adapters on a frozen model, for one dataset."
     torch.manual_seed(config.seed)
     for module in (model, heads):
         module.requires_grad_(False).eval()

@@ -54,7 +54,7 @@ SUFFIXES = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'dow
 
 
 class ClassifyConfig(FitConfig):
-    "Settings of stage 1; the defaults of LoRA are the first paper's."
+    "Settings of stage 1; the defaults of LoRA are the Human Behavior Atlas paper's."
 
     rank: int = Field(32, gt=0)  # r
     alpha: float = Field(64, gt=0)  # α

@@ -40,7 +40,7 @@ from omnisapiens_nb.studies.methods import (
 from .tables import answers_in, slug, write_manifest, write_tables
 
 # %% ../../nbs/studies/05_transfer.ipynb #e7ccb85d
-HELD_OUT = ('mosei_senti', 'meld_emotion', 'daicwoz', 'mmsd')  # The first paper's four; `mmsd` is MUStARD
+HELD_OUT = ('mosei_senti', 'meld_emotion', 'daicwoz', 'mmsd')  # As in the Human Behavior Atlas paper; `mmsd` is MUStARD
 
 
 def leakage_of(
