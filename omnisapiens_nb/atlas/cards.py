@@ -259,11 +259,11 @@ FACTS['iemocap'] = Facts(
 FACTS['eatd'] = Facts(
     citation='Shen, Yang, Lin: EATD-Corpus, ICASSP 2022',
     access='by download link',
-    size='162 people, of whom the second paper used 83 (not verified)',
+    size='162 people, of whom the HARPO paper used 83 (not verified)',
     category='n<1K',
     modalities=('text', 'audio'),
     collection='Students answer three questions meant to bring out three moods, and fill in the SDS.',
-    splits='Folders t_ and v_; only t_ is read, as in the second paper, and all rows are test rows.',
+    splits='Folders t_ and v_; only t_ is read, as in the HARPO paper, and all rows are test rows.',
     issues='Transcripts exist and are not in the prompt. Two of the three answers may say nothing of the label.',
     shortcuts='About one person in five is above the cut (not verified): read a score beside that of the constant '
     'answer.',
@@ -278,7 +278,7 @@ FACTS['mvsa'] = Facts(
     category='10K<n<100K',
     modalities=('text', 'image'),
     collection='Posts with picture and text; three raters, one vote each on text and on image.',
-    splits='None official; all rows are test rows here. The authors of the second paper drew equally many per '
+    splits='None official; all rows are test rows here. The authors of the HARPO paper drew equally many per '
     'class; here all are kept.',
     issues='Posts with fewer than five equal votes of six are rejected by the rule. Some texts are said not to be '
     'UTF-8.',
@@ -349,7 +349,7 @@ def _held_out(dataset):
     if dataset.source == 'av_asd':
         how = 'the paper names it; the wording of its prompt is ours'
     return (
-        '**Held-out set of the second paper** (OmniSapiens 2.0, arXiv 2602.10635), '
+        '**Held-out set of the HARPO paper** (OmniSapiens 2.0, arXiv 2602.10635), '
         f'code {CODES[dataset.source]}: {how}. To test on, not to train on; it is none of the sixteen keys.'
     )
 

@@ -476,7 +476,7 @@ def _papers_section(e):
     table = to_table(papers_table(task_columns(scores)).round(3), 'Means over the datasets of each task')
     held_out = held_out_papers(scores)
     if not held_out.empty:
-        table += to_table(held_out.round(3), 'Held-out sets; the second paper’s metric of each set is not known')
+        table += to_table(held_out.round(3), 'Held-out sets; the HARPO paper’s metric of each set is not known')
     return Section('Beside the papers', NOT_COMPARABLE, table)
 
 
@@ -484,7 +484,7 @@ def _held_out_sections(e):
     table = held_out_table(e)
     if table.empty:
         return []
-    text = 'The same answers, scored by the metrics of the second paper’s authors in place of the Atlas’s.'
+    text = 'The same answers, scored by the metrics of the HARPO paper’s authors in place of the Atlas’s.'
     return [Section('Held-out sets as their authors score them', text, to_table(table, 'With 95 % intervals'))]
 
 

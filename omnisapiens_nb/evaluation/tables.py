@@ -149,7 +149,7 @@ NOT_COMPARABLE = (
     'by the similarity of embeddings. In the plain mean a test set of 47 rows counts as much as one of thousands. '
     'And the papers give no intervals. '
     'Ranks are among the models of each table and have no meaning across tables. '
-    'We have only a part of the second paper’s tables: some tasks, and the average rank over all ten.'
+    'We have only a part of the HARPO paper’s tables: some tasks, and the average rank over all ten.'
 )
 
 # %% ../../nbs/evaluation/16_tables.ipynb #5afdc9f9

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# HARPO by verl 0.9.1 on the rows of words of an Atlas, with the second paper's numbers. Not run on GPUs; on a CPU it has
+# HARPO by verl 0.9.1 on the rows of words of an Atlas, with the HARPO paper's numbers. Not run on GPUs; on a CPU it has
 # trained a tiny policy (make verl-run). Run it on the first machine; README.md says what the others do, and what needs CUDA.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen2.5-7B-Instruct}
