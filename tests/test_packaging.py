@@ -1,6 +1,7 @@
 "What is published and what it needs: files of wheel and source, and the package where its extras are missing."
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -8,11 +9,12 @@ import venv
 import zipfile
 from configparser import ConfigParser
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, shared_once
+from conftest import ROOT, required, shared_once
 from packaging.requirements import Requirement
 
 SETTINGS = ConfigParser(delimiters=['='])
@@ -190,3 +192,26 @@ def test_every_python_is_tested():
     assert set_up['with']['python-version'] == '${{ matrix.python }}'
     commands = '\n'.join(step.get('run', '') for step in job['steps'])
     assert commands.index('make install') < commands.index('make lint') < commands.index('make test')
+
+
+def test_licences_are_as_the_page_on_extras_says():
+    "openSMILE's package says MIT and contains audEERING's terms; FFmpeg is under the LGPL and comes with x264."
+    if find_spec('opensmile') is None:
+        required('no opensmile: install the extra features')
+    package = metadata.distribution('opensmile')
+    terms = [file.read_text() for file in package.files if 'licenses' in file.parts]
+    assert 'MIT' in str(package.metadata.json)
+    assert any('audEERING Research License' in text for text in terms)
+    said = run(Path(sys.executable), '-m', 'av', '--version').stdout
+    assert 'library license: LGPL version 3 or later' in said and '--enable-libx264' in said
+
+
+def test_the_audit_reads_licences_and_known_holes():
+    workflow = (ROOT / '.github' / 'workflows' / 'audit.yml').read_text(encoding='utf-8')
+    steps = yaml.safe_load(workflow)['jobs']['packages']['steps']
+    commands = '\n'.join(step.get('run', '') for step in steps)
+    extras = re.search(r'make install EXTRAS=(\S+)', commands)[1].split(',')
+    ci = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
+    assert re.search(r'make install EXTRAS=(\S+)', ci)[1].split(',') == extras
+    assert all(f'{extra}_requirements' in SETTINGS for extra in extras)
+    assert 'pip-licenses' in commands and '--fail-on' in commands and 'pip-audit --path' in commands
