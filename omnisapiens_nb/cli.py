@@ -57,6 +57,13 @@ Sources = Annotated[
 Recipe = Annotated[Path, typer.Option(help='The YAML file that describes this step.')]
 Resume = Annotated[bool, typer.Option('--resume', help='Continue a run that was interrupted.')]
 
+# %% ../nbs/cli.ipynb #b1a3d6bd
+def _alone(out):
+    "Keep other commands away from an output while one works on it."
+    from omnisapiens_nb.atlas.folders import claimed
+
+    return claimed(out)
+
 # %% ../nbs/cli.ipynb #d3b2ce3d
 def _pairs(texts, form, option):
     "Split texts into names and values; another form, or a name given twice, is wrong usage."
@@ -91,7 +98,7 @@ def parse_rules(
     "Split KEY=NAME; a wrong form or a key given twice is wrong usage."
     return _pairs(pairs, 'KEY=NAME', '--rule')
 
-# %% ../nbs/cli.ipynb #a2db51f9
+# %% ../nbs/cli.ipynb #e515a796
 TutorialFolder = Annotated[
     Path, typer.Option(help='The folder of the run. If an earlier run was interrupted, it is resumed.')
 ]
@@ -136,7 +143,8 @@ def tutorial(
 
     bounds = bounds_for(model, sft_steps=sft_steps, rl_steps=rl_steps, test_rows=test_rows)
     workers = workers or (2 if model is None else 1)
-    report = run(out, parse_sources(source), bounds, workers)
+    with _alone(out):
+        report = run(out, parse_sources(source), bounds, workers)
     typer.echo(f'Report: {report}')
 
 # %% ../nbs/cli.ipynb #51ece692
@@ -166,7 +174,7 @@ DropShared = Annotated[
     ),
 ]
 
-# %% ../nbs/cli.ipynb #9b8901e8
+# %% ../nbs/cli.ipynb #87d87646
 @app.command(
     epilog=_example(
         'omnisapiens-nb mini --out runs/mini',
@@ -188,7 +196,8 @@ def curate(
     from omnisapiens_nb.atlas.curate import curate as run
 
     choices = Choices(seed, parse_rules(rule), prompts, near, tuple(drop_shared))
-    result = run(parse_sources(source), out, choices)
+    with _alone(out):
+        result = run(parse_sources(source), out, choices)
     for key, count in result.counts.items():
         typer.echo(_counted(key, count))
     if result.notes:
@@ -227,7 +236,7 @@ def check(path: Checked):
     typer.echo(problems.to_string(index=False))
     raise typer.Exit(1)
 
-# %% ../nbs/cli.ipynb #896de969
+# %% ../nbs/cli.ipynb #916f812d
 EitherForm = Annotated[
     Path,
     typer.Argument(
@@ -246,10 +255,12 @@ def convert(
     Parquet with the media inside becomes JSON Lines with media files beside them, or the other way round."""
     from omnisapiens_nb.atlas.exchange import convert as run
 
-    for path in run(folder, out, tar):
+    with _alone(out):
+        files = run(folder, out, tar)
+    for path in files:
         typer.echo(path)
 
-# %% ../nbs/cli.ipynb #19016a6c
+# %% ../nbs/cli.ipynb #1a62b7f6
 Extractors = Annotated[
     list[str],
     typer.Option(
@@ -271,10 +282,11 @@ def describe(
     They are numbers measured on its sound and video. The result is written as a new Atlas."""
     from omnisapiens_nb.runs.describe import describe_atlas
 
-    described = describe_atlas(atlas, out, extractor, workers)
+    with _alone(out):
+        described = describe_atlas(atlas, out, extractor, workers)
     typer.echo(f'Atlas: {described}')
 
-# %% ../nbs/cli.ipynb #c1d2f885
+# %% ../nbs/cli.ipynb #7f54e087
 Recogniser = Annotated[
     str, typer.Option(help='The speech recogniser: a folder, or a hub name such as openai/whisper-large-v3.')
 ]
@@ -291,7 +303,8 @@ def transcribe(atlas: AtlasFolder, out: NewAtlas, model: Recogniser):
     The result is written as a new Atlas."""
     from omnisapiens_nb.runs.transcribe import transcribe_atlas
 
-    transcribed = transcribe_atlas(atlas, out, model)
+    with _alone(out):
+        transcribed = transcribe_atlas(atlas, out, model)
     typer.echo(f'Atlas: {transcribed}')
 
 # %% ../nbs/cli.ipynb #48a0bf09
@@ -303,7 +316,7 @@ def cards(out: Annotated[Path, typer.Option(help='The folder for the cards.')] =
     written = write_cards(out)
     typer.echo(f'{len(written)} cards in {out}')
 
-# %% ../nbs/cli.ipynb #a87cfc3f
+# %% ../nbs/cli.ipynb #09b2ae24
 HeldOut = Annotated[
     bool, typer.Option('--held-out', help='Write the five held-out sets instead of the thirteen sources.')
 ]
@@ -320,12 +333,14 @@ def mini(
     from omnisapiens_nb.atlas.folders import check_free
     from omnisapiens_nb.atlas.mini.registry import write_all, write_held_out
 
-    check_free(out)
     write = write_held_out if held_out else write_all
-    for name, folder in write(out, seed).items():
+    with _alone(out):
+        check_free(out)
+        folders = write(out, seed)
+    for name, folder in folders.items():
         typer.echo(f'{name}: {folder}')
 
-# %% ../nbs/cli.ipynb #8caa8c58
+# %% ../nbs/cli.ipynb #830a684f
 TrainedModel = Annotated[
     str | None,
     typer.Option(help='The folder or hub name of a trained model, or gemma-3-270m from the extra small-lm.'),
@@ -360,10 +375,11 @@ def init_model(
 
     if (atlas is None) == (model is None):
         raise typer.BadParameter('give --atlas for a random tiny model, or --model for a copy of a trained one')
-    made = start_model(atlas, out, seed=seed, family=family) if model is None else start_from(model, out)
+    with _alone(out):
+        made = start_model(atlas, out, seed=seed, family=family) if model is None else start_from(model, out)
     typer.echo(f'Model: {made}')
 
-# %% ../nbs/cli.ipynb #5055a51b
+# %% ../nbs/cli.ipynb #5228f4bf
 PlanWeights = Annotated[
     bool, typer.Option('--plan', help='Train nothing. Only print how many weights would be trained.')
 ]
@@ -385,11 +401,12 @@ def sft(config: Recipe, resume: Resume = False, plan: PlanWeights = False):
     if plan:
         typer.echo(plan_stage(recipe))
         return
-    model = run_stage(recipe, resume)
+    with _alone(recipe.out):
+        model = run_stage(recipe, resume)
     typer.echo(f'Model: {model}')
     leave_ranks()
 
-# %% ../nbs/cli.ipynb #6b2ff0e2
+# %% ../nbs/cli.ipynb #0e3fc313
 @app.command(epilog=_example('omnisapiens-nb bam --config recipes/tiny/bam.yaml'))
 def bam(config: Recipe, resume: Resume = False):
     """Train behavioural adapters (BAM).
@@ -397,7 +414,9 @@ def bam(config: Recipe, resume: Resume = False):
     from omnisapiens_nb.runs.fine_tune import BAMRecipe, run_bam
     from omnisapiens_nb.runs.recipes import read_recipe
 
-    adapters = run_bam(read_recipe(config, BAMRecipe), resume)
+    recipe = read_recipe(config, BAMRecipe)
+    with _alone(recipe.out):
+        adapters = run_bam(recipe, resume)
     typer.echo(f'Adapters: {adapters}')
 
 # %% ../nbs/cli.ipynb #40324bd2
@@ -412,7 +431,7 @@ OfDataset = Annotated[
     str | None, typer.Option(help='The dataset whose behavioural adapters to take, where there are several.')
 ]
 
-# %% ../nbs/cli.ipynb #af6eabad
+# %% ../nbs/cli.ipynb #480a1871
 @app.command(epilog=_example('omnisapiens-nb merge --model runs/supervised/sft --out runs/supervised/merged'))
 def merge(
     model: Annotated[str, typer.Option(help='The folder of a stage, or the folder or hub name of a released model.')],
@@ -425,13 +444,14 @@ def merge(
     from omnisapiens_nb.sft.bam_training import is_bam, release_bam
     from omnisapiens_nb.sft.stages import merge as run
 
-    if is_bam(model) and form == 'released':
-        merged = release_bam(model, out, dataset)
-    else:
-        merged = run(model, out, form)
+    with _alone(out):
+        if is_bam(model) and form == 'released':
+            merged = release_bam(model, out, dataset)
+        else:
+            merged = run(model, out, form)
     typer.echo(f'Model: {merged}')
 
-# %% ../nbs/cli.ipynb #4b93cdd6
+# %% ../nbs/cli.ipynb #a59e5148
 PlanMemory = Annotated[
     bool,
     typer.Option(
@@ -478,7 +498,8 @@ def rl(
         _, memory = plan_rl(recipe, prompt, processes=cards, sharded=sharded)
         typer.echo(memory.round(1).to_string())
         return
-    model = run_recipe(recipe, resume)
+    with _alone(recipe.out):
+        model = run_recipe(recipe, resume)
     typer.echo(f'Model: {model}')
     leave_ranks()
 
@@ -603,7 +624,7 @@ AnswersFile = Annotated[
     Path, typer.Option(help='The JSON Lines file to write. If an earlier run was interrupted, it is resumed.')
 ]
 
-# %% ../nbs/cli.ipynb #0cd7dea6
+# %% ../nbs/cli.ipynb #dc22b992
 @app.command(
     epilog=_example(
         'omnisapiens-nb predict --model runs/rl --atlas runs/atlas --out runs/rl.jsonl',
@@ -639,9 +660,11 @@ def predict(
     if endpoint is None:
         from omnisapiens_nb.runs.predict import run_predict
 
-        predictions = run_predict(model, atlas, split, out, rows, **how)
+        with _alone(out):
+            predictions = run_predict(model, atlas, split, out, rows, **how)
     else:
-        predictions = _predict_by_endpoint(endpoint, model, atlas, split, out, rows, **how, **of_endpoint)
+        with _alone(out):
+            predictions = _predict_by_endpoint(endpoint, model, atlas, split, out, rows, **how, **of_endpoint)
     typer.echo(f'Predictions: {predictions}')
 
 # %% ../nbs/cli.ipynb #337571b8
@@ -700,7 +723,7 @@ def _by_name(files):
         found[file.stem] = file
     return found
 
-# %% ../nbs/cli.ipynb #34950456
+# %% ../nbs/cli.ipynb #a279ff1e
 def _judge_loader(judge):
     "The function that loads a local judge, which may be of any family; None for the other judges."
     if judge != 'local':
@@ -742,11 +765,12 @@ def evaluate(
 
     models = _by_name([*predictions, *more])
     load = _judge_loader(judge)
-    grader = None
-    if judge:
-        endpoint = dict(options=parse_options(judge_option, '--judge-option'), allow_clinical=allow_clinical)
-        grader = grader_of(judge, judge_model, judge_url, strictness, out / 'judge', load, **endpoint)
-    report, scored, of = run(atlas, models, out, split, grader=grader, missing_as_wrong=missing_as_wrong)
+    endpoint = dict(options=parse_options(judge_option, '--judge-option'), allow_clinical=allow_clinical)
+    with _alone(out):
+        grader = None
+        if judge:
+            grader = grader_of(judge, judge_model, judge_url, strictness, out / 'judge', load, **endpoint)
+        report, scored, of = run(atlas, models, out, split, grader=grader, missing_as_wrong=missing_as_wrong)
     typer.echo(f'{scored} of {of} rows of the {split} split scored')
     typer.echo(f'Report: {report}')
 
@@ -835,7 +859,7 @@ StudyFolder = Annotated[
 Quick = Annotated[bool, typer.Option('--quick', help='Take only a few steps of everything, to see that it runs.')]
 Workers = Annotated[int, typer.Option(min=1, help='How many processes share the work, with one thread each.')]
 
-# %% ../nbs/cli.ipynb #81646f28
+# %% ../nbs/cli.ipynb #0d351041
 @app.command(
     epilog=_example(
         'omnisapiens-nb study A --seeds 5 --out runs/study_a',
@@ -856,7 +880,8 @@ def study(
     Studies A to D run on all thirteen mini sources. Studies E and F read folders of yours (give --source).
     A, B and C can share the folder --out. D, E and F each need a folder of their own."""
     run, bounds = _chosen(which, source, model)
-    tables = run(out, seeds, workers, bounds.quick() if quick else bounds())
+    with _alone(out):
+        tables = run(out, seeds, workers, bounds.quick() if quick else bounds())
     typer.echo(f'Tables: {tables}')
 
 # %% ../nbs/cli.ipynb #1485d4e7
