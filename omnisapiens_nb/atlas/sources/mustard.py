@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MUSTARD_FILE', 'MUSTARD_FIELDS', 'Mustard']
 
-# %% ../../../nbs/atlas/sources/20_mustard.ipynb #3a9874de
+# %% ../../../nbs/atlas/sources/20_mustard.ipynb #5e51f547
 from dataclasses import replace
 
 from ..adapters import Adapter, labelled
-from ..groups import connected_groups, match_key, split_of
+from ..groups import connected_groups, least_ids, match_key, split_of
 from ..reading import json_record, read_json, text_of
 from ..schema import Row
 
@@ -30,7 +30,7 @@ def _line_keys(fields):
     keys = [match_key(line) for line in lines if isinstance(line, str)]
     return [key for key in keys if key]
 
-# %% ../../../nbs/atlas/sources/20_mustard.ipynb #c96a09f2
+# %% ../../../nbs/atlas/sources/20_mustard.ipynb #413d963e
 class Mustard(Adapter):
     "MUStARD (Castro et al., ACL 2019): `sarcasm_data.json` and, if downloaded, `utterances_final/{id}.mp4`."
 
@@ -43,9 +43,8 @@ class Mustard(Adapter):
             json_record(self.file, number, entry, MUSTARD_FIELDS) for number, (_, entry) in enumerate(entries, 1)
         ]
         groups = connected_groups([_line_keys(record.data) for record in records])
-        scenes = {}  # Group → id of its first remark
-        for (key, _), record, group in zip(entries, records, groups):
-            scene = scenes.setdefault(group, key)
+        ids = [key for key, _ in entries]
+        for key, record, scene in zip(ids, records, least_ids(ids, groups)):
             yield replace(record, data=dict(record.data, id=key, scene=scene))
 
     def row(self, record, dataset):
