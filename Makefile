@@ -9,7 +9,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env verl-env verl-run four-bit-test vllm-env tutorial test test-all lint testbed docs lab export house clean
+.PHONY: help install landmarks-env verl-env verl-run four-bit-test vllm-env tutorial test test-all faults lint testbed docs lab export house clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -72,6 +72,10 @@ test: .venv/installed ## Every notebook as a test, then tests/
 
 test-all: .venv/installed ## The same, and every page of the site in every window and theme
 	OMNISAPIENS_ALL=1 $(MAKE) test
+
+faults: .venv/installed ## What was tried against this package, and by a fuzzer, again (half an hour)
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tools/faults.py
 
 lint: .venv/installed ## What ruff finds, and what it would format otherwise
 	$(BIN)/ruff check
