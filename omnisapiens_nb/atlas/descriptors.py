@@ -7,7 +7,7 @@ __all__ = ['FRAME', 'HOP', 'LOWEST', 'HIGHEST', 'WINDOW', 'BAND', 'FINE', 'CANDI
            'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'Pooling', 'frames_of', 'autocorrelation', 'pitch_track',
            'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'landmarks_of', 'read_descriptors']
 
-# %% ../../nbs/atlas/16_descriptors.ipynb #15280b82
+# %% ../../nbs/atlas/16_descriptors.ipynb #af9ef2cc
 import io
 from collections.abc import Mapping
 from pickle import UnpicklingError
@@ -24,6 +24,7 @@ from .extras import require
 from .holistic import PARTS, POINTS
 from .landmarks import PLACES, pool_landmarks
 from .media import RATE, MediaError
+from .reading import check_torch_file
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #2f9eac21
 FRAME = RATE * 40 // 1000  # Samples
@@ -307,11 +308,13 @@ def functionals(
 class NoDescriptors(MediaError):
     "A file in which nothing was measured: its row has no descriptors, and nobody has to fix it."
 
-# %% ../../nbs/atlas/16_descriptors.ipynb #cd3e2cce
+# %% ../../nbs/atlas/16_descriptors.ipynb #e45f0e57
 def _from_pt(data):
     "What a `.pt` file holds: tensors, numbers, lists and dictionaries."
+    file = io.BytesIO(data)
     try:
-        return torch.load(io.BytesIO(data), weights_only=True, map_location='cpu')
+        check_torch_file(file)
+        return torch.load(file, weights_only=True, map_location='cpu')
     except UnpicklingError as e:
         raise MediaError(
             'the .pt file holds more than tensors, and reading it would run what is in it; '

@@ -11,7 +11,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #a1aaada2
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #504339f8
 import json
 import pickle
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import DATASETS
 from ..atlas.extract import EXTRACTORS
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, check_torch_file
 from ..atlas.schema import CLASSES, DOMAINS, class_index
 from .bam import BAM, Adapter
 from .families import QWEN2_5_OMNI, family_of
@@ -60,14 +60,16 @@ def _in_float32(path, name, tensor):
         raise SourceError(f'{path}: {name} has numbers that are not finite in float32; copy the file again')
     return numbers
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #777dbb7b
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #30d57fb2
 def read_tensors(
     path: Path,  # `.bin` file
 ) -> dict[str, Tensor]:  # In float32
     "Tensors of a file by name; SourceError if it holds more than tensors, or numbers that are not finite."
     _check_begin(path)
     try:
-        found = torch.load(path, weights_only=True, map_location='cpu')
+        with open(path, 'rb') as file:
+            check_torch_file(file)
+            found = torch.load(file, weights_only=True, map_location='cpu')
     except pickle.UnpicklingError as e:
         raise SourceError(
             f'{path}: holds more than tensors, and reading it would run what is in it; '
