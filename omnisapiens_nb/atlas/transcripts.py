@@ -12,7 +12,7 @@ from .extras import require
 # %% ../../nbs/atlas/20_transcripts.ipynb #d442b769
 require('train', 'transformers')
 
-# %% ../../nbs/atlas/20_transcripts.ipynb #3f164188
+# %% ../../nbs/atlas/20_transcripts.ipynb #603fa531
 import json
 import re
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES, 
 
 from .datasets import DATASETS, STYLES, build_prompt
 from .media import RATE
-from .reading import SourceError
+from .reading import SourceError, check_weights
 from .schema import Row
 
-# %% ../../nbs/atlas/20_transcripts.ipynb #b9c76459
+# %% ../../nbs/atlas/20_transcripts.ipynb #d11cd83b
 _KNOWN = {*MODEL_FOR_CTC_MAPPING_NAMES.values(), *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values()}
 _EXAMPLE = 'openai/whisper-large-v3'
 
@@ -53,8 +53,15 @@ def load_recogniser(
         raise SourceError(
             f'{model}: no such folder; give the folder of a speech recogniser, or a hub name such as {_EXAMPLE}'
         )
+    check_weights(model)
     try:
-        loaded = pipeline('automatic-speech-recognition', model=str(model), device=device, trust_remote_code=False)
+        loaded = pipeline(
+            'automatic-speech-recognition',
+            model=str(model),
+            device=device,
+            trust_remote_code=False,
+            model_kwargs=dict(use_safetensors=True),
+        )
     except (OSError, ValueError, SafetensorError) as e:
         reason = str(e).splitlines()[0][:120]
         raise SourceError(

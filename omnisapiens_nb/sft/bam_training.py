@@ -8,7 +8,7 @@ __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled
            'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described', 'without_scale',
            'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #57f2e471
+# %% ../../nbs/sft/09_bam_training.ipynb #d39d0706
 import copy
 import hashlib
 import json
@@ -37,7 +37,7 @@ from ..atlas.reading import SourceError, read_settings
 from ..atlas.schema import answer_kind
 from .bam import BAM, BAMForm, Place, added_to_answers, stack_descriptors
 from .batches import Examples, by_signature, on_device
-from .families import final_norm, read_json
+from .families import final_norm, read_json, say_below
 from .generate import Responder, writing
 from .heads import Heads, domain_of, heads_loss, weights_of
 from .model import file_beside
@@ -464,7 +464,7 @@ def describe_bam(
     )
     (folder / 'README.md').write_text(card + NOT_FOR, encoding='utf-8')
 
-# %% ../../nbs/sft/09_bam_training.ipynb #5f0adc71
+# %% ../../nbs/sft/09_bam_training.ipynb #ea1209f9
 Adapters = Mapping[str, tuple[Scaled, Mapping[str, str]]]  # Dataset key to adapters, and kind to extractor
 ANY = '*'  # Instead of a key: adapters for every dataset that has none of its own
 
@@ -490,6 +490,7 @@ def _read_bam(folder):
     "The contents of `bam.json`; SourceError if the model it names is not the one the adapters were trained on."
     about = read_settings(Path(folder) / 'bam.json', BamFolder)
     below = about.model
+    say_below(f'{folder}/bam.json', below)
     if not is_staged(below):
         raise SourceError(
             f'{folder}/bam.json: names {below} as the model below, which has no heads.safetensors; '

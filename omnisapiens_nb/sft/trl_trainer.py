@@ -6,7 +6,7 @@
 __all__ = ['SFTCollator', 'SignatureBatches', 'EpochCallback', 'GatheredHead', 'StopsAtTheEnd', 'OmniCheckpoints',
            'OmniSFTTrainer', 'last_checkpoint', 'release_forward', 'trl_sft']
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #7257c18b
+# %% ../../nbs/sft/10_trl_sft.ipynb #0c680079
 import copy
 import math
 import random
@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..atlas.reading import SourceError
+from ..atlas.reading import SAFELY, SourceError
 from .batches import Examples, stable_hash
 from .heads import unwrapped
 from .processor import RowEncoder
@@ -191,7 +191,7 @@ def _some_without_state():
     finally:
         fsdp_utils._prepare_sd_options = strict
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #b3831c61
+# %% ../../nbs/sft/10_trl_sft.ipynb #63d2b923
 class OmniCheckpoints(StopsAtTheEnd):
     "For a trainer with a `processor`: saves it beside the weights, and resumes a Thinker's weights by their names."
 
@@ -210,7 +210,7 @@ class OmniCheckpoints(StopsAtTheEnd):
         if isinstance(model, PeftModel) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(model).from_pretrained(resume_from_checkpoint, dtype='auto')
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype='auto', **SAFELY)
         model.load_state_dict(saved.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint):

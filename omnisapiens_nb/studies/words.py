@@ -37,13 +37,13 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-# %% ../../nbs/studies/11_words.ipynb #3b177dbf
+# %% ../../nbs/studies/11_words.ipynb #cfbda798
 from ..atlas.adapters import Adapter, labelled, whole_number
 from ..atlas.curate import Choices, curate
 from ..atlas.datasets import DATASETS, Dataset, harmonise
 from ..atlas.folders import write_whole
 from ..atlas.mini.files import write_file
-from ..atlas.reading import Record, SourceError, read_text, text_fault
+from ..atlas.reading import SAFELY, Record, SourceError, check_weights, read_text, text_fault
 from ..atlas.schema import Reject, Row
 from ..atlas.sources.registry import register, unregister
 from ..atlas.store import open_atlas
@@ -499,7 +499,7 @@ def constant_answers(
         best = answers[int((vectors @ vectors.mean(0)).argmax())]
     return [best] * len(test)
 
-# %% ../../nbs/studies/11_words.ipynb #31286cfc
+# %% ../../nbs/studies/11_words.ipynb #e0fc9a4c
 PROJECTIONS = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj')  # That LoRA is added to
 
 
@@ -512,7 +512,8 @@ def base_model(
     out: Path,  # Folder of the study, with `model`
 ) -> PreTrainedModel:
     "The pretrained model in bfloat16, with its head in float32."
-    model = AutoModelForCausalLM.from_pretrained(out / 'model', dtype=torch.bfloat16).eval()
+    check_weights(out / 'model')
+    model = AutoModelForCausalLM.from_pretrained(out / 'model', dtype=torch.bfloat16, **SAFELY).eval()
     weight = model.get_output_embeddings().weight
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight = torch.nn.Parameter(weight.float(), requires_grad=False)
@@ -820,7 +821,7 @@ def train_rl(
     model.save_pretrained(job.folder / 'adapter')
     return log
 
-# %% ../../nbs/studies/11_words.ipynb #69534d7d
+# %% ../../nbs/studies/11_words.ipynb #f26dd29a
 def _trained(job, material, tokens):
     "The log of training, after which the adapter is there."
     file = job.folder / 'steps.json'
@@ -857,7 +858,7 @@ def run_job(
     "Train, answer the test sets, and write the log; do nothing if the log is there."
     if job.log.exists():
         return
-    tokens = Tokens(AutoTokenizer.from_pretrained(job.out / 'model'))
+    tokens = Tokens(AutoTokenizer.from_pretrained(job.out / 'model', trust_remote_code=False))
     material = material_of(job.out, job.config, tokens)
     steps = _trained(job, material, tokens)
     answers = _answered(job, material, tokens)
@@ -865,7 +866,7 @@ def run_job(
     seconds = dict(train=_seconds(steps), test=_seconds(answers.values()))
     write_log(job.log, method=job.method, seed=job.seed, steps=steps, said=said, seconds=seconds)
 
-# %% ../../nbs/studies/11_words.ipynb #86f72d18
+# %% ../../nbs/studies/11_words.ipynb #cea648b4
 def _numbered(names):
     "Place of each name among the different ones, in order of appearance."
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
@@ -880,7 +881,8 @@ def write_rows(
     file = out / 'study_E' / 'rows.json'
     if file.exists():
         return
-    material = material_of(out, config, Tokens(AutoTokenizer.from_pretrained(out / 'model')))
+    tokens = Tokens(AutoTokenizer.from_pretrained(out / 'model', trust_remote_code=False))
+    material = material_of(out, config, tokens)
     tasks = {}
     for name, items in material.test.items():
         labels = TASKS[name].labels
