@@ -6,6 +6,7 @@ import tracemalloc
 import zipfile
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from omnisapiens_nb.atlas.media import MediaError
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.schema import Reject
 from omnisapiens_nb.atlas.sources.urfunny import Urfunny, read_plain_pickle, segment_lines
+from omnisapiens_nb.sft.bam_training import row_descriptors
 from omnisapiens_nb.sft.released import read_tensors
 
 MANY = 30_000  # Where 20,000 are allowed, so that a test is short
@@ -148,3 +150,72 @@ def test_files_of_torch_are_read_as_they_were(archive, tmp_path):
     torch.save(dict(features=torch.arange(3.0)), tmp_path / 'x.bin', _use_new_zipfile_serialization=archive)
     assert read_tensors(tmp_path / 'x.bin')['features'].tolist() == [0, 1, 2]
     assert read_descriptors((tmp_path / 'x.bin').read_bytes(), 3).tolist() == [0, 1, 2]
+
+
+def many_times(depth, found):
+    "A list that holds one list twice, and so on."
+    for _ in range(depth):
+        found = [found, found]
+    return found
+
+
+def itself():
+    found = []
+    found.append(found)
+    return found
+
+
+ONES = torch.ones(3)
+ODD = dict(
+    sparse=(ONES.to_sparse(), 'no dense tensor'),
+    rows_sparse=(torch.eye(3).to_sparse_csr(), 'no dense tensor'),
+    meta=(torch.ones(3, device='meta'), 'no dense tensor'),
+    nested=(torch.nested.nested_tensor([ONES, ONES[:2]], layout=torch.jagged), 'no dense tensor'),
+    complex=(ONES + 0j, 'complex numbers'),
+    truth=(ONES > 0, 'truth values'),
+    shown_often=(torch.ones(1).expand(10**11), 'no dense tensor'),
+    one_number=(torch.tensor(1.0), r'1 descriptors where 3|the shape \(\)'),
+    texts=(['a', 'b', 'c'], 'no array of numbers|no tensor of features'),
+    uneven=([[1.0], [1.0, 2.0]], 'no array of numbers|no tensor of features'),
+    large=([10**400] * 3, 'no array of numbers|no tensor of features'),
+    twice=(many_times(40, [1.0]), 'more than 8 inside of each other|no tensor of features'),
+    wide=([[[1.0] * 1_000] * 1_000] * 1_000, 'more than 10,000,000 numbers|no tensor of features'),
+    itself=(itself(), 'more than 8 inside of each other|no tensor of features'),
+    nan=(ONES * float('nan'), '3 of 3 descriptors are not finite'),
+    inf=(ONES / 0, '3 of 3 descriptors are not finite'),
+    too_large=(torch.full((3,), 1e300, dtype=torch.float64), '3 of 3 descriptors are not finite'),
+)
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_odd_descriptors_end_in_a_sentence(name):
+    "Bare, and as the release writes them."
+    odd, wrong = ODD[name]
+    for held in (odd, dict(features=odd)):
+        file = io.BytesIO()
+        torch.save(held, file)
+        with little_memory(20), pytest.raises(MediaError, match=wrong):
+            read_descriptors(file.getvalue(), 3)
+
+
+def test_a_numpy_file_of_objects_is_none():
+    file = io.BytesIO()
+    np.save(file, np.array([1, 'a'], dtype=object))
+    with pytest.raises(MediaError, match='neither safetensors nor a .pt archive'):
+        read_descriptors(file.getvalue(), 3)
+
+
+def test_odd_descriptors_of_a_row_are_named():
+    "A row says which it is, and which of its descriptors."
+    file = io.BytesIO()
+    torch.save(dict(features=torch.ones(1).expand(6373)), file)
+    row = dict(id='mine/7', ext_audio_feats=[file.getvalue()])
+    with pytest.raises(SourceError, match='mine/7, audio: features is no dense tensor; save the numbers as they are'):
+        row_descriptors(row, dict(audio='compare'))
+
+
+@pytest.mark.parametrize('name', ['sparse', 'meta', 'complex', 'truth', 'shown_often', 'nan'])
+def test_odd_weights_of_a_released_file(name, tmp_path):
+    torch.save({'heads.0.weight': ODD[name][0]}, tmp_path / 'heads.bin')
+    with pytest.raises(SourceError, match='heads.bin: heads.0.weight (is no dense tensor|has numbers that are not)'):
+        read_tensors(tmp_path / 'heads.bin')
