@@ -8,7 +8,7 @@ __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled
            'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described', 'without_scale',
            'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #d39d0706
+# %% ../../nbs/sft/09_bam_training.ipynb #b8909091
 import copy
 import hashlib
 import json
@@ -36,7 +36,7 @@ from ..atlas.media import MediaError
 from ..atlas.reading import SourceError, read_settings
 from ..atlas.schema import answer_kind
 from .bam import BAM, BAMForm, Place, added_to_answers, stack_descriptors
-from .batches import Examples, by_signature, on_device
+from .batches import Examples, by_signature, heard, on_device
 from .families import final_norm, read_json, say_below
 from .generate import Responder, writing
 from .heads import Heads, domain_of, heads_loss, weights_of
@@ -208,7 +208,7 @@ def _measured_at(examples, i, example, extractors, form):
         place = examples.atlas.place(examples.rows[i])
         raise SourceError(f'{place}: {e}') from e
 
-# %% ../../nbs/sft/09_bam_training.ipynb #c5ea9464
+# %% ../../nbs/sft/09_bam_training.ipynb #f6721dc0
 @torch.no_grad()
 def freeze(
     model: nn.Module,  # Thinker after the first stages
@@ -224,12 +224,12 @@ def freeze(
     out = FrozenRows([None] * len(examples))
     batches = by_signature(examples.signatures, batch)
     for places in tqdm(batches, f'freezing {examples.datasets[0]}', disable=None):
-        rows = [examples[i] for i in places]
-        states = states_of(model, processor, rows)
-        for i, example, (hidden, targets) in zip(places, rows, states):
+        rows = heard(examples, places)
+        states = states_of(model, processor, [example for _, example in rows]) if rows else []
+        for (i, example), (hidden, targets) in zip(rows, states):
             descriptors, unusable = _measured_at(examples, i, example, extractors, form)
             out[i] = FrozenRow(descriptors, hidden, targets, unusable)
-    return out
+    return FrozenRows(row for row in out if row is not None)
 
 # %% ../../nbs/sft/09_bam_training.ipynb #e46686f5
 def frozen_loss(

@@ -6,7 +6,7 @@
 __all__ = ['SFTCollator', 'SignatureBatches', 'EpochCallback', 'GatheredHead', 'StopsAtTheEnd', 'OmniCheckpoints',
            'OmniSFTTrainer', 'last_checkpoint', 'release_forward', 'trl_sft']
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #0c680079
+# %% ../../nbs/sft/10_trl_sft.ipynb #652feb4e
 import copy
 import math
 import random
@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..atlas.reading import SAFELY, SourceError
-from .batches import Examples, stable_hash
+from .batches import Examples, heard, stable_hash
 from .heads import unwrapped
 from .processor import RowEncoder
 from .targets import Target
 from .warmstart import target_batch
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #a172af07
+# %% ../../nbs/sft/10_trl_sft.ipynb #61050173
 class SFTCollator:
     "Makes a batch of drawn positions, labels included."
 
@@ -50,7 +50,9 @@ class SFTCollator:
         self,
         drawn: list[dict],  # Each with `row`, a position
     ) -> dict:  # Model inputs and `labels`
-        rows = [self.examples[position['row']] for position in drawn]
+        rows = [example for _, example in heard(self.examples, [position['row'] for position in drawn])]
+        if not rows:
+            raise SourceError('a batch in which the model makes no token of any sound; leave these rows out')
         batch, labels = target_batch(self.processor, rows, self.target)
         return batch | dict(labels=labels)
 
