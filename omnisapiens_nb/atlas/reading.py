@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_CONTAINERS', 'MOST_OPEN', 'SAFELY', 'SourceError', 'Record', 'read_text', 'text_fault', 'lines_of',
            'no_columns', 'read_csv', 'json_record', 'read_json_lines', 'read_json', 'read_settings', 'text_of',
-           'present_files', 'pickle_steps', 'check_torch_file', 'check_weights']
+           'present_files', 'read_object', 'pickle_steps', 'check_torch_file', 'check_weights']
 
 # %% ../../nbs/atlas/05_reading.ipynb #4b6f0ec1
 import csv
@@ -289,6 +289,25 @@ def present_files(
         raise SourceError(
             f'{folder}: none of {", ".join(files)} is there; lay the files out as their authors publish them'
         )
+    return found
+
+# %% ../../nbs/atlas/05_reading.ipynb #b4d94e7e
+def read_object(
+    path: Path,  # File of JSON
+    *fields: str,  # That it must have
+) -> dict:
+    "An object from a file; SourceError if it holds none, or lacks a field."
+    try:
+        found = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as e:
+        raise SourceError(f'{path}: cannot be read ({e.strerror}); copy it again') from e
+    except (ValueError, RecursionError) as e:
+        raise SourceError(f'{path}: not a readable file of JSON ({str(e)[:60]}); copy it again') from e
+    if not isinstance(found, dict):
+        raise SourceError(f'{path}: holds {str(found)[:40]} where a dictionary is expected; copy it again')
+    missing = [field for field in fields if field not in found]
+    if missing:
+        raise SourceError(f'{path}: has no field {missing[0]!r}, so it is no file of ours; copy the whole folder again')
     return found
 
 # %% ../../nbs/atlas/05_reading.ipynb #f54a2bf4

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled', 'FrozenRow', 'FrozenRows', 'freeze',
-           'frozen_loss', 'unusable_of', 'BAMConfig', 'train_bam', 'save_adapters', 'read_about', 'load_adapters',
-           'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described', 'without_scale',
-           'release_bam']
+           'frozen_loss', 'unusable_of', 'BAMConfig', 'train_bam', 'save_adapters', 'AdaptersAbout', 'read_about',
+           'load_adapters', 'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described',
+           'without_scale', 'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #b8909091
+# %% ../../nbs/sft/09_bam_training.ipynb #d575edab
 import copy
 import hashlib
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -388,7 +388,22 @@ def save_adapters(
     about = json.dumps(_made_for(scaled, extractors, rows))
     save_file(weights_of(scaled), path, metadata=dict(bam=about))
 
-# %% ../../nbs/sft/09_bam_training.ipynb #9a5fcb71
+# %% ../../nbs/sft/09_bam_training.ipynb #d4a7a108
+class AdaptersAbout(BaseModel):
+    "The note in a file of adapters: what they were made for."
+
+    model_config = ConfigDict(extra='forbid')
+    extractors: dict[str, str]  # Kind to extractor
+    features: dict[str, int]  # Kind to its width
+    rows: int
+    missing: dict[str, int]  # Kind to rows without it
+    inner: int = Field(gt=0, le=65_536)
+    norm: bool
+    form: BAMForm = BAMForm()
+    heads: bool = False
+    unusable: dict[str, int] = {}  # Reason to rows
+
+
 def read_about(
     path: Path,  # From `save_adapters`
 ) -> dict:  # extractors, features, rows, missing, inner, norm, form, heads, unusable
@@ -400,7 +415,11 @@ def read_about(
         raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
     if about is None:
         raise SourceError(f'{path}: holds no adapters; give the folder that `omnisapiens-nb bam` made')
-    return json.loads(about)
+    try:
+        return AdaptersAbout.model_validate_json(about).model_dump(exclude_unset=True)
+    except ValidationError as e:
+        faults = [f'{".".join(map(str, fault["loc"])) or "all of it"}: {fault["msg"]}' for fault in e.errors()]
+        raise SourceError(f'{path}: its note `bam` is damaged ({"; ".join(faults)[:200]}); copy the file again') from e
 
 # %% ../../nbs/sft/09_bam_training.ipynb #cef2d98c
 def _check_extractors(path, about):

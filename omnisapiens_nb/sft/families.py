@@ -13,8 +13,7 @@ from ..atlas.extras import require
 require('media')
 require('train', 'transformers')
 
-# %% ../../nbs/sft/14_families.ipynb #d0704495
-import json
+# %% ../../nbs/sft/14_families.ipynb #be5fc1bf
 import logging
 import re
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from ..atlas.reading import SourceError, read_settings
+from ..atlas.reading import SourceError, read_object, read_settings
 from .heads import unwrapped
 from .processor import OmniProcessor, RowEncoder
 from .qwen3_omni import Qwen3OmniProcessor
@@ -111,18 +110,12 @@ def family_of(
     "The family of a model; SourceError if it belongs to none."
     return _of_type(model.config.model_type, type(model).__name__)
 
-# %% ../../nbs/sft/14_families.ipynb #4ef4ddc2
+# %% ../../nbs/sft/14_families.ipynb #f051cdcd
 def read_json(
     path: Path,  # File
 ) -> dict:  # What it says
     "A dictionary from a file; SourceError if it holds none."
-    try:
-        found = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as e:
-        raise SourceError(f'{path}: not a readable file of JSON ({str(e)[:60]}); copy it again') from e
-    if not isinstance(found, dict):
-        raise SourceError(f'{path}: holds {str(found)[:40]} where a dictionary is expected; copy it again')
-    return found
+    return read_object(path)
 
 # %% ../../nbs/sft/14_families.ipynb #65310e8e
 _logger = logging.getLogger(__name__)

@@ -37,13 +37,13 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-# %% ../../nbs/studies/11_words.ipynb #cfbda798
+# %% ../../nbs/studies/11_words.ipynb #373ce166
 from ..atlas.adapters import Adapter, labelled, whole_number
 from ..atlas.curate import Choices, curate
 from ..atlas.datasets import DATASETS, Dataset, harmonise
 from ..atlas.folders import write_whole
 from ..atlas.mini.files import write_file
-from ..atlas.reading import SAFELY, Record, SourceError, check_weights, read_text, text_fault
+from ..atlas.reading import SAFELY, Record, SourceError, check_weights, read_object, read_text, text_fault
 from ..atlas.schema import Reject, Row
 from ..atlas.sources.registry import register, unregister
 from ..atlas.store import open_atlas
@@ -821,7 +821,7 @@ def train_rl(
     model.save_pretrained(job.folder / 'adapter')
     return log
 
-# %% ../../nbs/studies/11_words.ipynb #f26dd29a
+# %% ../../nbs/studies/11_words.ipynb #98a14583
 def _trained(job, material, tokens):
     "The log of training, after which the adapter is there."
     file = job.folder / 'steps.json'
@@ -830,7 +830,7 @@ def _trained(job, material, tokens):
         learn = train_sft if job.method == START else train_rl
         write_log(file, steps=learn(job, material, tokens))
         (job.folder / 'state.pt').unlink(missing_ok=True)
-    return json.loads(file.read_text())['steps']
+    return read_object(file, 'steps')['steps']
 
 
 def _answered(job, material, tokens):
@@ -844,7 +844,7 @@ def _answered(job, material, tokens):
             begun = time.process_time()
             numbers = as_numbers(items, answer_items(model, tokens, items, job.config))
             write_log(file, said=numbers, seconds=round(time.process_time() - begun, 1))
-        said[task] = json.loads(file.read_text())
+        said[task] = read_object(file, 'said', 'seconds')
     return said
 
 
@@ -1025,7 +1025,7 @@ def _loss_rows(run):
         for task, loss in entry.get('losses', {}).items():
             yield dict(seed=run['seed'], step=step, task=task, loss=loss)
 
-# %% ../../nbs/studies/11_words.ipynb #63f70b44
+# %% ../../nbs/studies/11_words.ipynb #8a1dc296
 def read_words(
     folder: Path,  # `study_E`
 ) -> WordsLog:
@@ -1033,9 +1033,9 @@ def read_words(
     files = sorted((folder / 'runs').glob('*.json'))
     if not files:
         raise SourceError(f'{folder}: no run has ended yet; resume the study, or name another folder')
-    found = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-    tasks = json.loads((folder / 'rows.json').read_text(encoding='utf-8'))['tasks']
-    runs = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    found = read_object(folder / 'run.json')
+    tasks = read_object(folder / 'rows.json', 'tasks')['tasks']
+    runs = [read_object(file, 'method', 'seed') for file in files]
     for one in runs:
         one['method'] = OLDER_NAMES.get(one['method'], one['method'])
     answers = [table for run in runs for table in _answer_rows(tasks, run)]
