@@ -106,7 +106,7 @@ def _generate(judge, requests):
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #2aa0d6bf
+# %% ../../nbs/evaluation/10_judge_local.ipynb #536c0845
 def _load_causal(name):
     "A causal language model and its tokenizer; SourceError if they cannot be loaded."
     require('train', 'transformers')
@@ -119,7 +119,8 @@ def _load_causal(name):
         model = AutoModelForCausalLM.from_pretrained(name, dtype='auto', **SAFELY)
     except (OSError, ValueError) as e:
         raise SourceError(
-            f'{name}: no causal language model in such a folder, and none of that name with safetensors to be had from the hub'
+            f'{name}: no causal language model in such a folder, '
+            'and none of that name with safetensors to be had from the hub'
         ) from e
     return model.to('cuda' if torch.cuda.is_available() else 'cpu'), tokenizer
 
