@@ -112,8 +112,8 @@ def write_readme(log):
     lines = [
         '# What was tried against this package',
         '',
-        f'Made by `make faults`, with Python {log["python"]} on {log["cores"]} cores. *Tried* counts tests, or the inputs that',
-        'a fuzzer made up. Tests that need something that was not there are not counted.',
+        f'Made by `make faults`, with Python {log["python"]} on {log["cores"]} cores. *Tried* counts tests, or the',
+        'inputs that a fuzzer made up. Tests that need something that was not there are not counted.',
         '',
         *table(log['rows']),
     ]

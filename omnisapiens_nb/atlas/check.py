@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['row_problems', 'Problems', 'has_manifest', 'Manifest', 'check']
 
-# %% ../../nbs/atlas/14_check.ipynb #f9b11e84
+# %% ../../nbs/atlas/14_check.ipynb #02fd8dec
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from tqdm.auto import tqdm
 
 from .datasets import DATASETS, dataset_key, find_task
@@ -190,7 +191,7 @@ class Problems:
         rows = [(problem, count, self.examples[problem]) for problem, count in self.counts.most_common()]
         return pd.DataFrame(rows, columns=['problem', 'rows', 'first'])
 
-# %% ../../nbs/atlas/14_check.ipynb #96548a1e
+# %% ../../nbs/atlas/14_check.ipynb #e98a06ca
 def _manifest(path):
     "Where the manifest of an Atlas lies."
     return path / 'manifest.json' if path.is_dir() else path.parent / 'manifest.json'
@@ -206,14 +207,17 @@ def has_manifest(
 class Manifest(BaseModel):
     "What we need of `manifest.json`."
 
-    outputs: dict[str, str] = {}  # Path inside the folder to sha256
+    outputs: dict[str, Annotated[str, Field(pattern='^[0-9a-f]{64}$')]]  # Path inside the folder to sha256
 
 
 def _missing_files(path):
     "Names of files with rows that the manifest lists and whose content the folder does not hold under any name."
     if not path.is_dir() or not has_manifest(path):
         return []
-    outputs = read_settings(_manifest(path), Manifest).outputs
+    try:
+        outputs = read_settings(_manifest(path), Manifest).outputs
+    except SourceError as e:
+        raise SourceError(f'{e}. If it is the manifest of another program, take it out of the folder') from e
     wanted = {name: digest for name, digest in outputs.items() if _holds_rows(Path(name))}
     there = {file_sha256(file) for file in path.rglob('*') if file.is_file() and _holds_rows(file)}
     return [name for name, digest in wanted.items() if digest not in there]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FRAME', 'HOP', 'LOWEST', 'HIGHEST', 'WINDOW', 'BAND', 'FINE', 'CANDIDATES', 'VOICED', 'SILENT', 'QUIET', 'OCTAVE',
-           'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'Pooling', 'frames_of', 'autocorrelation', 'pitch_track',
-           'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'landmarks_of', 'read_descriptors']
+           'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'Pooling', 'MOST_LISTED', 'frames_of', 'autocorrelation',
+           'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'is_dense',
+           'landmarks_of', 'read_descriptors']
 
-# %% ../../nbs/atlas/16_descriptors.ipynb #15280b82
+# %% ../../nbs/atlas/16_descriptors.ipynb #af9ef2cc
 import io
 from collections.abc import Mapping
 from pickle import UnpicklingError
@@ -24,6 +25,7 @@ from .extras import require
 from .holistic import PARTS, POINTS
 from .landmarks import PLACES, pool_landmarks
 from .media import RATE, MediaError
+from .reading import check_torch_file
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #2f9eac21
 FRAME = RATE * 40 // 1000  # Samples
@@ -307,11 +309,13 @@ def functionals(
 class NoDescriptors(MediaError):
     "A file in which nothing was measured: its row has no descriptors, and nobody has to fix it."
 
-# %% ../../nbs/atlas/16_descriptors.ipynb #cd3e2cce
+# %% ../../nbs/atlas/16_descriptors.ipynb #e45f0e57
 def _from_pt(data):
     "What a `.pt` file holds: tensors, numbers, lists and dictionaries."
+    file = io.BytesIO(data)
     try:
-        return torch.load(io.BytesIO(data), weights_only=True, map_location='cpu')
+        check_torch_file(file)
+        return torch.load(file, weights_only=True, map_location='cpu')
     except UnpicklingError as e:
         raise MediaError(
             'the .pt file holds more than tensors, and reading it would run what is in it; '
@@ -330,20 +334,48 @@ def _from_safetensors(data):
         raise MediaError(f'neither safetensors nor a .pt archive ({str(e)[:60]}); extract the descriptors again') from e
     return found.get('features')
 
-# %% ../../nbs/atlas/16_descriptors.ipynb #1c8f40be
+# %% ../../nbs/atlas/16_descriptors.ipynb #0cf1af4b
 Pooling = Literal['ours', 'released']  # How frames become one vector, see the tables above
+
+
+MOST_LISTED = 10_000_000  # Numbers in lists; a list can hold the same list many times
+_DEEPEST = 8  # Lists inside of each other
+
+
+def is_dense(
+    tensor: torch.Tensor,  # Of any kind
+) -> bool:
+    "Whether a tensor holds each of its numbers, as it shows them."
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type == 'meta':
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _check_lists(found, name):
+    "MediaError for lists that would be far more numbers than their file has."
+    total = 1
+    for _ in range(_DEEPEST):
+        if not isinstance(found, (list, tuple)) or not found:
+            return
+        total *= len(found)
+        if total > MOST_LISTED:
+            raise MediaError(f'{name} is lists of more than {MOST_LISTED:,} numbers; extract the descriptors again')
+        found = found[0]
+    raise MediaError(f'{name} is lists, more than {_DEEPEST} inside of each other; extract the descriptors again')
 
 
 def _as_floats(found, name):
     "Numbers as a plain tensor of floats, detached from any graph."
+    _check_lists(found, name)
     try:
         numbers = torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError) as e:
         raise MediaError(f'{name} is no array of numbers; extract the descriptors again') from e
     if numbers.is_complex():
         raise MediaError(f'{name} has complex numbers; extract the descriptors again')
-    dense = numbers.layout == torch.strided and not numbers.is_nested and not numbers.is_quantized
-    if not dense or numbers.device.type == 'meta':
+    if numbers.dtype == torch.bool:
+        raise MediaError(f'{name} has truth values and no numbers; extract the descriptors again')
+    if not is_dense(numbers):
         raise MediaError(f'{name} is no dense tensor; save the numbers as they are')
     return numbers.detach().float()
 

@@ -7,7 +7,7 @@ __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'UNNAMED', 'UNSIGNED', 'S
            'released_value', 'Atlas', 'routed_columns', 'split_of', 'by_split', 'shards_of', 'open_atlas', 'atlas_id',
            'open_splits', 'rewrite_atlas', 'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
 
-# %% ../../nbs/atlas/11_store.ipynb #eacff5bd
+# %% ../../nbs/atlas/11_store.ipynb #be352303
 import bisect
 import hashlib
 import json
@@ -25,7 +25,7 @@ import yaml
 
 from .datasets import DATASETS, dataset_key, question_in, task_of
 from .folders import check_free, put_in_place
-from .reading import SourceError
+from .reading import SourceError, read_object
 from omnisapiens_nb.atlas.schema import (
     DOMAINS,
     MEDIA,
@@ -511,7 +511,7 @@ def open_atlas(
         raise SourceError(f'{folder}: no {split}-*.parquet in it or its data folder; {fix}')
     return Atlas(shards)
 
-# %% ../../nbs/atlas/11_store.ipynb #ba174c2e
+# %% ../../nbs/atlas/11_store.ipynb #6f2c89ef
 def atlas_id(
     folder: Path,  # Atlas folder
 ) -> str:  # Changes with its content
@@ -519,10 +519,10 @@ def atlas_id(
     folder = Path(folder)
     manifest = folder / 'manifest.json'
     if manifest.is_file():
-        text = manifest.read_text()
+        told = manifest.read_bytes()
     else:
-        text = str(sorted((path.name, path.stat().st_size) for path in folder.rglob('*.parquet')))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        told = str(sorted((path.name, path.stat().st_size) for path in folder.rglob('*.parquet'))).encode()
+    return hashlib.sha256(told).hexdigest()[:16]
 
 # %% ../../nbs/atlas/11_store.ipynb #1fc8afb4
 def open_splits(
@@ -575,7 +575,7 @@ def output_hashes(
     files = [path for path in sorted(folder.rglob('*')) if path.is_file() and path != folder / 'manifest.json']
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
-# %% ../../nbs/atlas/11_store.ipynb #b95e2c07
+# %% ../../nbs/atlas/11_store.ipynb #6b0999af
 def _renew(folder):
     "Update the card's version and the manifest's checksums from the files."
     card = folder / 'README.md'
@@ -586,7 +586,7 @@ def _renew(folder):
         card.write_text(renewed, encoding='utf-8')
     manifest = folder / 'manifest.json'
     if manifest.is_file():
-        said = json.loads(manifest.read_text(encoding='utf-8'))
+        said = read_object(manifest)
         said['outputs'] = output_hashes(folder)
         manifest.write_text(json.dumps(said, indent=1), encoding='utf-8')
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPLANATION', 'THRESHOLD', 'Local', 'local_judge', 'Offline']
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #5cd8696a
+# %% ../../nbs/evaluation/10_judge_local.ipynb #d1884b36
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..atlas.extras import require
-from ..atlas.reading import SourceError
+from ..atlas.reading import SAFELY, SourceError, check_weights
 from .endpoints import Reply
 from .judge_prompts import Question, is_explained, messages_of
 from .judge_verdicts import Verdict, verdict_of
@@ -106,19 +106,21 @@ def _generate(judge, requests):
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #990bc6bf
+# %% ../../nbs/evaluation/10_judge_local.ipynb #536c0845
 def _load_causal(name):
     "A causal language model and its tokenizer; SourceError if they cannot be loaded."
     require('train', 'transformers')
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_weights(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype='auto', trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype='auto', **SAFELY)
     except (OSError, ValueError) as e:
         raise SourceError(
-            f'{name}: no causal language model in such a folder, and none of that name to be had from the hub'
+            f'{name}: no causal language model in such a folder, '
+            'and none of that name with safetensors to be had from the hub'
         ) from e
     return model.to('cuda' if torch.cuda.is_available() else 'cpu'), tokenizer
 

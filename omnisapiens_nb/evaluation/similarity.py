@@ -58,7 +58,7 @@ def _bundled() -> str | None:  # Folder of the packaged weights, None where the 
         )
     return str(MODEL_DIR)
 
-# %% ../../nbs/evaluation/03_similarity.ipynb #9bb2d717
+# %% ../../nbs/evaluation/03_similarity.ipynb #f72f33af
 @cache
 def minilm() -> Callable[[list[str]], np.ndarray]:  # Texts to unit vectors of 384 numbers
     "The papers' sentence embedding, loaded once per process."
@@ -66,7 +66,9 @@ def minilm() -> Callable[[list[str]], np.ndarray]:  # Texts to unit vectors of 3
     from sentence_transformers import SentenceTransformer
 
     try:
-        model = SentenceTransformer(_bundled() or MINILM)
+        model = SentenceTransformer(
+            _bundled() or MINILM, trust_remote_code=False, model_kwargs=dict(use_safetensors=True)
+        )
     except OSError as e:
         raise ImportError(
             f'{MINILM} cannot be loaded from the hub; '

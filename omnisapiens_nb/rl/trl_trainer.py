@@ -11,7 +11,7 @@ __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'PATIENCE', 'COMPARED', 'STATE_FILE', 
            'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
            'atlas_prompts', 'atlas_reward']
 
-# %% ../../nbs/rl/12_trl.ipynb #aaf49559
+# %% ../../nbs/rl/12_trl.ipynb #2d8726c4
 import copy
 import hashlib
 import json
@@ -40,7 +40,7 @@ from transformers.utils import logging
 from trl.trainer import grpo_trainer
 
 from ..atlas.media import MediaError
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object
 from ..atlas.store import routed_columns
 from . import advantages as known
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, estimator_state, restore_estimator
@@ -314,7 +314,7 @@ def save_estimator(
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / STATE_FILE).write_text(state, encoding='utf-8')
 
-# %% ../../nbs/rl/12_trl.ipynb #e28f0814
+# %% ../../nbs/rl/12_trl.ipynb #db12f5ca
 def load_estimator(
     estimator: Estimator,  # Gets the state
     tasks: list[str] | None,  # Of the data; None if they are not known, then any will do
@@ -324,11 +324,13 @@ def load_estimator(
     file = Path(folder) / STATE_FILE
     if not file.is_file():
         raise SourceError(f'{file}: no such file; the checkpoint was made by another trainer, so begin a new run')
-    saved = json.loads(file.read_text(encoding='utf-8'))
+    saved = read_object(file, 'kind', 'tasks', 'state')
     try:
         restore_estimator(estimator, saved['tasks'] if tasks is None else tasks, saved)
     except ValueError as e:
         raise SourceError(f'{file}: {e}') from e
+    except (KeyError, TypeError, AttributeError, RuntimeError) as e:
+        raise SourceError(f'{file}: no state of an estimator ({e!r:.80}); begin a new run') from e
     return saved['tasks']
 
 # %% ../../nbs/rl/12_trl.ipynb #60533d44

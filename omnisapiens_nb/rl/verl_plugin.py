@@ -6,7 +6,7 @@
 __all__ = ['PADDING', 'MEMORY_FILE', 'RELEASED_LIMIT', 'VERL_NAMES', 'ADVANTAGES', 'verl_uid', 'uid_tasks', 'TokenAdvantages',
            'save_memory', 'load_memory', 'verl_row', 'write_verl', 'compute_score', 'TaskTrainer', 'register_verl']
 
-# %% ../../nbs/rl/13_verl.ipynb #eee06f4f
+# %% ../../nbs/rl/13_verl.ipynb #1947a361
 import json
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from ..atlas.datasets import task_of
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object
 from ..atlas.store import Atlas
 from .advantages import ESTIMATORS, estimator_state, restore_estimator
 from .rewards import score
@@ -103,7 +103,7 @@ def save_memory(
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / MEMORY_FILE).write_text(state, encoding='utf-8')
 
-# %% ../../nbs/rl/13_verl.ipynb #a4a53e82
+# %% ../../nbs/rl/13_verl.ipynb #4e5357cd
 def load_memory(
     advantages: TokenAdvantages,  # Gets the memory
     tasks: Sequence[str],  # Of the training file
@@ -116,11 +116,13 @@ def load_memory(
             f'{path}: not there; the checkpoint is of another trainer. '
             'Go on with that one, or start anew with trainer.resume_mode=disable'
         )
-    saved = json.loads(path.read_text(encoding='utf-8'))
+    saved = read_object(path, 'kind', 'tasks', 'state')
     try:
         restore_estimator(advantages.estimator, tasks, saved)
     except ValueError as e:
         raise SourceError(f'{path}: {e}, with trainer.resume_mode=disable') from e
+    except (KeyError, TypeError, AttributeError, RuntimeError) as e:
+        raise SourceError(f'{path}: no state of an estimator ({e!r:.80}); trainer.resume_mode=disable') from e
 
 # %% ../../nbs/rl/13_verl.ipynb #402527ba
 def verl_row(

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK', 'describe_atlas']
 
-# %% ../../nbs/runs/05_describe.ipynb #9289bee8
-import json
+# %% ../../nbs/runs/05_describe.ipynb #3eb2d432
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,7 @@ from tqdm.auto import tqdm
 from ..atlas.extract import COLUMNS, EXTRACTORS, describe_media, made_by
 from ..atlas.folders import write_whole
 from ..atlas.media import MediaError
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object
 from ..atlas.schema import SCHEMA
 from ..atlas.store import Atlas, atlas_id, open_splits, rewrite_atlas
 from .folders import begin, deliver
@@ -122,11 +121,11 @@ def _check_names(names):
     if len(kinds) < len(names):
         raise SourceError(f'{" and ".join(names)} describe the same kind of medium; choose one per kind')
 
-# %% ../../nbs/runs/05_describe.ipynb #ae23f401
+# %% ../../nbs/runs/05_describe.ipynb #f5d079bd
 def _records(atlas, made):
     "Content of descriptors.json: the new records, and those that the Atlas has of the other kind."
     file = atlas / 'descriptors.json'
-    before = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
+    before = read_object(file) if file.is_file() else {}
     replaced = {EXTRACTORS[name].kind for name in made}
     kept = {}
     for name, record in before.items():

@@ -13,14 +13,14 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/07_fine_tune.ipynb #3e286d56
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #f0839dd7
+# %% ../../nbs/runs/07_fine_tune.ipynb #299d3dba
 import json
 import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from pydantic import Field
 from transformers import PreTrainedModel
 
@@ -40,6 +40,7 @@ from ..sft.model import file_beside, load_model, save_model
 from ..sft.sizes import GIB, meta_model, parameters
 from omnisapiens_nb.sft.stages import (
     ClassifyConfig,
+    adapter_base,
     has_head,
     is_staged,
     load_stages,
@@ -268,7 +269,7 @@ def run_stage(
     _, run = STAGES[recipe.stage]
     return run(recipe, resume)
 
-# %% ../../nbs/runs/07_fine_tune.ipynb #75c209f1
+# %% ../../nbs/runs/07_fine_tune.ipynb #f2efc850
 class _Trained(NamedTuple):
     "How many weights a stage trains."
 
@@ -282,7 +283,7 @@ def _of_lm_head(recipe):
         raise SourceError(f'{recipe.model}: no heads; the plan of this stage needs the folder that stage 1 made')
     base = recipe.model  # Merged or released
     if file_beside(recipe.model, 'adapter_config.json'):
-        base = PeftConfig.from_pretrained(recipe.model).base_model_name_or_path
+        base = adapter_base(recipe.model)
     return _Trained(base, 0, parameters(meta_model(base).lm_head))
 
 

@@ -6,7 +6,7 @@
 __all__ = ['UNVERSIONED', 'MOST', 'read_settings', 'differences', 'check_settings', 'check_ours', 'begin', 'finish', 'read_log',
            'deliver', 'open_folder', 'make_once']
 
-# %% ../../nbs/runs/00_folders.ipynb #f49fc120
+# %% ../../nbs/runs/00_folders.ipynb #bae1887d
 import json
 import shutil
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _with_version(settings):
 def _write_settings(file, settings):
     write_whole(file, json.dumps(settings, indent=1).encode())
 
-# %% ../../nbs/runs/00_folders.ipynb #3b54574b
+# %% ../../nbs/runs/00_folders.ipynb #86a3dbe0
 def read_settings(
     file: Path,  # `settings.json` of a step, or `run.json` of a folder that stays open
 ) -> dict | None:  # None where there is no such file
@@ -35,7 +35,7 @@ def read_settings(
         return None
     try:
         found = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError:  # Neither JSON nor UTF-8
+    except (ValueError, RecursionError):  # Neither JSON nor UTF-8
         found = None
     if not isinstance(found, dict):
         raise SourceError(f'{file}: holds no settings of a run; choose another folder, or remove this one')
@@ -134,13 +134,19 @@ def finish(
     (partial / 'state.pt').unlink(missing_ok=True)
     return put_in_place(partial, out)
 
-# %% ../../nbs/runs/00_folders.ipynb #a70c7f20
+# %% ../../nbs/runs/00_folders.ipynb #d7b723df
 def read_log(
     folder: Path,  # Folder of a training step
 ) -> list[dict]:  # One entry per training step
     "The log of a finished training step."
-    text = (Path(folder) / 'log.jsonl').read_text(encoding='utf-8')
-    return [json.loads(line) for line in text.splitlines()]
+    file = Path(folder) / 'log.jsonl'
+    entries = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            entries.append(dict(json.loads(line.decode())))
+        except (ValueError, TypeError, RecursionError) as e:
+            raise SourceError(f'{file}, line {number}: no entry of a log ({str(e)[:80]}); copy it again') from e
+    return entries
 
 # %% ../../nbs/runs/00_folders.ipynb #628819da
 def deliver(

@@ -11,7 +11,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/06_transcribe.ipynb #28d552b6
 require('train', 'transformers')
 
-# %% ../../nbs/runs/06_transcribe.ipynb #de24d330
+# %% ../../nbs/runs/06_transcribe.ipynb #1c4f23c6
 import json
 import shutil
 from collections import Counter
@@ -23,10 +23,10 @@ from tqdm.auto import tqdm
 from ..atlas.curate import MARKS
 from ..atlas.folders import write_whole
 from ..atlas.media import MediaError, has_sound, read_audio
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object
 from ..atlas.schema import SCHEMA, row_of
 from ..atlas.store import atlas_id, open_splits, rewrite_atlas
-from ..atlas.transcripts import hear, load_recogniser, prompt_style, with_transcript
+from ..atlas.transcripts import hear, load_recogniser, prompt_style, row_language, with_transcript
 from .describe import BLOCK
 from .folders import begin, deliver
 
@@ -51,12 +51,13 @@ def _verdict(text):
         return 'empty'
     return 'control token' if MARKS.search(text) else 'transcribed'
 
-# %% ../../nbs/runs/06_transcribe.ipynb #8c261245
+# %% ../../nbs/runs/06_transcribe.ipynb #a8efb143
 def _hear_rows(rows, recogniser, place):
     "Row id → verdict and text, for the rows that have sound, or a prompt that is not ours."
     ours = [row for row in rows if prompt_style(row)]
     sounds = {row.id: _recordings(row, place) for row in ours}
-    texts = iter(hear(recogniser, [sound for found in sounds.values() for sound in found]))
+    languages = [row_language(row) for row in ours for _ in sounds[row.id]]
+    texts = iter(hear(recogniser, [sound for found in sounds.values() for sound in found], languages=languages))
     heard = {}
     for id, found in sounds.items():
         text = ' '.join(filter(None, [next(texts) for _ in found]))
@@ -64,7 +65,7 @@ def _hear_rows(rows, recogniser, place):
             heard[id] = (_verdict(text), text)
     return heard | {row.id: ('another prompt', '') for row in rows if not prompt_style(row)}
 
-# %% ../../nbs/runs/06_transcribe.ipynb #74b9c989
+# %% ../../nbs/runs/06_transcribe.ipynb #64e07e2e
 def _blocks(store, folder):
     "Rows without a transcript in blocks of sixteen, and the file for the result of each block."
     texts = store.columns('transcript')['transcript']
@@ -84,7 +85,7 @@ def _hear_all(splits, recogniser, folder, place):
         if not file.is_file():
             rows = [row_of(store[i]) for i in numbers]
             write_whole(file, json.dumps(_hear_rows(rows, recogniser, place)).encode())
-        heard |= json.loads(file.read_bytes())
+        heard |= read_object(file)
     return heard
 
 # %% ../../nbs/runs/06_transcribe.ipynb #e23b9f70

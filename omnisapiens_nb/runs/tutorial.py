@@ -13,8 +13,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/09_tutorial.ipynb #7a4da9dd
 require('train', 'transformers')
 
-# %% ../../nbs/runs/09_tutorial.ipynb #c5fffa01
-import json
+# %% ../../nbs/runs/09_tutorial.ipynb #55365301
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -27,7 +26,7 @@ from ..atlas.curate import Choices, curate, input_hashes
 from ..atlas.datasets import DATASETS
 from ..atlas.folders import write_whole
 from ..atlas.mini.registry import write_mini
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object
 from ..atlas.schema import answer_kind
 from ..atlas.sources.registry import adapter
 from ..atlas.store import open_atlas, open_splits, routed_columns
@@ -300,12 +299,12 @@ def _absent_clips(counts):
         return ''
     return f'Clips not in the folder, so kept as text rows: {", ".join(absent)}.'
 
-# %% ../../nbs/runs/09_tutorial.ipynb #dcb581a8
+# %% ../../nbs/runs/09_tutorial.ipynb #3f130663
 def data_section(
     atlas: Path,  # Atlas folder
 ) -> Section:
     "Rows per dataset and task, and why rows were left out."
-    counts = json.loads((atlas / 'manifest.json').read_text())['counts']
+    counts = read_object(atlas / 'manifest.json', 'counts')['counts']
     tables = to_table(_row_table(atlas, counts), 'Rows per dataset')
     reasons = _reason_table(atlas)
     if len(reasons):
@@ -403,9 +402,9 @@ def change_section(
     )
     return Section('What RL changed', CHANGE_TEXT, table)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #f56f4585
+# %% ../../nbs/runs/09_tutorial.ipynb #ca78faae
 def _lead(out, config):
-    real = json.loads((out / 'run.json').read_text())['sources']
+    real = read_object(out / 'run.json', 'sources')['sources']
     what = 'the mini-Atlas: synthetic sources in the original formats'
     if real:
         what = f'the files of {", ".join(sorted(real))}'

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled', 'FrozenRow', 'FrozenRows', 'freeze',
-           'frozen_loss', 'unusable_of', 'BAMConfig', 'train_bam', 'save_adapters', 'read_about', 'load_adapters',
-           'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described', 'without_scale',
-           'release_bam']
+           'frozen_loss', 'unusable_of', 'BAMConfig', 'train_bam', 'save_adapters', 'AdaptersAbout', 'read_about',
+           'load_adapters', 'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described',
+           'without_scale', 'release_bam']
 
-# %% ../../nbs/sft/09_bam_training.ipynb #57f2e471
+# %% ../../nbs/sft/09_bam_training.ipynb #d575edab
 import copy
 import hashlib
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -36,8 +36,8 @@ from ..atlas.media import MediaError
 from ..atlas.reading import SourceError, read_settings
 from ..atlas.schema import answer_kind
 from .bam import BAM, BAMForm, Place, added_to_answers, stack_descriptors
-from .batches import Examples, by_signature, on_device
-from .families import final_norm, read_json
+from .batches import Examples, by_signature, heard, on_device
+from .families import final_norm, read_json, say_below
 from .generate import Responder, writing
 from .heads import Heads, domain_of, heads_loss, weights_of
 from .model import file_beside
@@ -208,7 +208,7 @@ def _measured_at(examples, i, example, extractors, form):
         place = examples.atlas.place(examples.rows[i])
         raise SourceError(f'{place}: {e}') from e
 
-# %% ../../nbs/sft/09_bam_training.ipynb #c5ea9464
+# %% ../../nbs/sft/09_bam_training.ipynb #f6721dc0
 @torch.no_grad()
 def freeze(
     model: nn.Module,  # Thinker after the first stages
@@ -224,12 +224,12 @@ def freeze(
     out = FrozenRows([None] * len(examples))
     batches = by_signature(examples.signatures, batch)
     for places in tqdm(batches, f'freezing {examples.datasets[0]}', disable=None):
-        rows = [examples[i] for i in places]
-        states = states_of(model, processor, rows)
-        for i, example, (hidden, targets) in zip(places, rows, states):
+        rows = heard(examples, places)
+        states = states_of(model, processor, [example for _, example in rows]) if rows else []
+        for (i, example), (hidden, targets) in zip(rows, states):
             descriptors, unusable = _measured_at(examples, i, example, extractors, form)
             out[i] = FrozenRow(descriptors, hidden, targets, unusable)
-    return out
+    return FrozenRows(row for row in out if row is not None)
 
 # %% ../../nbs/sft/09_bam_training.ipynb #e46686f5
 def frozen_loss(
@@ -388,7 +388,22 @@ def save_adapters(
     about = json.dumps(_made_for(scaled, extractors, rows))
     save_file(weights_of(scaled), path, metadata=dict(bam=about))
 
-# %% ../../nbs/sft/09_bam_training.ipynb #9a5fcb71
+# %% ../../nbs/sft/09_bam_training.ipynb #d4a7a108
+class AdaptersAbout(BaseModel):
+    "The note in a file of adapters: what they were made for."
+
+    model_config = ConfigDict(extra='forbid')
+    extractors: dict[str, str]  # Kind to extractor
+    features: dict[str, int]  # Kind to its width
+    rows: int
+    missing: dict[str, int]  # Kind to rows without it
+    inner: int = Field(gt=0, le=65_536)
+    norm: bool
+    form: BAMForm = BAMForm()
+    heads: bool = False
+    unusable: dict[str, int] = {}  # Reason to rows
+
+
 def read_about(
     path: Path,  # From `save_adapters`
 ) -> dict:  # extractors, features, rows, missing, inner, norm, form, heads, unusable
@@ -400,7 +415,11 @@ def read_about(
         raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e
     if about is None:
         raise SourceError(f'{path}: holds no adapters; give the folder that `omnisapiens-nb bam` made')
-    return json.loads(about)
+    try:
+        return AdaptersAbout.model_validate_json(about).model_dump(exclude_unset=True)
+    except ValidationError as e:
+        faults = [f'{".".join(map(str, fault["loc"])) or "all of it"}: {fault["msg"]}' for fault in e.errors()]
+        raise SourceError(f'{path}: its note `bam` is damaged ({"; ".join(faults)[:200]}); copy the file again') from e
 
 # %% ../../nbs/sft/09_bam_training.ipynb #cef2d98c
 def _check_extractors(path, about):
@@ -464,7 +483,7 @@ def describe_bam(
     )
     (folder / 'README.md').write_text(card + NOT_FOR, encoding='utf-8')
 
-# %% ../../nbs/sft/09_bam_training.ipynb #5f0adc71
+# %% ../../nbs/sft/09_bam_training.ipynb #ea1209f9
 Adapters = Mapping[str, tuple[Scaled, Mapping[str, str]]]  # Dataset key to adapters, and kind to extractor
 ANY = '*'  # Instead of a key: adapters for every dataset that has none of its own
 
@@ -490,6 +509,7 @@ def _read_bam(folder):
     "The contents of `bam.json`; SourceError if the model it names is not the one the adapters were trained on."
     about = read_settings(Path(folder) / 'bam.json', BamFolder)
     below = about.model
+    say_below(f'{folder}/bam.json', below)
     if not is_staged(below):
         raise SourceError(
             f'{folder}/bam.json: names {below} as the model below, which has no heads.safetensors; '

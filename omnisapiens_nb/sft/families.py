@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'ATTENTION', 'TOWERS', 'QWEN2_5_OMNI', 'QWEN3_OMNI', 'LANGUAGE_MODEL', 'FAMILIES', 'Family',
-           'family_of', 'read_json', 'family_at', 'final_norm']
+           'family_of', 'read_json', 'AdapterSettings', 'read_adapter', 'say_below', 'base_of', 'family_at',
+           'final_norm']
 
 # %% ../../nbs/sft/14_families.ipynb #3d97f274
 from ..atlas.extras import require
@@ -12,12 +13,15 @@ from ..atlas.extras import require
 require('media')
 require('train', 'transformers')
 
-# %% ../../nbs/sft/14_families.ipynb #93c89309
-import json
+# %% ../../nbs/sft/14_families.ipynb #be5fc1bf
+import logging
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
+from pydantic import BaseModel
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -30,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object, read_settings
 from .heads import unwrapped
 from .processor import OmniProcessor, RowEncoder
 from .qwen3_omni import Qwen3OmniProcessor
@@ -106,20 +110,48 @@ def family_of(
     "The family of a model; SourceError if it belongs to none."
     return _of_type(model.config.model_type, type(model).__name__)
 
-# %% ../../nbs/sft/14_families.ipynb #4ef4ddc2
+# %% ../../nbs/sft/14_families.ipynb #f051cdcd
 def read_json(
     path: Path,  # File
 ) -> dict:  # What it says
     "A dictionary from a file; SourceError if it holds none."
-    try:
-        found = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as e:
-        raise SourceError(f'{path}: not a readable file of JSON ({str(e)[:60]}); copy it again') from e
-    if not isinstance(found, dict):
-        raise SourceError(f'{path}: holds {str(found)[:40]} where a dictionary is expected; copy it again')
-    return found
+    return read_object(path)
 
-# %% ../../nbs/sft/14_families.ipynb #91bb5d60
+# %% ../../nbs/sft/14_families.ipynb #65310e8e
+_logger = logging.getLogger(__name__)
+_ADAPTER = 'adapter_config.json'
+
+
+class AdapterSettings(BaseModel):
+    "What we read of an adapter's settings; PEFT reads the rest."
+
+    peft_type: Literal['LORA'] = 'LORA'
+    base_model_name_or_path: str | None = None  # Folder or hub name
+    megatron_config: None = None  # PEFT would import what stands beside it
+
+
+def read_adapter(
+    file: Path,  # `adapter_config.json`
+) -> AdapterSettings:
+    "An adapter's settings; SourceError names each field that is wrong."
+    return read_settings(file, AdapterSettings)
+
+
+@cache
+def say_below(
+    file: str,  # That names the model
+    below: str,  # Folder or hub name
+):
+    "Say, once, which model is loaded because a file names it; nothing where it lies in the same folder."
+    if Path(below).is_dir():
+        if not Path(below).resolve().is_relative_to(Path(file).parent.resolve()):
+            _logger.warning(f'{file}: names {below}, so the model in that folder is loaded below it')
+    else:
+        _logger.warning(
+            f'{file}: names {below}, which is no folder here, so the model of that name is asked of the hub'
+        )
+
+# %% ../../nbs/sft/14_families.ipynb #2bb94505
 def _config_at(name):
     "The configuration of a folder or of a model at the hub, and where it stands."
     folder = Path(name)
@@ -136,19 +168,28 @@ def _config_at(name):
     return read_json(path), path
 
 
+def base_of(
+    name: str | Path,  # Folder of a model or an adapter
+) -> str | None:  # Folder or hub name; None for what is no adapter, or names no base
+    "The base that an adapter names, which is said once; SourceError if the adapter is not of a kind that is read."
+    file = Path(name) / _ADAPTER
+    if not file.is_file():
+        return None
+    base = read_adapter(file).base_model_name_or_path
+    if base and (Path(base) / _ADAPTER).is_file():
+        raise SourceError(f'{file}: its base {base} is an adapter too; merge that one first, and name the result')
+    if base:
+        say_below(str(file), base)
+    return base or None
+
+
 def family_at(
     name: str | Path,  # Folder or hub name of a model, or of an adapter
 ) -> Family:
     "The family of a checkpoint, by its configuration; SourceError if there is none, or no family takes it."
-    adapter = Path(name) / 'adapter_config.json'
-    if adapter.is_file():
-        base = read_json(adapter).get('base_model_name_or_path')
-        if base and (Path(base) / 'adapter_config.json').is_file():
-            raise SourceError(
-                f'{adapter}: its base {base} is an adapter too; merge that one first, and name the result'
-            )
-        if base:
-            return family_at(base)
+    base = base_of(name)
+    if base:
+        return family_at(base)
     config, place = _config_at(name)
     return _of_type(config.get('model_type'), place)
 

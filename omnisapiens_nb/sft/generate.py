@@ -10,9 +10,11 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/05_generate.ipynb #dec8f6df
+# %% ../../nbs/sft/05_generate.ipynb #0c8683ef
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .batches import Examples, by_signature, on_device
+from .batches import Examples, by_signature, heard, on_device
 from .processor import Example, RowEncoder
 
 # %% ../../nbs/sft/05_generate.ipynb #e67e8ea2
@@ -117,7 +119,10 @@ def prediction(
     known = {key: row[key] for key in ('id', 'dataset', 'task')}
     return dict(**known, response=response, reference=row['answer'])
 
-# %% ../../nbs/sft/05_generate.ipynb #ede0a43e
+# %% ../../nbs/sft/05_generate.ipynb #372ed76a
+_logger = logging.getLogger(__name__)
+
+
 def predict(
     respond: Responder,  # Answers a batch
     examples: Examples,  # Rows to answer
@@ -131,11 +136,19 @@ def predict(
     partial.write_text(''.join(map(json_line, lines)), encoding='utf-8')
     left = _to_do(examples, {line['id'] for line in lines})
     batches = by_signature([examples.signatures[i] for i in left], batch)
+    silent = Counter()  # Dataset key to rows that are left out
     with partial.open('a', encoding='utf-8') as f:
         for places in tqdm(batches, f'predicting {out.stem}', disable=None):
-            asked = [examples[left[place]] for place in places]
+            found = heard(examples, [left[place] for place in places])
+            silent.update(examples.datasets[left[place]] for place in places if left[place] not in dict(found))
+            asked = [example for _, example in found]
+            if not asked:
+                continue
             for example, response in zip(asked, respond(asked), strict=True):
                 f.write(json_line(prediction(example.row, response)))
             f.flush()
+    if silent:
+        said = ', '.join(f'{key} {count}' for key, count in sorted(silent.items()))
+        _logger.warning(f'{out}: {silent.total()} rows are left out, since their sound makes no token ({said})')
     os.replace(partial, out)
     return out

@@ -6,13 +6,14 @@
 __all__ = ['CLASS_DOMAIN', 'pool', 'unwrapped', 'accepted', 'penultimate', 'domain_of', 'Heads', 'heads_loss', 'choose_labels',
            'weights_of', 'save_heads', 'load_heads']
 
-# %% ../../nbs/sft/06_heads.ipynb #ab494aaf
+# %% ../../nbs/sft/06_heads.ipynb #1dc6e866
 import json
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -151,14 +152,17 @@ def _metadata(path):
     with safe_open(path, 'pt') as f:
         return f.metadata() or {}
 
-# %% ../../nbs/sft/06_heads.ipynb #72017185
+# %% ../../nbs/sft/06_heads.ipynb #823440bb
+_LABELS = TypeAdapter(list[tuple[str, str]])  # Of the classes, each with its domain
+
+
 def _read_heads(path):
     "Weights, label map, and whether answers go over the whole domain."
     if not Path(path).is_file():
         raise SourceError(f'{path}: no such file; train the heads first')
     try:
         saved = _metadata(path)
-        classes = [tuple(pair) for pair in json.loads(saved.get('classes', '[]'))]
+        classes = _LABELS.validate_json(saved.get('classes', '[]'))
         return load_file(path), classes, 'whole_domain' in saved
     except (SafetensorError, ValueError) as e:
         raise SourceError(f'{path}: not a readable safetensors file ({str(e)[:80]}); copy it again') from e

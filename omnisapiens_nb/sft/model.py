@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/01_model.ipynb #9a77c3be
+# %% ../../nbs/sft/01_model.ipynb #8dc2280b
 import os
 import re
 from functools import cache
@@ -27,8 +27,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from ..atlas.reading import SourceError
-from .families import family_at
+from ..atlas.reading import SAFELY, SourceError, check_weights
+from .families import base_of, family_at
 from .processor import OmniProcessor, RowEncoder
 from .sizes import meta_model, parameters
 
@@ -130,7 +130,7 @@ def usual_device() -> str:  # Such as `cuda:0`, or `cpu`
         return 'cpu'
     return f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
 
-# %% ../../nbs/sft/01_model.ipynb #b231f3a4
+# %% ../../nbs/sft/01_model.ipynb #59fd6707
 def _load_processor(name, family, template):
     "The processor that lies beside a model; SourceError where its files are missing."
     try:
@@ -149,7 +149,7 @@ def _load_processor(name, family, template):
 
 
 _FEWEST_BITS = 2  # Of a weight, in any quantised checkpoint
-_WEIGHT_FILES = ('*.safetensors', '*.bin', '*.gguf')
+_WEIGHT_FILES = ('*.safetensors', '*.gguf')
 
 
 def _check_size(name):
@@ -166,13 +166,17 @@ def _check_size(name):
 
 def _load_weights(name, family, kwargs):
     "All of a model's weights; SourceError if some are missing."
-    if (Path(name) / 'config.json').is_file():
-        _check_size(name)
+    for place in filter(None, (name, base_of(name))):
+        check_weights(place)
+        if (Path(place) / 'config.json').is_file():
+            _check_size(place)
+    options = dict(output_loading_info=True, **SAFELY, **kwargs)
     try:
-        model, info = family.model.from_pretrained(name, output_loading_info=True, trust_remote_code=False, **kwargs)
+        model, info = family.model.from_pretrained(name, **options)
     except (OSError, ValueError, SafetensorError) as e:
         raise SourceError(
-            f'{name}: no complete checkpoint in a folder of that name, and none could be loaded from the hub'
+            f'{name}: no complete checkpoint in a folder of that name, and none could be loaded from the hub; '
+            'a model at the hub needs its weights as safetensors'
         ) from e
     lost = sorted(info['missing_keys'])
     if lost:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAD', 'END', 'SPECIAL', 'CHAT_TEMPLATE', 'PATCH', 'MERGE', 'TEMPORAL', 'MEAN', 'STD', 'QWEN2_5', 'BLANKS',
            'QWEN_SYSTEM', 'FORM_REQUEST', 'PROFILES', 'IGNORED', 'NAMED', 'train_tokenizer', 'normalise_frames',
-           'video_patches', 'audio_tokens', 'OmniForm', 'Example', 'as_messages', 'Profile', 'read_form', 'RowEncoder',
-           'ProfileSettings', 'VideoSettings', 'OmniProcessor']
+           'video_patches', 'audio_tokens', 'OmniForm', 'Example', 'as_messages', 'Profile', 'read_form', 'Soundless',
+           'RowEncoder', 'ProfileSettings', 'VideoSettings', 'OmniProcessor']
 
 # %% ../../nbs/sft/00_processor.ipynb #5142e97d
 from ..atlas.extras import require
@@ -354,7 +354,7 @@ def _expand(text, placeholder, counts):
         )
     return first + ''.join(placeholder * count + part for count, part in zip(counts, rest))
 
-# %% ../../nbs/sft/00_processor.ipynb #818a71fe
+# %% ../../nbs/sft/00_processor.ipynb #5bc0ce55
 def _cut(frames, size, form):
     pixels = normalise_frames(frames, size, form.mean, form.std)
     return video_patches(pixels, form.patch)
@@ -372,6 +372,22 @@ def _heard(sound, extractor, seconds):
         sound = read_audio(sound, RATE)
     longest = round(min(extractor.chunk_length, seconds or math.inf) * RATE)
     return sound[:longest], max(0, len(sound) - longest) / RATE
+
+
+_HOP = RATE // 100  # Samples from one frame of the spectrogram to the next
+
+
+class Soundless(MediaError):
+    "A sound so short that the model makes no token of it; its row is left out and counted."
+
+
+def _check_length(sound, form):
+    "`Soundless` where a sound has no token."
+    if form.audio_tokens(len(sound) // _HOP) < 1:
+        raise Soundless(
+            f'its sound of {len(sound) / RATE:.3f} s is so short that the model makes no token of it; '
+            'leave the row out, or give a longer sound'
+        )
 
 
 def _mel(sound, extractor):
@@ -609,7 +625,7 @@ class _OmniEncoder(RowEncoder):
         if self.frames % TEMPORAL or self.size % side:
             raise ValueError(f'frames must be even and size a multiple of {side}, not {self.frames} and {self.size}')
 
-# %% ../../nbs/sft/00_processor.ipynb #ba5f5305
+# %% ../../nbs/sft/00_processor.ipynb #32a1b7ab
 class _Conversations(_OmniEncoder):
     "Conversations with sound and pictures as tokens and tensors."
 
@@ -628,6 +644,8 @@ class _Conversations(_OmniEncoder):
         messages = self.profile.asked(messages)
         clips = _media(messages, 'video')
         sounds = [_heard(sound, self.extractor, self.profile.seconds) for sound in _media(messages, 'audio')]
+        for heard, _ in sounds:
+            _check_length(heard, self.form)
         mels = [_mel(heard, self.extractor) for heard, _ in sounds]
         videos = [_cut(read_video(clip, self.frames), self.size, self.form) for clip in clips]
         pictures = [_cut(_standing(still), self.size, self.form) for still in _media(messages, 'image')]

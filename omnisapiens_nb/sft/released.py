@@ -11,7 +11,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #a1aaada2
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #c0a7da6c
 import json
 import pickle
 from collections.abc import Mapping
@@ -24,8 +24,9 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import DATASETS
+from ..atlas.descriptors import is_dense
 from ..atlas.extract import EXTRACTORS
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, check_torch_file
 from ..atlas.schema import CLASSES, DOMAINS, class_index
 from .bam import BAM, Adapter
 from .families import QWEN2_5_OMNI, family_of
@@ -33,7 +34,7 @@ from .heads import Heads
 from .model import file_beside, save_model
 from .processor import MEAN, MERGE, PATCH, STD, TEMPORAL, OmniProcessor
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #ccd19854
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #7f9ad291
 _POINTER = b'version https://git-lfs'  # Git LFS leaves it in place of a file that was not fetched
 
 
@@ -52,22 +53,23 @@ def _check_begin(path):
 
 def _in_float32(path, name, tensor):
     "A plain tensor of finite numbers, apart from any graph."
-    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
-    if not dense or tensor.is_complex() or tensor.device.type == 'meta':
+    if not is_dense(tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
         raise SourceError(f'{path}: {name} is no dense tensor of real numbers; save the numbers as they are')
     numbers = tensor.detach().float()
     if not numbers.isfinite().all():
         raise SourceError(f'{path}: {name} has numbers that are not finite in float32; copy the file again')
     return numbers
 
-# %% ../../nbs/sft/12_released_checkpoints.ipynb #777dbb7b
+# %% ../../nbs/sft/12_released_checkpoints.ipynb #30d57fb2
 def read_tensors(
     path: Path,  # `.bin` file
 ) -> dict[str, Tensor]:  # In float32
     "Tensors of a file by name; SourceError if it holds more than tensors, or numbers that are not finite."
     _check_begin(path)
     try:
-        found = torch.load(path, weights_only=True, map_location='cpu')
+        with open(path, 'rb') as file:
+            check_torch_file(file)
+            found = torch.load(file, weights_only=True, map_location='cpu')
     except pickle.UnpicklingError as e:
         raise SourceError(
             f'{path}: holds more than tensors, and reading it would run what is in it; '

@@ -66,17 +66,21 @@ def join_parts(
         )
     return out
 
-# %% ../../nbs/sft/15_small_lm.ipynb #500c6e9b
+# %% ../../nbs/sft/15_small_lm.ipynb #2f939a5c
 def convert_gguf(
     gguf: Path,  # A language model in GGUF
     out: Path,  # Folder for it; made where it is not there
 ) -> Path:  # `out`
     "Weights in bfloat16, configuration and tokenizer of a GGUF file as transformers saves them."
     folder = str(gguf.parent)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name, trust_remote_code=False)
     unpacked = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=unpacked
+        folder,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=unpacked,
+        trust_remote_code=False,
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

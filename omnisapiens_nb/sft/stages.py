@@ -4,22 +4,22 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'Form', 'ClassifyConfig', 'add_lora', 'has_head', 'class_targets', 'pooled_states', 'train_classifier',
-           'answer_loss', 'train_lm_head', 'save_stages', 'heads_file', 'is_staged', 'load_stages', 'merge', 'classify',
-           'routed', 'staged']
+           'answer_loss', 'train_lm_head', 'save_stages', 'heads_file', 'is_staged', 'adapter_base', 'load_stages',
+           'merge', 'classify', 'routed', 'staged']
 
 # %% ../../nbs/sft/07_stages.ipynb #fab89158
 from ..atlas.extras import require
 
 require('train', 'peft', 'transformers')
 
-# %% ../../nbs/sft/07_stages.ipynb #8a6b9eb4
+# %% ../../nbs/sft/07_stages.ipynb #8dc8cad5
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from ..atlas.folders import check_free, put_in_place
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, on_device
-from .families import Family, family_of
+from .families import Family, family_of, read_adapter, say_below
 from .generate import Responder, writing
 from omnisapiens_nb.sft.heads import (
     Heads,
@@ -250,7 +250,19 @@ def is_staged(
     "Whether a model has heads: the folder of a stage, a merged or a released one."
     return heads_file(folder) is not None
 
-# %% ../../nbs/sft/07_stages.ipynb #8f72f9c6
+# %% ../../nbs/sft/07_stages.ipynb #6d8f2ad7
+def adapter_base(
+    folder: str | Path,  # Folder or hub name of an adapter
+) -> str:  # Folder or hub name
+    "The model below an adapter, which is said once; SourceError if it names none."
+    file = file_beside(folder, 'adapter_config.json')
+    base = read_adapter(file).base_model_name_or_path
+    if not base:
+        raise SourceError(f'{file}: names no base; write its place into base_model_name_or_path')
+    say_below(str(file), base)
+    return base
+
+
 def _load_base(folder, base, device, kwargs):
     try:
         model, _ = load_model(base, device, **kwargs)
@@ -263,7 +275,9 @@ def _load_base(folder, base, device, kwargs):
 
 
 def _with_adapter(folder, device, kwargs):
-    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    base = adapter_base(folder)
+    if file_beside(folder, 'adapter_model.safetensors') is None:
+        raise SourceError(f'{folder}: an adapter without adapter_model.safetensors, and none is read from a pickle')
     model = _load_base(folder, base, device, kwargs)
     try:
         return PeftModel.from_pretrained(model, folder)

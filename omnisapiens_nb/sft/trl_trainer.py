@@ -6,7 +6,7 @@
 __all__ = ['SFTCollator', 'SignatureBatches', 'EpochCallback', 'GatheredHead', 'StopsAtTheEnd', 'OmniCheckpoints',
            'OmniSFTTrainer', 'last_checkpoint', 'release_forward', 'trl_sft']
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #7257c18b
+# %% ../../nbs/sft/10_trl_sft.ipynb #652feb4e
 import copy
 import math
 import random
@@ -25,14 +25,14 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..atlas.reading import SourceError
-from .batches import Examples, stable_hash
+from ..atlas.reading import SAFELY, SourceError
+from .batches import Examples, heard, stable_hash
 from .heads import unwrapped
 from .processor import RowEncoder
 from .targets import Target
 from .warmstart import target_batch
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #a172af07
+# %% ../../nbs/sft/10_trl_sft.ipynb #61050173
 class SFTCollator:
     "Makes a batch of drawn positions, labels included."
 
@@ -50,7 +50,9 @@ class SFTCollator:
         self,
         drawn: list[dict],  # Each with `row`, a position
     ) -> dict:  # Model inputs and `labels`
-        rows = [self.examples[position['row']] for position in drawn]
+        rows = [example for _, example in heard(self.examples, [position['row'] for position in drawn])]
+        if not rows:
+            raise SourceError('a batch in which the model makes no token of any sound; leave these rows out')
         batch, labels = target_batch(self.processor, rows, self.target)
         return batch | dict(labels=labels)
 
@@ -191,7 +193,7 @@ def _some_without_state():
     finally:
         fsdp_utils._prepare_sd_options = strict
 
-# %% ../../nbs/sft/10_trl_sft.ipynb #b3831c61
+# %% ../../nbs/sft/10_trl_sft.ipynb #63d2b923
 class OmniCheckpoints(StopsAtTheEnd):
     "For a trainer with a `processor`: saves it beside the weights, and resumes a Thinker's weights by their names."
 
@@ -210,7 +212,7 @@ class OmniCheckpoints(StopsAtTheEnd):
         if isinstance(model, PeftModel) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(model).from_pretrained(resume_from_checkpoint, dtype='auto')
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype='auto', **SAFELY)
         model.load_state_dict(saved.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint):

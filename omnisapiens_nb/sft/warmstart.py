@@ -12,7 +12,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/04_warmstart.ipynb #18567723
+# %% ../../nbs/sft/04_warmstart.ipynb #d0b0589d
 import math
 import os
 from collections import defaultdict
@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 from ..atlas.datasets import find_task
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
-from .batches import Examples, draw_batch, on_device, stable_hash
+from .batches import Examples, draw_batch, heard, on_device, stable_hash
 from .families import family_of
 from .heads import accepted, unwrapped
 from .processor import IGNORED, Example, RowEncoder
@@ -235,7 +235,7 @@ class Trained:
             master.copy_(weights[name])
         self.give_back()
 
-# %% ../../nbs/sft/04_warmstart.ipynb #b27b1c0b
+# %% ../../nbs/sft/04_warmstart.ipynb #fc1e6ad3
 def _rate_of(name, config, rates):
     "Peak learning rate of a weight: that of the part it belongs to, or the run's."
     of_part = [rate for part, rate in rates.items() if name.startswith(f'{part}.')]
@@ -263,11 +263,18 @@ def _step(loss_of, examples, rows, trained, optimizer, config):
     "Run a batch in micro-batches and take one step; returns the mean over them of what the loss logs."
     means = defaultdict(float)
     optimizer.zero_grad()
+    taken = 0
     for part in range(config.accumulate):
-        loss, logged = loss_of([examples[i] for i in rows[part :: config.accumulate]])
+        asked = [example for _, example in heard(examples, rows[part :: config.accumulate])]
+        if not asked:
+            continue
+        taken += len(asked)
+        loss, logged = loss_of(asked)
         (loss * config.loss_scale / config.accumulate).backward()
         for key, value in logged.items():
             means[key] += value.item() / config.accumulate
+    if not taken:
+        return dict(skipped=1)
     trained.take_gradients()
     if config.loss_scale != 1 and not trained.unscale(config.loss_scale):
         return means | dict(skipped=1)

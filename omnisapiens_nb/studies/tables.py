@@ -6,7 +6,7 @@
 __all__ = ['OLDER_NAMES', 'slug', 'step_table', 'reward_table', 'answers_in', 'answer_table', 'trace_rows', 'write_manifest',
            'write_tables', 'read_study']
 
-# %% ../../nbs/studies/01_tables.ipynb #453d9440
+# %% ../../nbs/studies/01_tables.ipynb #f9ecdf3a
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel
 
+from ..atlas.reading import read_object
 from ..atlas.schema import answer_kind
 from ..atlas.store import open_atlas
 from ..evaluation.answers import parse_response
@@ -152,7 +153,7 @@ def write_tables(
     for name, table in tables.items():
         table.to_csv(folder / f'{name}.csv.gz', index=False, compression=dict(method='gzip', mtime=0))
 
-# %% ../../nbs/studies/01_tables.ipynb #2b613c4f
+# %% ../../nbs/studies/01_tables.ipynb #c896dcb0
 OLDER_NAMES = {'HARPO mended': 'HARPO corrected'}  # Name of a method in logs of earlier versions, and its name today
 
 
@@ -160,7 +161,7 @@ def read_study(
     folder: Path,  # With `run.json` and tables
 ) -> tuple[dict, dict[str, pd.DataFrame]]:  # Manifest, and tables by name
     "Read a study's manifest and tables; methods get their present names."
-    manifest = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
+    manifest = read_object(folder / 'run.json')
     tables = {}
     for file in sorted(folder.glob('*.csv.gz')):
         table = pd.read_csv(file, keep_default_na=False)

@@ -14,8 +14,7 @@ from ..atlas.extras import require
 
 require('report', 'sklearn')
 
-# %% ../../nbs/studies/09_voices.ipynb #604b661d
-import json
+# %% ../../nbs/studies/09_voices.ipynb #c8be3648
 import random
 import re
 import time
@@ -36,7 +35,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-# %% ../../nbs/studies/09_voices.ipynb #2b9cfd5e
+# %% ../../nbs/studies/09_voices.ipynb #83adfd7b
 from ..atlas.adapters import Adapter, labelled
 from ..atlas.curate import curate
 from ..atlas.datasets import DATASETS, build_prompt
@@ -46,7 +45,7 @@ from ..atlas.groups import split_of
 from ..atlas.media import write_wav
 from ..atlas.mini.behaviour import voice
 from ..atlas.mini.files import write_file
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, read_object
 from ..atlas.schema import Reject, Row, row_of
 from ..atlas.sources.registry import register, unregister
 from ..atlas.sources.tess import file_records
@@ -629,7 +628,7 @@ def _prepared(sources, out, config, workers):
         descriptors_of(out, atlases, name, workers)
     return rows, list(parts)
 
-# %% ../../nbs/studies/09_voices.ipynb #752bda27
+# %% ../../nbs/studies/09_voices.ipynb #ebe5fa31
 def _gathered(folder, seeds):
     "All tables below a folder as one, of the first seeds."
     tables = [pd.read_csv(file, keep_default_na=False) for file in sorted(folder.rglob('*.csv'))]
@@ -651,7 +650,7 @@ def _counts(out):
     found = {}
     for key in SETS:
         atlas = out / 'atlases' / key
-        manifest = json.loads((atlas / 'manifest.json').read_text(encoding='utf-8'))
+        manifest = read_object(atlas / 'manifest.json', 'counts', 'splits')
         found[key] = manifest['counts'][key] | dict(splits=manifest['splits'])
     return found
 

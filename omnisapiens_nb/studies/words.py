@@ -37,13 +37,13 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-# %% ../../nbs/studies/11_words.ipynb #3b177dbf
+# %% ../../nbs/studies/11_words.ipynb #373ce166
 from ..atlas.adapters import Adapter, labelled, whole_number
 from ..atlas.curate import Choices, curate
 from ..atlas.datasets import DATASETS, Dataset, harmonise
 from ..atlas.folders import write_whole
 from ..atlas.mini.files import write_file
-from ..atlas.reading import Record, SourceError, read_text, text_fault
+from ..atlas.reading import SAFELY, Record, SourceError, check_weights, read_object, read_text, text_fault
 from ..atlas.schema import Reject, Row
 from ..atlas.sources.registry import register, unregister
 from ..atlas.store import open_atlas
@@ -499,7 +499,7 @@ def constant_answers(
         best = answers[int((vectors @ vectors.mean(0)).argmax())]
     return [best] * len(test)
 
-# %% ../../nbs/studies/11_words.ipynb #31286cfc
+# %% ../../nbs/studies/11_words.ipynb #e0fc9a4c
 PROJECTIONS = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj')  # That LoRA is added to
 
 
@@ -512,7 +512,8 @@ def base_model(
     out: Path,  # Folder of the study, with `model`
 ) -> PreTrainedModel:
     "The pretrained model in bfloat16, with its head in float32."
-    model = AutoModelForCausalLM.from_pretrained(out / 'model', dtype=torch.bfloat16).eval()
+    check_weights(out / 'model')
+    model = AutoModelForCausalLM.from_pretrained(out / 'model', dtype=torch.bfloat16, **SAFELY).eval()
     weight = model.get_output_embeddings().weight
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight = torch.nn.Parameter(weight.float(), requires_grad=False)
@@ -820,7 +821,7 @@ def train_rl(
     model.save_pretrained(job.folder / 'adapter')
     return log
 
-# %% ../../nbs/studies/11_words.ipynb #69534d7d
+# %% ../../nbs/studies/11_words.ipynb #98a14583
 def _trained(job, material, tokens):
     "The log of training, after which the adapter is there."
     file = job.folder / 'steps.json'
@@ -829,7 +830,7 @@ def _trained(job, material, tokens):
         learn = train_sft if job.method == START else train_rl
         write_log(file, steps=learn(job, material, tokens))
         (job.folder / 'state.pt').unlink(missing_ok=True)
-    return json.loads(file.read_text())['steps']
+    return read_object(file, 'steps')['steps']
 
 
 def _answered(job, material, tokens):
@@ -843,7 +844,7 @@ def _answered(job, material, tokens):
             begun = time.process_time()
             numbers = as_numbers(items, answer_items(model, tokens, items, job.config))
             write_log(file, said=numbers, seconds=round(time.process_time() - begun, 1))
-        said[task] = json.loads(file.read_text())
+        said[task] = read_object(file, 'said', 'seconds')
     return said
 
 
@@ -857,7 +858,7 @@ def run_job(
     "Train, answer the test sets, and write the log; do nothing if the log is there."
     if job.log.exists():
         return
-    tokens = Tokens(AutoTokenizer.from_pretrained(job.out / 'model'))
+    tokens = Tokens(AutoTokenizer.from_pretrained(job.out / 'model', trust_remote_code=False))
     material = material_of(job.out, job.config, tokens)
     steps = _trained(job, material, tokens)
     answers = _answered(job, material, tokens)
@@ -865,7 +866,7 @@ def run_job(
     seconds = dict(train=_seconds(steps), test=_seconds(answers.values()))
     write_log(job.log, method=job.method, seed=job.seed, steps=steps, said=said, seconds=seconds)
 
-# %% ../../nbs/studies/11_words.ipynb #86f72d18
+# %% ../../nbs/studies/11_words.ipynb #cea648b4
 def _numbered(names):
     "Place of each name among the different ones, in order of appearance."
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
@@ -880,7 +881,8 @@ def write_rows(
     file = out / 'study_E' / 'rows.json'
     if file.exists():
         return
-    material = material_of(out, config, Tokens(AutoTokenizer.from_pretrained(out / 'model')))
+    tokens = Tokens(AutoTokenizer.from_pretrained(out / 'model', trust_remote_code=False))
+    material = material_of(out, config, tokens)
     tasks = {}
     for name, items in material.test.items():
         labels = TASKS[name].labels
@@ -1023,7 +1025,7 @@ def _loss_rows(run):
         for task, loss in entry.get('losses', {}).items():
             yield dict(seed=run['seed'], step=step, task=task, loss=loss)
 
-# %% ../../nbs/studies/11_words.ipynb #63f70b44
+# %% ../../nbs/studies/11_words.ipynb #8a1dc296
 def read_words(
     folder: Path,  # `study_E`
 ) -> WordsLog:
@@ -1031,9 +1033,9 @@ def read_words(
     files = sorted((folder / 'runs').glob('*.json'))
     if not files:
         raise SourceError(f'{folder}: no run has ended yet; resume the study, or name another folder')
-    found = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
-    tasks = json.loads((folder / 'rows.json').read_text(encoding='utf-8'))['tasks']
-    runs = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    found = read_object(folder / 'run.json')
+    tasks = read_object(folder / 'rows.json', 'tasks')['tasks']
+    runs = [read_object(file, 'method', 'seed') for file in files]
     for one in runs:
         one['method'] = OLDER_NAMES.get(one['method'], one['method'])
     answers = [table for run in runs for table in _answer_rows(tasks, run)]
