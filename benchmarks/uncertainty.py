@@ -26,12 +26,17 @@ DENSITY = 0.0584  # Of the standard normal distribution at its 2.5 % quantile
 
 
 def loop(t, p, groups, resamples, rng):
-    "The plain way: the 95 % interval of scikit-learn's weighted F1 over resamples of groups."
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    "The plain way: the 95 % interval of scikit-learn's weighted F1 over resamples of groups, or of rows where None."
+    members = [] if groups is None else [np.flatnonzero(groups == group) for group in np.unique(groups)]
     labels = np.unique(t)
 
+    def drawn_rows():
+        if groups is None:
+            return rng.integers(len(t), size=len(t))
+        return np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+
     def value():
-        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        rows = drawn_rows()
         return f1_score(t[rows], p[rows], labels=labels, average='weighted', zero_division=0)
 
     drawn = np.array([value() for _ in range(resamples)])
