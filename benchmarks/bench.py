@@ -2,8 +2,8 @@
 
 python benchmarks/bench.py [PART …]
 
-Each part measures one or more rows; without a name all parts run. Both sides take turns, so that a busy machine slows
-both. The table is printed, and merged by `what` into nbs/results/bench.csv. To add a part, write a function that
+Each part measures one or more rows; without a name all parts run. Both sides take turns, and seconds are those of the
+processor unless a part says otherwise, so that a busy machine does not decide. The table is printed, and merged by `what` into nbs/results/bench.csv. To add a part, write a function that
 yields rows (`beside` makes one) and name it in PARTS."""
 
 import importlib
@@ -40,13 +40,14 @@ def need(
 def seconds(
     function: Callable[[], object],  # What to time
     calls: int = 1,
+    clock: Callable[[], float] = time.process_time,
 ) -> float:  # Of one call, the median
-    "How long a function takes."
+    "How long a function takes the processor, whatever else the machine does."
     times = []
     for _ in range(calls):
-        start = time.perf_counter()
+        start = clock()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return float(np.median(times))
 
 
@@ -60,10 +61,11 @@ def beside(
     share: float = 1,  # How much of the work the plain way does here; its time is scaled
     turns: int = 7,
     calls: int = 3,  # Of ours in each turn
+    clock: Callable[[], float] = time.process_time,  # `time.perf_counter` where a side waits or has several processes
 ) -> dict[str, object]:  # Medians, the quartiles of the ratio, and the goal
     "Time both sides in turn."
     ours()  # The first call finds nothing in the caches
-    pairs = np.array([(seconds(ours, calls), seconds(theirs) / share) for _ in range(turns)])
+    pairs = np.array([(seconds(ours, calls, clock), seconds(theirs, 1, clock) / share) for _ in range(turns)])
     ratios = pairs[:, 1] / pairs[:, 0]
     fast, slow = np.median(pairs, axis=0)
     low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])

@@ -60,7 +60,7 @@ def _check_groups(
     if None in groups:
         raise ValueError(f'row {groups.index(None)}: no group; give such a row an id of its own')
 
-# %% ../../nbs/evaluation/02_uncertainty.ipynb #62596987
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #86a649f0
 def group_codes(
     n: int,  # Rows
     groups: Sequence[Hashable] | None,  # One group id per row, None for independent rows
@@ -71,7 +71,7 @@ def group_codes(
     groups = list(groups.tolist() if hasattr(groups, 'tolist') else groups)
     _check_groups(n, groups)
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    codes = np.fromiter((number[group] for group in groups), int, n)
+    codes = np.fromiter(map(number.__getitem__, groups), int, n)
     return codes, len(number)
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #e80d153b
@@ -112,16 +112,54 @@ def resampled_rows(
         for drawn in block:
             yield np.concatenate([members[group] for group in drawn])
 
-# %% ../../nbs/evaluation/02_uncertainty.ipynb #e706fe65
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #b1590ca5
+def _kinds(
+    counts: np.ndarray,  # (groups, numbers), whole and none negative
+) -> tuple[np.ndarray, np.ndarray]:  # Kind of each group; a group of each kind
+    "Kinds of groups: those of one kind have the same counts; the kind of most groups comes first."
+    kind = np.zeros(len(counts), int)
+    kinds = 1
+    for column in counts.T:
+        digits = int(column.max(initial=0)) + 1
+        if kinds * digits >= 2**62:
+            found, kind = np.unique(kind, return_inverse=True)
+            kinds = len(found)
+        kind = kind * digits + column
+        kinds *= digits
+    _, first, kind, sizes = np.unique(kind, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(-sizes, kind='stable')
+    return np.argsort(order)[kind], first[order]
+
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #1f40c57b
+_FREQUENT = 30  # Groups that can be drawn one by one while one binomial number is drawn
+
+
 def _times(
-    drawn: np.ndarray,  # (resamples, groups): the groups drawn
-    groups: int,  # How many there are
-) -> np.ndarray:  # (resamples, groups): how often each
-    "How often each group was drawn."
-    resamples = len(drawn)
-    first = groups * np.arange(resamples)[:, None]  # Each resample gets its own range of numbers to count
-    counted = np.bincount((drawn + first).ravel(), minlength=resamples * groups)
-    return counted.reshape(-1, groups)
+    drawn: np.ndarray,  # What was drawn, resample after resample
+    numbers: np.ndarray,  # How many each resample drew
+    kinds: int,  # What can be drawn: 0, 1, …
+) -> np.ndarray:  # (resamples, kinds)
+    "How often each resample drew each kind."
+    first = np.repeat(kinds * np.arange(len(numbers)), numbers)  # Each resample gets its own range of numbers to count
+    counted = np.bincount(drawn + first, minlength=len(numbers) * kinds)
+    return counted.reshape(len(numbers), kinds)
+
+
+def _kind_draws(kind, plan):
+    "How often each kind of groups was drawn, in blocks of resamples that fit a processor's cache."
+    if plan.groups < 2:
+        return
+    sizes = np.bincount(kind)
+    frequent = int((sizes > _FREQUENT).sum())  # The first so many
+    others = kind[kind >= frequent] - frequent
+    share = np.append(len(others), sizes[:frequent]) / plan.groups
+    rng = np.random.default_rng(plan.seed)
+    block = max(1, _AT_ONCE // (len(others) + len(sizes)))
+    for start in range(0, plan.resamples, block):
+        drawn = rng.multinomial(plan.groups, share, size=min(block, plan.resamples - start))
+        one_by_one = rng.integers(len(others), size=drawn[:, 0].sum())
+        rest = _times(others[one_by_one], drawn[:, 0], len(sizes) - frequent)
+        yield np.hstack([drawn[:, 1:], rest])
 
 # %% ../../nbs/evaluation/02_uncertainty.ipynb #20b330e2
 def _as_objects(
@@ -147,18 +185,19 @@ def _plan(rows, groups, resamples, seed):
     codes, count = group_codes(rows, groups)
     return _Plan(codes, count, resamples, seed)
 
-# %% ../../nbs/evaluation/02_uncertainty.ipynb #43d2e963
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #22d7c07e
 LARGEST = 2**25  # Entries of counts, 256 MB; a metric with more labels than that allows is resampled row by row
 
 
 def _from_counts(value, cells, plan):
     "Metric of every column of cells on every resample, from counts."
     of_groups = np.stack([c.sums(plan.codes, plan.groups) for c in cells], axis=1)  # (groups, models, 3, labels)
-    flat = of_groups.reshape(plan.groups, -1).astype(float)
+    flat = of_groups.reshape(plan.groups, -1)
+    kind, first = _kinds(flat)
+    of_kinds = flat[first].astype(float)
     found = [np.empty((0, len(cells)))]
-    for drawn in _draws(plan.groups, plan.resamples, plan.seed):
-        times = _times(drawn, plan.groups).astype(float)
-        counts = (times @ flat).reshape(len(drawn), len(cells), 3, -1)
+    for times in _kind_draws(kind, plan):
+        counts = (times.astype(float) @ of_kinds).reshape(len(times), len(cells), 3, -1)
         found.append(value(counts))
     return np.concatenate(found).T
 
@@ -246,7 +285,7 @@ def bootstrap_difference(
     (value_a, value_b), (drawn_a, drawn_b) = _scored(metric, y_true, [y_pred_a, y_pred_b], plan)
     return interval_of(value_a - value_b, drawn_a - drawn_b, plan.groups)
 
-# %% ../../nbs/evaluation/02_uncertainty.ipynb #334096e0
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #3899ef05
 def bootstrap_seeds(
     metric: Callable,  # Of (y_true, y_pred)
     y_true: Sequence,  # Reference labels
@@ -265,6 +304,6 @@ def bootstrap_seeds(
     gains = values[:seeds] - values[seeds:]
     drawn_gains = (drawn[:seeds] - drawn[seeds:]).T
     drawn_seeds = np.random.default_rng(seed).integers(seeds, size=(len(drawn_gains), seeds))
-    times = _times(drawn_seeds, seeds)
+    times = _times(drawn_seeds.ravel(), [seeds] * len(drawn_gains), seeds)
     total = np.where(times > 0, times * drawn_gains, 0).sum(1)  # A seed that was not drawn may be NaN
     return interval_of(gains.mean(), total / seeds, plan.groups)
