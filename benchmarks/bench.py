@@ -3,12 +3,14 @@
 python benchmarks/bench.py [PART …]
 
 Each part measures one or more rows; without a name all parts run. Both sides take turns, and seconds are those of the
-processor unless a part says otherwise, so that a busy machine does not decide. The table is printed, and merged by `what` into nbs/results/bench.csv. To add a part, write a function that
-yields rows (`beside` makes one) and name it in PARTS."""
+processor unless a part says otherwise, so that a busy machine does not decide. The table is printed, and merged by
+`what` into nbs/results/bench.csv. To add a part, write a function that yields rows (`beside` makes one) and name it in
+PARTS."""
 
 import importlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -130,7 +132,37 @@ def groups_bootstrap() -> Iterator[dict]:
     yield from bootstraps('heavy')
 
 
-PARTS = dict(rows_bootstrap=rows_bootstrap, groups_bootstrap=groups_bootstrap)
+def report() -> Iterator[dict]:
+    """Three models on the Atlas's number of test rows. The plain way makes the tables of scores and differences alone;
+    neither side embeds sentences, for which both would wait."""
+    peer = need('sklearn', 'scikit-learn')
+    from whole_report import letters, plain_tables, read, same_text, write_atlas
+
+    from omnisapiens_nb.evaluation.evaluate import evaluate, gain_table, marked_table, score_models, task_table
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        atlas, files = write_atlas(folder)
+        asked = read(atlas, files)  # The plain way is timed without it
+
+        def tables():
+            scored = score_models(atlas, files, grader=same_text)
+            return marked_table(scored), gain_table(scored), task_table(scored)
+
+        def whole():
+            evaluate(atlas, files, folder / 'out', embed=letters, grader=same_text)
+
+        def plain():
+            plain_tables(asked, int(share * RESAMPLES))
+
+        share = 0.01
+        how = dict(peer=f'{peer} for each metric in a loop', times=20, within=10, share=share, turns=5, calls=1)
+        size = '18,204 predictions of each of three models'
+        yield beside(f'tables of scores and differences, {size}', tables, plain, **how)
+        yield beside(f'whole report, with shortcuts and reasoning, {size}', whole, plain, **how)
+
+
+PARTS = dict(rows_bootstrap=rows_bootstrap, groups_bootstrap=groups_bootstrap, report=report)
 
 
 def merged(
