@@ -9,7 +9,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install landmarks-env verl-env verl-run four-bit-test vllm-env tutorial test test-all faults lint testbed docs lab export house clean
+.PHONY: help install landmarks-env verl-env verl-run four-bit-test vllm-env tutorial test test-all faults lint testbed bench docs lab export house clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -83,6 +83,9 @@ lint: .venv/installed ## What ruff finds, and what it would format otherwise
 
 testbed: .venv/installed ## Every estimator in the testbed again, into nbs/results (a quarter of an hour on two cores)
 	$(BIN)/python benchmarks/testbed.py
+
+bench: .venv/installed ## Where users wait, beside the plain way, into nbs/results/bench.csv; PARTS names some
+	$(BIN)/python benchmarks/bench.py $(PARTS)
 
 docs: .venv/docs ## Build the site into _site (needs npm)
 	$(BIN)/python tools/build.py

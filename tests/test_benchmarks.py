@@ -1,4 +1,4 @@
-"""The one script for a card: what it keeps of parts that end, fail or are stopped."""
+"The one script for a card, and the bench: what they keep of their parts, and what they say of faults."
 
 import json
 import sys
@@ -7,7 +7,12 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
+import bench
 import gpu
+import pandas as pd
+import whole_report
+
+from omnisapiens_nb.evaluation.evaluate import score_models
 
 WRITES = "import json, sys; json.dump(dict(peak_gib=3), open(sys.argv[1], 'w'))"
 SCRIPTS = dict(
@@ -51,3 +56,45 @@ def test_it_fits():
     assert sum(limit for limit, _ in gpu.PARTS.values()) < 15 * 60
     for _, (script, what, *_) in gpu.PARTS.values():
         assert (gpu.HERE / script).is_file() and (script == 'gpu_sft.py' or what.is_file())
+
+
+def test_a_missing_peer_is_named():
+    with pytest.raises(SystemExit, match='beside no-such-thing: python -m pip install no-such-thing'):
+        bench.need('no_such_thing', 'no-such-thing')
+    with pytest.raises(SystemExit, match='no part nothing; choose among rows_bootstrap'):
+        bench.main('nothing')
+
+
+def test_both_sides_are_timed():
+    clock = iter(range(1000))
+
+    def row(within):
+        return bench.beside(
+            'x', lambda: None, lambda: None, 'y', times=4, within=within, share=0.2, clock=lambda: next(clock)
+        )
+
+    found = row(None)
+    assert (found['ours'], found['theirs'], found['ratio'], found['spread']) == ('1 s', '5 s', '5', '5 to 5')
+    assert (found['goal'], found['reached']) == ('≥ 4×', 'yes')
+    assert (row(0.5)['goal'], row(0.5)['reached']) == ('≥ 4×, ≤ 0.5 s', 'no')
+
+
+def test_rows_of_the_bench_are_merged(tmp_path):
+    path = tmp_path / 'bench.csv'
+    first = pd.DataFrame([dict(what='a', ours='1 s'), dict(what='b', ours='2 s')])
+    bench.merged(first, path).to_csv(path, index=False)
+    again = bench.merged(pd.DataFrame([dict(what='c', ours='4 s', commit='x'), dict(what='a', ours='3 s')]), path)
+    assert list(again.what) == ['a', 'b', 'c']
+    assert list(again.ours) == ['3 s', '2 s', '4 s']
+    assert list(again.commit) == ['', '', 'x']
+
+
+def test_the_plain_report_scores_what_ours_scores(tmp_path, monkeypatch):
+    "All models, on every dataset; blind answers are other ones, since ours learn them from the training split."
+    monkeypatch.setattr(whole_report, 'SIZES', {key: 30 for key in whole_report.SIZES})
+    atlas, files = whole_report.write_atlas(tmp_path)
+    ours = score_models(atlas, files, grader=whole_report.same_text).scores
+    plain = whole_report.plain_tables(whole_report.read(atlas, files), 3).set_index(['dataset', 'model']).score
+    for name in files:
+        for key, score in ours[name].items():
+            assert score.value == pytest.approx(plain[key, name], abs=1e-12)

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from dataclasses import astuple
 
 import numpy as np
@@ -60,8 +61,10 @@ def test_confusion_counts_every_row():
 
 
 @pytest.mark.parametrize('metric', list(M.COUNTED), ids=lambda m: m.__name__)
-def test_counts_give_what_rows_give(metric):
-    "The same resamples by counts and by rows, for values, differences and seeds; labels may vanish from a resample."
+def test_counts_give_what_rows_give(metric, monkeypatch):
+    """The same resamples by counts and by rows, for values, differences and seeds; labels may vanish from a resample.
+    No kind of groups is frequent here, since those are drawn otherwise."""
+    monkeypatch.setattr(U, '_FREQUENT', 60)
     rng = np.random.default_rng(1)
 
     def plain(t, p):
@@ -77,6 +80,52 @@ def test_counts_give_what_rows_give(metric):
             same(U.bootstrap, t, a, groups, 60, n)
             same(U.bootstrap_difference, t, a, b, groups, 60, n)
             same(U.bootstrap_seeds, t, [a, b], [b, c], groups, 60, n)
+
+
+def test_kinds_are_groups_with_the_same_counts():
+    rng = np.random.default_rng(0)
+    for digits, columns in ((2, 3), (2, 200), (10**6, 12), (1, 4)):
+        counts = rng.integers(digits, size=(12, columns))[rng.integers(12, size=300)]
+        kind, first = U._kinds(counts)
+        assert (counts[first][kind] == counts).all()
+        assert len(first) == len(np.unique(counts, axis=0))
+        assert (np.diff(np.bincount(kind)) <= 0).all()
+
+
+@pytest.mark.parametrize('frequent', [0, 1, 2])
+def test_kinds_are_drawn_as_groups_would_be(frequent, monkeypatch):
+    "Every resample of five groups of three kinds, listed; the kinds that are frequent are drawn by their number."
+    monkeypatch.setattr(U, '_FREQUENT', frequent)
+    kind = np.array([0, 0, 1, 1, 2])
+    drawn = np.concatenate(list(U._kind_draws(kind, U._Plan(None, 5, 200_000, 0))))
+    seen = Counter(map(tuple, drawn))
+    listed = Counter(
+        tuple(np.bincount(kind[list(groups)], minlength=3)) for groups in itertools.product(range(5), repeat=5)
+    )
+    assert seen.keys() == listed.keys()
+    expected = np.array([listed[times] for times in seen]) * 200_000 / 5**5
+    assert scipy.stats.chisquare(list(seen.values()), expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize('groups', [None, 700])
+def test_intervals_by_kind_are_those_by_group(groups, monkeypatch):
+    "Over 400 seeds the ends of both have the same mean and the same scatter; rows alone, and groups of a few rows."
+    rng = np.random.default_rng(5)
+    t = rng.integers(3, size=1500)
+    answers = [np.where(rng.random(1500) < skill, t, rng.integers(4, size=1500)) for skill in (0.7, 0.5)]
+    who = None if groups is None else rng.integers(groups, size=1500)
+
+    def ends():
+        found = [U.bootstrap_difference(M.weighted_f1, t, *answers, who, 200, seed) for seed in range(400)]
+        return np.array([(interval.low, interval.high) for interval in found])
+
+    by_kind = ends()
+    monkeypatch.setattr(U, '_FREQUENT', 1500)
+    by_group = ends()
+    assert (by_kind != by_group).any()
+    for one, other in zip(by_kind.T, by_group.T):
+        assert scipy.stats.ttest_ind(one, other).pvalue > 1e-3
+        assert scipy.stats.ks_2samp(one, other).pvalue > 1e-3
 
 
 def test_every_metric_of_a_task_is_counted():

@@ -95,7 +95,8 @@ def _words(task):
     spaced = folded.replace('_', ' ')
     return re.findall(r'[\w&]+', spaced)
 
-# %% ../../nbs/atlas/01_schema.ipynb #14c52dbe
+# %% ../../nbs/atlas/01_schema.ipynb #98fb106f
+@cache
 def answer_kind(
     task: str | None,  # Name of a task, in any spelling
 ) -> Literal['cls', 'qa'] | None:  # A label, an open answer, or None where the name does not say

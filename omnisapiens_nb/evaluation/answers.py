@@ -6,12 +6,13 @@
 __all__ = ['boxes', 'unwrap', 'split_thoughts', 'read_answer', 'normalise', 'Kind', 'match_label', 'match_labels', 'classify',
            'Response', 'parse_response', 'released_text', 'released_answer']
 
-# %% ../../nbs/evaluation/00_answers.ipynb #1626fa71
+# %% ../../nbs/evaluation/00_answers.ipynb #dbf4cf0d
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 # %% ../../nbs/evaluation/00_answers.ipynb #453661a9
 _BRACE = re.compile(r'\\.|[{}]', re.S)  # Escaped characters match too, so that an escaped brace is not counted
@@ -86,7 +87,8 @@ def read_answer(
     _, _, said = split_thoughts(response)
     return (said or '').strip() or None  # `said` is None if the response was cut off in its thoughts
 
-# %% ../../nbs/evaluation/00_answers.ipynb #cd2d7771
+# %% ../../nbs/evaluation/00_answers.ipynb #796d8a5d
+@lru_cache(maxsize=2**14)  # Labels come again with every row
 def normalise(
     text: str,  # A label or an answer
 ) -> str:  # The form to compare

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['smallest_difference', 'Comparison', 'compare_models', 'McNemar', 'mcnemar', 'corrected']
 
-# %% ../../nbs/evaluation/14_comparing_models.ipynb #9cf6afd9
+# %% ../../nbs/evaluation/14_comparing_models.ipynb #5a1d4340
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import ndtri, stdtr
 from scipy.stats import false_discovery_control
 
-from .uncertainty import Interval, group_codes, interval_of, resampled_values
+from .uncertainty import Interval, effective_groups, group_codes, interval_of, resampled_values
 
 # %% ../../nbs/evaluation/14_comparing_models.ipynb #0496f72c
 def smallest_difference(
@@ -42,16 +42,16 @@ class Comparison:
         "The smallest true difference that this test set shows with a probability of .8."
         return smallest_difference(self.se)
 
-# %% ../../nbs/evaluation/14_comparing_models.ipynb #0c6ccb55
+# %% ../../nbs/evaluation/14_comparing_models.ipynb #c07749be
 def _p_value(drawn, g):
-    "The level at which the expanded interval of resampled differences would touch zero."
+    "The level at which the expanded interval of resampled differences would touch zero; `g` groups are effective."
     below = (drawn <= 0).sum()
     above = (drawn >= 0).sum()
     share = (min(below, above) + 1) / (len(drawn) + 1)  # The sample itself is one more
     q = min(share, 0.5)
     return float(2 * stdtr(g - 1, ndtri(q) * ((g - 1) / g) ** 0.5))
 
-# %% ../../nbs/evaluation/14_comparing_models.ipynb #a07eb72d
+# %% ../../nbs/evaluation/14_comparing_models.ipynb #eef4ce3a
 def compare_models(
     metric: Callable,  # Of (y_true, y_pred)
     y_true: Sequence,  # Reference labels
@@ -62,15 +62,16 @@ def compare_models(
     seed: int = 0,  # Of the generator
 ) -> Comparison:
     "Two models on the same rows: difference, interval, standard error and p value."
-    _, g = group_codes(len(y_true), groups)
+    codes, count = group_codes(len(y_true), groups)
+    g = effective_groups(codes)
     drawn_a, drawn_b = resampled_values(metric, y_true, [y_pred_a, y_pred_b], groups, resamples, seed)
     drawn = drawn_a - drawn_b
     difference = interval_of(metric(y_true, y_pred_a) - metric(y_true, y_pred_b), drawn, g)
     defined = drawn[~np.isnan(drawn)]
     if len(defined) < 2:
-        return Comparison(difference, se=np.nan, p=np.nan, groups=g)
+        return Comparison(difference, se=np.nan, p=np.nan, groups=count)
     se = defined.std(ddof=1) * (g / (g - 1)) ** 0.5
-    return Comparison(difference, se=float(se), p=_p_value(defined, g), groups=g)
+    return Comparison(difference, se=float(se), p=_p_value(defined, g), groups=count)
 
 # %% ../../nbs/evaluation/14_comparing_models.ipynb #352f87d2
 @dataclass(frozen=True)

@@ -465,7 +465,7 @@ def _gain_section(e):
     table = to_table(gain_table(e), 'Score minus that of the blind answer')
     return Section('Gain over a blind answer', text, table)
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #c8bda4e3
+# %% ../../nbs/evaluation/18_evaluate.ipynb #0198fe5b
 def _reading_section(e):
     text = 'A response without an answer, or with an answer outside the options, counts as wrong.'
     return Section('Could the answers be read?', text, to_table(reading_table(e), 'Over all datasets'))
@@ -492,6 +492,7 @@ def score_sections(
     e: Evaluation,  # From `score_models`
     atlas: Path,  # Atlas folder
     split: str,  # Which split
+    embed: Callable | None = None,  # Texts to vectors for reasoning about open answers; None for MiniLM
 ) -> list[Section]:
     "Scores, gains over a blind answer, what shortcuts score, readability of responses, examples."
     models = _models(e)
@@ -503,7 +504,7 @@ def score_sections(
         _gain_section(e),
         shortcut_section(atlas, split, e.rows.id),
         _reading_section(e),
-        trace_section(e.rows, responses, verdicts=e.verdicts),
+        trace_section(e.rows, responses, embed=embed, verdicts=e.verdicts),
         _papers_section(e),
         Section('Examples', 'Three rows per task, chosen by id; none of a health interview.', examples),
     ]
@@ -519,7 +520,7 @@ def write_scores(
         rows += [dict(model=name) | asdict(score) for score in scores.values()]
     pd.DataFrame(rows).to_csv(path, index=False)
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #11f63579
+# %% ../../nbs/evaluation/18_evaluate.ipynb #cadb8600
 REPORT = 'report.html'
 
 
@@ -541,7 +542,7 @@ def evaluate(
     write_scores(e, unfinished / 'scores.csv')
     write_tables(_tables(e, predictions), unfinished / 'tables')
     lead = f'{", ".join(predictions)} on {len(e.rows)} rows of {Path(atlas).name}.'
-    page = render('Evaluation', lead, score_sections(e, atlas, split))
+    page = render('Evaluation', lead, score_sections(e, atlas, split, embed))
     (unfinished / REPORT).write_text(page, encoding='utf-8')
     _move_all(unfinished, out)
     return out / REPORT, len(e.rows), len(e.rows) + e.missing + len(e.ungraded)

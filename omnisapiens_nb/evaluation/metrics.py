@@ -10,9 +10,10 @@ __all__ = ['SENTIMENTS', 'POSITIONS', 'FOLDS', 'SIMILAR', 'HELD_OUT_METRICS', 'M
            'mean_label_f1', 'similarity_accuracy', 'similar_share', 'similar_cells', 'exact_cells', 'exact_sets',
            'weighted_label_f1', 'macro_f1', 'metric_of']
 
-# %% ../../nbs/evaluation/01_metrics.ipynb #51a8d198
+# %% ../../nbs/evaluation/01_metrics.ipynb #42ff5c9c
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Cells:
         entries = group[self.rows] * size + self.cells
         return np.bincount(entries, minlength=groups * size).reshape(groups, 3, self.labels)
 
-# %% ../../nbs/evaluation/01_metrics.ipynb #a665ec1e
+# %% ../../nbs/evaluation/01_metrics.ipynb #f883df07
 def _codes(
     y_true: Sequence,  # Reference labels
     y_pred: Sequence,  # Answers
@@ -78,8 +79,8 @@ def _codes(
     truth, answers = _check(y_true, y_pred)
     labels = list(dict.fromkeys(truth))
     number = {label: i for i, label in enumerate(labels)}
-    true = np.fromiter((number[label] for label in truth), int, len(truth))
-    said = np.fromiter((number.get(answer, -1) for answer in answers), int, len(answers))
+    true = np.fromiter(map(number.__getitem__, truth), int, len(truth))
+    said = np.fromiter(map(number.get, answers, repeat(-1)), int, len(answers))
     return labels, true, said
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #ed33152c

@@ -229,7 +229,7 @@ def constant_responses(
     majority = majority_responses(train, rows)
     return [best.get(dataset, most_frequent) for dataset, most_frequent in zip(rows.dataset, majority)]
 
-# %% ../../nbs/evaluation/04_scores.ipynb #0663ce56
+# %% ../../nbs/evaluation/04_scores.ipynb #20bbe184
 COLUMNS = ('id', 'dataset', 'task', 'question', 'answer', 'options', 'group', 'modality_signature')
 
 
@@ -254,7 +254,7 @@ def table_of(
         fault = _fault_of(*row)
         if fault:
             raise SourceError(f'{atlas.place(number)}: {fault}; see what else `omnisapiens-nb check` finds')
-    return pd.DataFrame(columns, index=columns['id'])
+    return pd.DataFrame(columns, index=columns['id'], dtype=object)  # Objects are read faster than pandas' own text
 
 # %% ../../nbs/evaluation/04_scores.ipynb #4c6eb496
 def rows_to_show(

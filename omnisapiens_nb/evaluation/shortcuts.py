@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'DEPTH', 'LEAF', 'SHORTCUTS', 'OPTION_SHORTCUTS', 'TITLE', 'LEAD', 'NEITHER', 'shortcut_table',
            'best_constant', 'majority', 'balanced', 'fitted', 'by_value', 'speaker', 'show', 'word_count', 'length',
-           'interviewer_words', 'every_option', 'longest_options', 'right_option', 'ShortcutScore', 'label_answers',
-           'shortcut_scores', 'shortcut_section']
+           'interviewer_words', 'every_option', 'longest_options', 'right_chances', 'right_option', 'ShortcutScore',
+           'label_answers', 'shortcut_scores', 'shortcut_section']
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #3c1f08e5
 from ..atlas.extras import require
@@ -36,7 +36,7 @@ from .report import Section, to_table, with_interval
 from .scores import constant_responses, majority_responses
 from .uncertainty import Interval, bootstrap, bootstrap_difference
 
-# %% ../../nbs/evaluation/06_shortcuts.ipynb #ceb4d118
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #36e7e106
 COLUMNS = (
     'id',
     'dataset',
@@ -59,7 +59,8 @@ def shortcut_table(
     "The columns that shortcuts may look at; SourceError if the Atlas lacks them."
     if not shards_of(atlas, split):
         return pd.DataFrame(columns=COLUMNS)
-    return pd.DataFrame(routed_columns(open_atlas(atlas, split), *COLUMNS), columns=COLUMNS)
+    columns = routed_columns(open_atlas(atlas, split), *COLUMNS)
+    return pd.DataFrame(columns, columns=COLUMNS, dtype=object)
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #c0d79443
 def best_constant(
@@ -245,16 +246,23 @@ def longest_options(
     longest = max(len(choice) for choice in choices)
     return [choice for choice in choices if len(choice) == longest]
 
-# %% ../../nbs/evaluation/06_shortcuts.ipynb #9aec9e05
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #d91c793e
 OPTION_SHORTCUTS = {'random option': every_option, 'longest option': longest_options}
+
+
+def right_chances(
+    truth: list[str],  # Text of the right option
+    named: list[list[str]],  # Options a shortcut would choose from
+) -> np.ndarray:  # In [0, 1], one per question
+    "How likely it is that the right option is chosen."
+    return np.array([options.count(right) / len(options) for right, options in zip(truth, named)])
 
 
 def right_option(
     truth: list[str],  # Text of the right option
-    named: list[list[str]],  # Options a shortcut would choose from
+    chances: np.ndarray,  # From `right_chances`
 ) -> float:  # In [0, 1]
     "Expected share of questions whose right option is chosen."
-    chances = [options.count(right) / len(options) for right, options in zip(truth, named)]
     return float(np.mean(chances))
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #14f9707c
@@ -319,7 +327,7 @@ def label_answers(
     said = {name: shortcut(train, unlabelled) for name, shortcut in SHORTCUTS.items()}
     return {name: labels for name, labels in said.items() if labels is not None}
 
-# %% ../../nbs/evaluation/06_shortcuts.ipynb #4cb2bb2d
+# %% ../../nbs/evaluation/06_shortcuts.ipynb #a6273d27
 def _key_scores(key, train, rows, resamples):
     "Scores of the shortcuts that are defined for a key."
     task = rows.task.iloc[0]
@@ -330,7 +338,8 @@ def _key_scores(key, train, rows, resamples):
         metric = right_option
         rows = rows[rows.choices.map(len) > 1]
         choices = [list(of_row) for of_row in rows.choices]
-        said = {name: [shortcut(c) for c in choices] for name, shortcut in OPTION_SHORTCUTS.items()}
+        named = {name: [shortcut(c) for c in choices] for name, shortcut in OPTION_SHORTCUTS.items()}
+        said = {name: right_chances(list(rows.answer), options) for name, options in named.items()}
     if rows.empty or not said:
         return []
     return _score(key, metric, list(rows.answer), said, list(rows.group), resamples)

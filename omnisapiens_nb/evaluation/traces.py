@@ -14,7 +14,7 @@ from ..atlas.extras import require
 # %% ../../nbs/evaluation/15_traces.ipynb #91d7f6a5
 require('report', 'matplotlib')
 
-# %% ../../nbs/evaluation/15_traces.ipynb #6d8a612f
+# %% ../../nbs/evaluation/15_traces.ipynb #2ee78c1a
 import html
 import re
 import unicodedata
@@ -34,9 +34,15 @@ from .metrics import SIMILAR
 from .report import COLOURS, Section, figure, to_svg, to_table, with_interval
 from .scores import answers_of, rows_to_show
 from .similarity import cosines, minilm
-from .uncertainty import Interval, bootstrap
+from omnisapiens_nb.evaluation.uncertainty import (
+    Interval,
+    effective_groups,
+    group_codes,
+    interval_of,
+    resampled_values,
+)
 
-# %% ../../nbs/evaluation/15_traces.ipynb #e5ce365b
+# %% ../../nbs/evaluation/15_traces.ipynb #5481b4d9
 # Characters of scripts without blanks between words, to stand inside [ ]
 UNSPACED = (
     r'\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff'  # Japanese, Chinese
@@ -50,7 +56,7 @@ def units(
     text: str,  # A trace
 ) -> list[str]:  # Their number is the length
     "Words between blanks, and single letters of scripts without blanks; punctuation alone does not count."
-    return [unit for unit in _UNIT.findall(text) if any(map(str.isalnum, unit))]
+    return [unit for unit in _UNIT.findall(text) if unit.isalnum() or any(map(str.isalnum, unit))]
 
 # %% ../../nbs/evaluation/15_traces.ipynb #5bd24724
 _LETTER = rf'[^\W{UNSPACED}]'
@@ -62,20 +68,27 @@ def _whole(form):
     after = rf'(?!{_LETTER})' if re.match(_LETTER, form[-1]) else ''
     return before + re.escape(form) + after
 
-# %% ../../nbs/evaluation/15_traces.ipynb #517fe47b
+# %% ../../nbs/evaluation/15_traces.ipynb #28b5f293
 @cache
 def _any_of(forms):
     longest_first = sorted(forms, key=len, reverse=True)
     return re.compile('|'.join(map(_whole, longest_first)))
 
-# %% ../../nbs/evaluation/15_traces.ipynb #0ecbc92a
+
+@cache
+def _forms(options):
+    "Options by their normal form, an empty one left out, since it would be found everywhere."
+    forms = {normalise(option): option for option in options}
+    forms.pop('', None)
+    return forms
+
+# %% ../../nbs/evaluation/15_traces.ipynb #d6262c09
 def named(
     text: str,  # Any text
     options: Sequence[str],  # Allowed labels
 ) -> list[str]:  # In the order of the options, each once
     "The options that a text names."
-    forms = {normalise(option): option for option in options}
-    forms.pop('', None)  # An empty option would be found everywhere
+    forms = _forms(tuple(options))
     if not forms:
         return []
     places = _any_of(tuple(forms)).findall(normalise(text))
@@ -150,12 +163,15 @@ def _script(letter):
         return 'Han'
     return word.capitalize() or 'other'
 
-# %% ../../nbs/evaluation/15_traces.ipynb #f3f0f550
+# %% ../../nbs/evaluation/15_traces.ipynb #2736ba59
 def script_shares(
     text: str,  # A trace or a question
 ) -> dict[str, float]:  # Script to its share of the letters, largest first
     "Which scripts a text's letters belong to."
-    letters = Counter(_script(character) for character in text if character.isalpha())
+    letters = Counter()
+    for character, times in Counter(text).items():
+        if character.isalpha():
+            letters[_script(character)] += times
     return {script: n / letters.total() for script, n in letters.most_common()}
 
 # %% ../../nbs/evaluation/15_traces.ipynb #efcd2833
@@ -180,20 +196,24 @@ def repeated(
         return 0.0
     return 1 - len(set(grams)) / len(grams)
 
-# %% ../../nbs/evaluation/15_traces.ipynb #3b0915d3
+# %% ../../nbs/evaluation/15_traces.ipynb #00d4fce0
 def longest_loop(
     words: Sequence[str],  # From `units`
     period: int = 50,  # Longest round looked for
 ) -> int:  # Words in it; 0 if nothing repeats at once
     "Length of the longest stretch that repeats itself immediately."
-    _, code = np.unique(list(words), return_inverse=True)
+    number = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    code = np.fromiter(map(number.__getitem__, words), int, len(words))
+    periods = min(period, len(code) // 2)
+    every = np.arange(1, periods + 1)
+    followed = np.concatenate([code, np.full(periods, -1)])  # No word is -1
+    same = followed[every[:, None] + np.arange(len(code))] == code
     best = 0
-    for p in range(1, min(period, len(words) // 2) + 1):
-        differs = code[p:] != code[:-p]
-        breaks = np.flatnonzero(np.concatenate([[True], differs, [True]]))
+    for p in every[np.count_nonzero(same, axis=1) >= every]:  # Others repeat too few words
+        breaks = np.flatnonzero(~np.concatenate([[False], same[p - 1], [False]]))
         stretch = int(np.diff(breaks).max()) - 1
         if stretch >= p:
-            best = max(best, p + stretch)
+            best = max(best, int(p) + stretch)
     return best
 
 # %% ../../nbs/evaluation/15_traces.ipynb #c575cb96
@@ -224,17 +244,16 @@ def judged(
         found.append(labels == set(answer_labels(task, true)))
     return found
 
-# %% ../../nbs/evaluation/15_traces.ipynb #218636f7
+# %% ../../nbs/evaluation/15_traces.ipynb #4321a32e
 _OF_A_TRACE = ('length', 'script', 'same_script', 'repeated', 'loop', 'compression')
 
 
-def _facts(trace, question, tokenize):
-    "The measures of one trace."
+def _facts(trace, asked, tokenize):
+    "The measures of one trace; `asked` is the script of its question."
     if trace is None:
         return dict.fromkeys(_OF_A_TRACE)
     words = units(trace.casefold())
     script = script_of(trace)
-    asked = script_of(question)
     return dict(
         length=len(tokenize(trace)),
         script=script,
@@ -255,7 +274,7 @@ def _consistencies(rows, traces, answers):
         found.append(None if trace is None else consistency(trace, answer, list(options) or known, several))
     return found
 
-# %% ../../nbs/evaluation/15_traces.ipynb #4d6f70e9
+# %% ../../nbs/evaluation/15_traces.ipynb #16007491
 def _of_dataset(rows, responses, tokenize, embed, verdicts):
     "`trace_table` of one dataset."
     read = [parse_response(response) for response in responses]
@@ -269,7 +288,8 @@ def _of_dataset(rows, responses, tokenize, embed, verdicts):
     else:
         table['cosine'] = np.nan
         table['verdict'] = _consistencies(rows, traces, answers)
-    facts = [_facts(trace, question, tokenize) for trace, question in zip(traces, rows.question)]
+    script = {question: script_of(question) for question in set(rows.question)}
+    facts = [_facts(trace, script[question], tokenize) for trace, question in zip(traces, rows.question)]
     return table.join(pd.DataFrame(facts, index=rows.index))
 
 # %% ../../nbs/evaluation/15_traces.ipynb #91eacf28
@@ -299,7 +319,7 @@ def trace_table(
     numbers = ('length', 'same_script', 'repeated', 'loop', 'compression', 'cosine')
     return pd.concat(parts).astype(dict.fromkeys(numbers, float))
 
-# %% ../../nbs/evaluation/15_traces.ipynb #7aef8a6a
+# %% ../../nbs/evaluation/15_traces.ipynb #d40ef174
 def _ratio(s, n):
     with np.errstate(invalid='ignore', divide='ignore'):
         return s.sum(0) / n.sum(0)
@@ -321,13 +341,20 @@ def _sums(values, groups):
     return sums, counts
 
 
+def _over_groups(measure, sums, counts, groups):
+    "A measure of the groups' sums and counts, with its 95 % interval."
+    (drawn,) = resampled_values(measure, sums, [counts])
+    codes, _ = group_codes(len(groups), groups)
+    return interval_of(measure(sums, counts), drawn, effective_groups(codes))
+
+
 def group_mean(
     values: Sequence[float],  # One per row, NaN where it is not defined
     groups: Sequence,  # Group of each row
 ) -> Interval:
     "Mean over the rows where a value is defined, with a 95 % interval over groups."
     sums, counts = _sums(values, groups)
-    return bootstrap(_ratio, sums, counts)
+    return _over_groups(_ratio, sums, counts, groups)
 
 
 def group_difference(
@@ -344,7 +371,9 @@ def group_difference(
         first, second = _ratio(s, n)
         return first - second
 
-    return bootstrap(difference, np.stack([sums, other_sums], axis=1), np.stack([counts, other_counts], axis=1))
+    both_sums = np.stack([sums, other_sums], axis=1)
+    both_counts = np.stack([counts, other_counts], axis=1)
+    return _over_groups(difference, both_sums, both_counts, groups)
 
 # %% ../../nbs/evaluation/15_traces.ipynb #0af9b0e2
 def _measures(table):

@@ -1,0 +1,199 @@
+"""Where users wait: our way beside the plain one, both in one run.
+
+python benchmarks/bench.py [PART …]
+
+Each part measures one or more rows; without a name all parts run. Both sides take turns, and seconds are those of the
+processor unless a part says otherwise, so that a busy machine does not decide. The table is printed, and merged by
+`what` into nbs/results/bench.csv. To add a part, write a function that yields rows (`beside` makes one) and name it in
+PARTS."""
+
+import importlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from omnisapiens_nb.runs.machine import facts
+
+TABLE = Path(__file__).parents[1] / 'nbs' / 'results' / 'bench.csv'
+SHOWN = ['what', 'ours', 'theirs', 'ratio', 'spread', 'goal', 'reached']
+ROWS = 18_204  # As in the whole test split of the Atlas
+RESAMPLES = 1000
+
+
+def need(
+    package: str,  # As it is imported
+    project: str,  # As it is installed
+) -> str:  # Its name and version
+    "A package that stands on the other side; stops with one sentence where it is not installed."
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        sys.exit(f'this part is measured beside {project}: python -m pip install {project}')
+    return f'{project} {version(project)}'
+
+
+def seconds(
+    function: Callable[[], object],  # What to time
+    calls: int = 1,
+    clock: Callable[[], float] = time.process_time,
+) -> float:  # Of one call, the median
+    "How long a function takes the processor, whatever else the machine does."
+    times = []
+    for _ in range(calls):
+        start = clock()
+        function()
+        times.append(clock() - start)
+    return float(np.median(times))
+
+
+def beside(
+    what: str,  # Name of the row
+    ours: Callable[[], object],  # Our way
+    theirs: Callable[[], object],  # The plain way
+    peer: str,  # What stands on that side
+    times: float,  # Goal: how many times faster we are at least
+    within: float | None = None,  # Goal: our seconds at most
+    share: float = 1,  # How much of the work the plain way does here; its time is scaled
+    turns: int = 7,
+    calls: int = 3,  # Of ours in each turn
+    clock: Callable[[], float] = time.process_time,  # `time.perf_counter` where a side waits or has several processes
+) -> dict[str, object]:  # Medians, the quartiles of the ratio, and the goal
+    "Time both sides in turn."
+    ours()  # The first call finds nothing in the caches
+    pairs = np.array([(seconds(ours, calls, clock), seconds(theirs, 1, clock) / share) for _ in range(turns)])
+    ratios = pairs[:, 1] / pairs[:, 0]
+    fast, slow = np.median(pairs, axis=0)
+    low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    soon_enough = within is None or fast <= within
+    return dict(
+        what=what,
+        ours=f'{fast:.3g} s',
+        theirs=f'{slow:.3g} s',
+        ratio=f'{ratio:.3g}',
+        spread=f'{low:.3g} to {high:.3g}',
+        goal=f'≥ {times:g}×' + (f', ≤ {within:g} s' if within else ''),
+        reached='yes' if ratio >= times and soon_enough else 'no',
+        peer=peer,
+        share=share,
+        turns=turns,
+    )
+
+
+def heavy_tailed(
+    groups: int,  # How many
+    rng: np.random.Generator,
+) -> np.ndarray:  # Group of each of `ROWS` rows, in no order
+    "Groups of which a few have most of the rows; each has one at least."
+    weights = rng.pareto(1.2, groups)
+    others = rng.choice(groups, size=ROWS - groups, p=weights / weights.sum())
+    return rng.permutation(np.concatenate([np.arange(groups), others]))
+
+
+def bootstraps(
+    kind: str,  # `rows`, or how the groups are distributed
+) -> Iterator[dict]:
+    "The bootstrap of weighted F1 of seven classes, whose labels are numbers, which scikit-learn checks fastest."
+    peer = need('sklearn', 'scikit-learn')
+    from uncertainty import answers, loop
+
+    from omnisapiens_nb.evaluation.metrics import weighted_f1
+    from omnisapiens_nb.evaluation.uncertainty import bootstrap
+
+    t, p, even = answers(ROWS, 8_000, 7, named=False, seed=0)
+    groups = dict(rows=None, even=even, heavy=heavy_tailed(8_000, np.random.default_rng(0)))[kind]
+    told = dict(rows='without groups', even='8,000 groups', heavy='8,000 groups with a heavy tail')[kind]
+    rng = np.random.default_rng(1)
+    share = 0.1
+    yield beside(
+        f'bootstrap of weighted F1, {told}',
+        lambda: bootstrap(weighted_f1, t, p, groups, RESAMPLES),
+        lambda: loop(t, p, groups, int(share * RESAMPLES), rng),
+        f'{peer} in a loop',
+        times=300 if kind == 'rows' else 200,
+        share=share,
+    )
+
+
+def rows_bootstrap() -> Iterator[dict]:
+    "Rows that stand alone."
+    yield from bootstraps('rows')
+
+
+def groups_bootstrap() -> Iterator[dict]:
+    "Rows in groups of about two, and in groups of which a few have most of the rows."
+    yield from bootstraps('even')
+    yield from bootstraps('heavy')
+
+
+def report() -> Iterator[dict]:
+    """Three models on the Atlas's number of test rows. The plain way makes the tables of scores and differences alone;
+    neither side embeds sentences, for which both would wait."""
+    peer = need('sklearn', 'scikit-learn')
+    from whole_report import letters, plain_tables, read, same_text, write_atlas
+
+    from omnisapiens_nb.evaluation.evaluate import evaluate, gain_table, marked_table, score_models, task_table
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        atlas, files = write_atlas(folder)
+        asked = read(atlas, files)  # The plain way is timed without it
+
+        def tables():
+            scored = score_models(atlas, files, grader=same_text)
+            return marked_table(scored), gain_table(scored), task_table(scored)
+
+        def whole():
+            evaluate(atlas, files, folder / 'out', embed=letters, grader=same_text)
+
+        def plain():
+            plain_tables(asked, int(share * RESAMPLES))
+
+        share = 0.01
+        how = dict(peer=f'{peer} for each metric in a loop', times=20, within=10, share=share, turns=5, calls=1)
+        size = '18,204 predictions of each of three models'
+        yield beside(f'tables of scores and differences, {size}', tables, plain, **how)
+        yield beside(f'whole report, with shortcuts and reasoning, {size}', whole, plain, **how)
+
+
+PARTS = dict(rows_bootstrap=rows_bootstrap, groups_bootstrap=groups_bootstrap, report=report)
+
+
+def merged(
+    rows: pd.DataFrame,  # New ones
+    path: Path = TABLE,  # Of earlier ones
+) -> pd.DataFrame:  # Earlier ones in their places, the new ones of another name at the end
+    "Rows of a table by their column `what`, of which the new ones count."
+    if not path.exists():
+        return rows
+    earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
+    names = [*dict.fromkeys([*earlier.what, *rows.what])]
+    kept = earlier[~earlier.what.isin(rows.what)]
+    return pd.concat([kept, rows.astype(str)]).set_index('what').loc[names].reset_index().fillna('')
+
+
+def main(
+    *names: str,  # Parts; all where none is named
+):
+    "Measure parts, print their table and keep it."
+    unknown = set(names) - set(PARTS)
+    if unknown:
+        sys.exit(f'no part {", ".join(sorted(unknown))}; choose among {", ".join(PARTS)}')
+    for name in names or PARTS:
+        start = time.monotonic()
+        found = list(PARTS[name]())
+        threads = int(os.environ.get('OMP_NUM_THREADS', os.cpu_count()))
+        about = facts(f'python benchmarks/bench.py {name}', time.monotonic() - start, threads=threads)
+        rows = pd.DataFrame([row | about for row in found])
+        merged(rows).to_csv(TABLE, index=False)
+        sys.stdout.write(rows[SHOWN].to_markdown(index=False) + '\n')
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
