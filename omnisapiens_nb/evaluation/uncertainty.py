@@ -120,7 +120,7 @@ def resampled_rows(
         for drawn in block:
             yield np.concatenate([members[group] for group in drawn])
 
-# %% ../../nbs/evaluation/02_uncertainty.ipynb #b1590ca5
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #71935171
 def _kinds(
     counts: np.ndarray,  # (groups, numbers), whole and none negative
 ) -> tuple[np.ndarray, np.ndarray]:  # Kind of each group; a group of each kind
@@ -132,7 +132,8 @@ def _kinds(
         if kinds * digits >= 2**62:
             found, kind = np.unique(kind, return_inverse=True)
             kinds = len(found)
-        kind = kind * digits + column
+        kind *= digits
+        kind += column
         kinds *= digits
     _, first, kind, sizes = np.unique(kind, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(-sizes, kind='stable')
@@ -198,13 +199,14 @@ def _plan(rows, groups, resamples, seed):
     codes, count = group_codes(rows, groups)
     return _Plan(codes, count, resamples, seed)
 
-# %% ../../nbs/evaluation/02_uncertainty.ipynb #cef2b7de
+# %% ../../nbs/evaluation/02_uncertainty.ipynb #48b88f5a
 LARGEST = 2**25  # Entries of counts, 256 MB; a metric with more labels than that allows is resampled row by row
 
 
 def _from_counts(value, cells, plan):
     "Metric of every column of cells on every resample, from counts."
-    of_groups = np.stack([c.sums(plan.codes, plan.groups) for c in cells], axis=1)  # (groups, models, 3, labels)
+    sums = [c.sums(plan.codes, plan.groups) for c in cells]
+    of_groups = np.stack(sums, axis=1, dtype=np.int32)  # (groups, models, 3, labels)
     flat = of_groups.reshape(plan.groups, -1)
     kind, first = _kinds(flat)
     of_kinds = flat[first].astype(float)
