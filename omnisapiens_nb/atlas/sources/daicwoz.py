@@ -90,12 +90,12 @@ def _spoken(turns, who):
     spoken = [(start, stop, words) for start, stop, speaker, words in turns if speaker == who and words]
     return sorted(spoken)
 
-# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #c262ec9a
+# %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #0b5ee9e4
 def interview_turns(
     folder: Path,  # Source folder
     file: str,  # Transcript inside it
 ) -> tuple[dict, list[str]]:  # transcript, start and end of the participant's part; the interviewer's turns
-    "Who said what; `Reject` if there is no sound transcript or no turn of the participant."
+    "Who said what; `Reject` if there is no readable transcript or no turn of the participant."
     if not (Path(folder) / file).is_file():
         raise Reject(f'{file} is not in the folder; without it the interviewer cannot be told from the participant')
     try:
