@@ -22,7 +22,7 @@ HANG = 10  # Seconds of one input that count as a hang
 SENTENCE = 'one sentence with file, field or row, what is wrong and what to do'
 TABLE = [
     (
-        'a table, pickle or JSON file damaged at any place',
+        'a table, pickle or JSON file damaged at any place, two thousand damages',
         f'each row is kept or rejected with its reason, or {SENTENCE}',
         'test_faults',
     ),
@@ -108,7 +108,8 @@ def table(rows):
         yield f'| {row["fault"]} | {row["promise"]} | `{row["where"]}` | {row["tried"]:,} | {row["failed"]} |'
 
 
-def write_readme(log):
+def readme(log):
+    "The table with its heading."
     lines = [
         '# What was tried against this package',
         '',
@@ -117,7 +118,7 @@ def write_readme(log):
         '',
         *table(log['rows']),
     ]
-    README.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return '\n'.join(lines) + '\n'
 
 
 def main():
@@ -127,7 +128,7 @@ def main():
         log = dict(command='make faults', python=version, cores=os.cpu_count(), rows=rows)
         LOG.write_text(json.dumps(log, indent=1) + '\n', encoding='utf-8')
     log = json.loads(LOG.read_text(encoding='utf-8'))
-    write_readme(log)
+    README.write_text(readme(log), encoding='utf-8')
     sys.exit(any(row['failed'] for row in log['rows']))
 
 

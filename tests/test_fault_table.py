@@ -1,0 +1,31 @@
+"The table of faults: made from its log, which has every fault, and names what exists."
+
+import json
+import re
+import sys
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / 'tools'))
+import faults
+
+
+def test_the_log_has_every_fault_and_the_readme_shows_it():
+    log = json.loads(faults.LOG.read_text(encoding='utf-8'))
+    stated = [(row['fault'], row['promise'], row['where']) for row in log['rows']]
+    assert stated == faults.TABLE
+    assert all(row['tried'] > 0 and row['failed'] == 0 for row in log['rows'])
+    assert faults.README.read_text(encoding='utf-8') == faults.readme(log)
+
+
+def test_what_is_named_exists():
+    source = (ROOT / 'tests' / 'faults' / 'fuzz.py').read_text(encoding='utf-8')
+    targets = set(re.findall(r'^def fuzz_(\w+)', source, re.M))
+    for _, _, where in faults.TABLE:
+        kind, _, target = where.partition(' ')
+        if kind == 'fuzz':
+            assert target in targets
+            targets.remove(target)
+        else:
+            assert (ROOT / 'tests' / f'{where}.py').is_file(), where
+    assert not targets
