@@ -52,8 +52,8 @@ FOUR_BIT = ['bitsandbytes==0.50.2']  # For the recipe of 16 GB, which was not ru
 # What Colab brings and keeps: torch with its CUDA, all that is compiled against one numpy,
 # and small packages of which many versions will do
 KEPT = (
-    'h5py jinja2 joblib matplotlib numpy pandas pillow pydantic pyyaml scikit-learn scipy soundfile tabulate torch '
-    'tqdm typer'
+    'filelock h5py jinja2 joblib matplotlib numpy pandas pillow pydantic pyyaml scikit-learn scipy soundfile tabulate '
+    'torch tqdm typer'
 ).split()
 RELATIVES = 'torchaudio torchcodec torchvision triton'.split()  # Built for that torch
 MINUTE = 60
