@@ -624,7 +624,7 @@ AnswersFile = Annotated[
     Path, typer.Option(help='The JSON Lines file to write. If an earlier run was interrupted, it is resumed.')
 ]
 
-# %% ../nbs/cli.ipynb #dc22b992
+# %% ../nbs/cli.ipynb #76bd7410
 @app.command(
     epilog=_example(
         'omnisapiens-nb predict --model runs/rl --atlas runs/atlas --out runs/rl.jsonl',
@@ -657,13 +657,12 @@ def predict(
     of_endpoint |= dict(option=option, refused_as_empty=refused_as_empty, allow_clinical=allow_clinical)
     _check_endpoint(endpoint, of_endpoint)
     how = dict(max_new_tokens=max_new_tokens, profile=profile, format_prompt=format_prompt)
-    if endpoint is None:
-        from omnisapiens_nb.runs.predict import run_predict
+    with _alone(out):
+        if endpoint is None:
+            from omnisapiens_nb.runs.predict import run_predict
 
-        with _alone(out):
             predictions = run_predict(model, atlas, split, out, rows, **how)
-    else:
-        with _alone(out):
+        else:
             predictions = _predict_by_endpoint(endpoint, model, atlas, split, out, rows, **how, **of_endpoint)
     typer.echo(f'Predictions: {predictions}')
 

@@ -15,7 +15,9 @@ import pytest
 from conftest import ROOT
 
 from omnisapiens_nb.atlas.curate import curate
+from omnisapiens_nb.atlas.groups import split_of
 from omnisapiens_nb.atlas.mini.registry import WRITERS
+from omnisapiens_nb.atlas.sources.mustard import Mustard
 from omnisapiens_nb.atlas.store import open_splits
 
 UNCOMPARED = {'images', 'videos', 'audios', 'source_row'}
@@ -85,9 +87,22 @@ def test_rows_in_another_order_are_the_same_rows(tmp_path, source):
     tables = [path for path in sorted((tmp_path / 'b').rglob('*')) if path.parent.name != 'transcripts']
     tables = [path for path in tables if path.is_file() and not path.name.endswith('TRANSCRIPT.csv')]
     rng = random.Random(1)
+    before = sums(tmp_path / 'b')
     assert any([shuffle(path, rng) for path in tables])
+    assert sums(tmp_path / 'b') != before
     rows = []
     for name in ('a', 'b'):
         curate({source: tmp_path / name}, tmp_path / f'atlas_{name}')
         rows.append(Counter(rows_of(tmp_path / f'atlas_{name}')))
     assert rows[0] == rows[1] and sum(rows[0].values()) > 20
+
+
+def test_scenes_of_the_real_mustard_keep_their_splits(shared):
+    "Named by their least id and by their first one: two of them have another name, and no split is another."
+    records = list(Mustard(shared / 'data' / 'mustard').records())
+    first = {}
+    for record in records:
+        first.setdefault(record.data['scene'], record.data['id'])
+    renamed = {scene: name for scene, name in first.items() if scene != name}
+    assert (len(first), len(renamed)) == (669, 2)
+    assert all(split_of(f'mustard:{scene}') == split_of(f'mustard:{name}') for scene, name in renamed.items())

@@ -18,6 +18,11 @@ def test_the_log_has_every_fault_and_the_readme_shows_it():
     assert faults.README.read_text(encoding='utf-8') == faults.readme(log)
 
 
+def test_as_many_damages_as_the_table_says():
+    source = (ROOT / 'tests' / 'test_faults.py').read_text(encoding='utf-8')
+    assert 'two thousand' in faults.TABLE[0][0] and re.search(r'@settings\(max_examples=2000,', source)
+
+
 def test_what_is_named_exists():
     source = (ROOT / 'tests' / 'faults' / 'fuzz.py').read_text(encoding='utf-8')
     targets = set(re.findall(r'^def fuzz_(\w+)', source, re.M))

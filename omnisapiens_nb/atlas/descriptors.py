@@ -334,11 +334,11 @@ def _from_safetensors(data):
         raise MediaError(f'neither safetensors nor a .pt archive ({str(e)[:60]}); extract the descriptors again') from e
     return found.get('features')
 
-# %% ../../nbs/atlas/16_descriptors.ipynb #0cf1af4b
+# %% ../../nbs/atlas/16_descriptors.ipynb #4f817ceb
 Pooling = Literal['ours', 'released']  # How frames become one vector, see the tables above
 
 
-MOST_LISTED = 10_000_000  # Numbers in lists; a list can hold the same list many times
+MOST_LISTED = 10_000_000  # Entries of lists; a list can hold the same list many times
 _DEEPEST = 8  # Lists inside of each other
 
 
@@ -352,15 +352,17 @@ def is_dense(
 
 
 def _check_lists(found, name):
-    "MediaError for lists that would be far more numbers than their file has."
-    total = 1
+    "MediaError for lists that would be far more numbers than their file has, at whatever place."
+    level = [found]
+    total = 0
     for _ in range(_DEEPEST):
-        if not isinstance(found, (list, tuple)) or not found:
+        lists = [part for part in level if isinstance(part, (list, tuple))]
+        if not lists:
             return
-        total *= len(found)
+        total += sum(map(len, lists))
         if total > MOST_LISTED:
-            raise MediaError(f'{name} is lists of more than {MOST_LISTED:,} numbers; extract the descriptors again')
-        found = found[0]
+            raise MediaError(f'{name} is lists of more than {MOST_LISTED:,} entries; extract the descriptors again')
+        level = [entry for part in lists for entry in part]
     raise MediaError(f'{name} is lists, more than {_DEEPEST} inside of each other; extract the descriptors again')
 
 

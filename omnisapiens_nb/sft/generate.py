@@ -119,7 +119,7 @@ def prediction(
     known = {key: row[key] for key in ('id', 'dataset', 'task')}
     return dict(**known, response=response, reference=row['answer'])
 
-# %% ../../nbs/sft/05_generate.ipynb #372ed76a
+# %% ../../nbs/sft/05_generate.ipynb #8cfa4dcb
 _logger = logging.getLogger(__name__)
 
 
@@ -139,9 +139,10 @@ def predict(
     silent = Counter()  # Dataset key to rows that are left out
     with partial.open('a', encoding='utf-8') as f:
         for places in tqdm(batches, f'predicting {out.stem}', disable=None):
-            found = heard(examples, [left[place] for place in places])
-            silent.update(examples.datasets[left[place]] for place in places if left[place] not in dict(found))
-            asked = [example for _, example in found]
+            wanted = [left[place] for place in places]
+            found = dict(heard(examples, wanted))
+            silent.update(examples.datasets[i] for i in wanted if i not in found)
+            asked = list(found.values())
             if not asked:
                 continue
             for example, response in zip(asked, respond(asked), strict=True):

@@ -183,14 +183,14 @@ def read_plain_pickle(
         raise SourceError(f'{path}: {what}; use the original file')
     return data
 
-# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #cb7edb78
+# %% ../../../nbs/atlas/sources/06_urfunny.ipynb #9094fc80
 _LAUGHTER = re.compile(r'^(?:\s*\(\s*laughter\s*\)\s*)+|(?<!\s)\s*\(\s*laughter\s*\)', re.IGNORECASE)
 
 
 def without_laughter(
     text: str,  # A line of a transcript
 ) -> str:  # The same without the marks
-    "Remove every (Laughter) mark with the blanks before it, at the start of a line also between such marks."
+    "Remove every (Laughter) mark with the blanks before it, at the start of a line also those after it."
     return _LAUGHTER.sub('', text)
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #1df000c8
