@@ -213,15 +213,21 @@ def _check_container(container):
         check_bound(stream.width * stream.height, 'pixels', 'pixels in a frame')
         check_bound(stream.frames, 'frames', 'frames')
 
-# %% ../../nbs/atlas/02_media.ipynb #b8da91d7
+# %% ../../nbs/atlas/02_media.ipynb #35237663
+def _first_track(container, kind):
+    "The first stream of a kind, 'audio' or 'video'; MediaError if there is none, or if it cannot be decoded."
+    streams = getattr(container.streams, kind)
+    if not streams:
+        raise MediaError(f'the file has no {kind} track')
+    if streams[0].codec_context is None:
+        raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
+    return streams[0]
+
+
 def _decode(data, kind):
     "Yield the decoded frames of the first stream of a kind, 'audio' or 'video'."
     with _open(data) as container:
-        streams = getattr(container.streams, kind)
-        if not streams:
-            raise MediaError(f'the file has no {kind} track')
-        if streams[0].codec_context is None:
-            raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
+        _first_track(container, kind)
         yield from container.decode(**{kind: 0})
 
 
@@ -308,34 +314,30 @@ def count_frames(
     "Decode a video to its end; MediaError if that fails."
     return sum(1 for _ in _frames(data))
 
-# %% ../../nbs/atlas/02_media.ipynb #4ef9c541
-def _resampled(data, rate, layout):
-    "The first sound track as float32, shape (channels, samples)."
-    resampler = _pyav().AudioResampler('fltp', layout, rate)
+# %% ../../nbs/atlas/02_media.ipynb #d5a71619
+def _resampled(data, rate):
+    "The first sound track as float32, shape (channels, samples); one channel, or two where the track has more."
     parts = []
     samples = 0
-    for frame in _decode(data, 'audio'):
-        for part in resampler.resample(frame):
-            parts.append(part.to_ndarray())
-            samples += part.samples
-        check_bound(samples / rate, 'seconds', 'seconds')
+    with _open(data) as container:  # Once: to open a wav takes as long as all the rest
+        layout = 'stereo' if _first_track(container, 'audio').channels > 1 else 'mono'
+        resampler = _pyav().AudioResampler('fltp', layout, rate)
+        for frame in container.decode(audio=0):
+            for part in resampler.resample(frame):
+                parts.append(part.to_ndarray())
+                samples += part.samples
+            check_bound(samples / rate, 'seconds', 'seconds')
     if not parts:
         raise MediaError('the sound track holds no samples; copy the file again from the source')
     parts += [part.to_ndarray() for part in resampler.resample(None)]  # What the resampler still holds
     return np.concatenate(parts, axis=1)
 
 
-def _channels(data):
-    with _open(data) as container:
-        streams = _known(container.streams.audio)
-        return streams[0].channels if streams else 0
-
-
 def _strength(samples):
     "Root of the mean square, 0 where there is no sample."
     return float(np.sqrt(np.square(samples, dtype=np.float64).mean())) if samples.size else 0.0
 
-# %% ../../nbs/atlas/02_media.ipynb #f03211f3
+# %% ../../nbs/atlas/02_media.ipynb #05d4540c
 CANCELLED = 0.1  # If the mean of two channels has less than this share of the louder one's strength, they cancel
 
 
@@ -344,8 +346,7 @@ def read_audio(
     rate: int = RATE,  # Samples per second of the result
 ) -> np.ndarray:  # float32, shape (samples,), mono, in [-1, 1]
     "Decode, mix down and resample the first sound track; MediaError if that fails or it is empty."
-    layout = 'stereo' if _channels(data) > 1 else 'mono'
-    channels = _resampled(data, rate, layout)
+    channels = _resampled(data, rate)
     if len(channels) == 1:
         return channels[0]
     mean = channels.mean(0)
