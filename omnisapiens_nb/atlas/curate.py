@@ -26,7 +26,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from .datasets import DATASETS, STYLES, build_prompt, reword
-from .folders import check_free, put_in_place
+from .folders import check_free, made_whole
 from .leakage import KINDS, Leakage, forget, is_scripted, leakage_table, report, rows_to_drop
 from omnisapiens_nb.atlas.media import (
     RATE,
@@ -277,7 +277,7 @@ class Choices:
     near: bool = True  # Search for near-duplicate texts
     drop: tuple[str, ...] = ()  # Kinds of leakage whose training side is dropped
 
-# %% ../../nbs/atlas/12_curate.ipynb #a55887cb
+# %% ../../nbs/atlas/12_curate.ipynb #58d0c5e7
 def curate(
     sources: dict[str, Path],  # Source name to the folder of its annotation files
     out: Path,  # Atlas folder to make; not there, or empty
@@ -290,24 +290,12 @@ def curate(
         raise SourceError('no source is given; name at least one')
     _check_choices(sources, choices)
     adapters = [adapter(name, folder, choices.seed, choices.rules) for name, folder in sources.items()]
-    partial = out.with_name(out.name + '.partial')
-    _clear_away(partial)
-    try:
+    with made_whole(out) as partial:
         with _imports_frozen():
             result = _run(adapters, partial, choices)
         _write_reports(result, partial, sources, choices)
-        put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     result.folder = out
     return result
-
-
-def _clear_away(partial):
-    "Remove what an interrupted curation left."
-    if partial.exists() and not (partial / 'rejected.jsonl').exists():
-        raise SourceError(f'{partial}: is in the way and none of ours; rename it, or choose another folder')
-    shutil.rmtree(partial, ignore_errors=True)
 
 # %% ../../nbs/atlas/12_curate.ipynb #45e9ce97
 def _check_choices(sources, choices):
