@@ -153,7 +153,8 @@ def readme(log):
         '# What was tried against this package',
         '',
         f'Made by `make faults`, with Python {log["python"]} on {log["cores"]} cores. *Tried* counts tests, or the',
-        'inputs that a fuzzer made up, or stops of commands. Tests that need something that was not there are not counted.',
+        'inputs that a fuzzer made up, or the stops of commands. Tests that need something that was not there are',
+        'not counted.',
         '',
         *table(log['rows']),
     ]

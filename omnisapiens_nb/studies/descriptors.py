@@ -151,7 +151,7 @@ def make_base(
         train = SFTConfig(steps=config.base_steps)
         run_sft(SFTRecipe(atlas=other, out=out / 'base', model=str(out / 'start'), train=train), resume=True)
 
-# %% ../../nbs/studies/07_descriptors.ipynb #9219ebf5
+# %% ../../nbs/studies/07_descriptors.ipynb #62a98c39
 TIMED = ('classify', 'sft', 'bam')  # Stages whose seconds go into the manifest
 
 
@@ -168,7 +168,7 @@ def _answers(out, seeds):
 
 
 def _seconds(run):
-    "Seconds that each stage of a seed took."
+    "Seconds that each stage of a seed took; None if a command was killed before it noted them."
     found = {}
     for stage in TIMED:
         file = run / f'{stage}.seconds'

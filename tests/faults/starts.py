@@ -337,7 +337,8 @@ def lines_of(said):
 
 
 TIMES = {'seconds', 'resumed'}  # Of a study's `run.json`; a later run has others
-UNFINISHED = ('.partial', '.unfinished', '.run', '.lock')  # In names of what is no result yet
+LITTER = '.tmp'  # Of a verdict of a judge; a kill may leave one, which nobody reads
+UNFINISHED = ('.partial', '.unfinished', '.run', '.lock', LITTER)  # In names of what is no result yet
 
 
 def content(path):
@@ -360,9 +361,9 @@ def left(folder):
 
 
 def beside(folder):
-    "Names of what is not finished."
+    "Names of what is not finished, and should not stay."
     names = (str(path.relative_to(folder)) for path in folder.rglob('*'))
-    return sorted(name for name in names if any(mark in name for mark in UNFINISHED))
+    return sorted(name for name in names if any(mark in name for mark in UNFINISHED) and not name.endswith(LITTER))
 
 
 def half_done(command, found, *wholes):
