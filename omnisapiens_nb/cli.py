@@ -925,23 +925,42 @@ def _of_the_system(error):
     said = ' '.join(str(error).split())[:_SAID]
     return f'{said}; if that is about a server, start it again, and then this command, with --resume if it was a run'
 
-# %% ../nbs/cli.ipynb #7ba34582
-def main():
-    "Entry point of `omnisapiens-nb`."
+# %% ../nbs/cli.ipynb #5335b712
+def _fault():
+    "Run the command line; what is wrong, in a sentence, and empty where nothing is."
     from omnisapiens_nb.atlas.reading import SourceError
 
     try:
         app()
     except SourceError as e:
-        message = str(e)
+        return str(e)
     except ImportError as e:
-        message = _not_installed(e)
+        return _not_installed(e)
     except OSError as e:
-        message = _of_the_system(e)
-    else:
-        return
-    typer.echo(f'error: {message}', err=True)
-    raise SystemExit(1)
+        return _of_the_system(e)
+    return ''
+
+# %% ../nbs/cli.ipynb #81ac445e
+_INTERRUPTED = 130
+_HOW_TO_GO_ON = (
+    'interrupted; no result is half written, and the same command begins again or goes on; '
+    'sft, bam and rl need --resume for that'
+)
+
+
+def main():
+    "Entry point of `omnisapiens-nb`."
+    code = 1
+    try:
+        message = _fault()
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != _INTERRUPTED:
+            raise
+        code = _INTERRUPTED
+        message = _HOW_TO_GO_ON
+    if message:
+        typer.echo(f'error: {message}', err=True)
+        raise SystemExit(code)
 
 # %% ../nbs/cli.ipynb #2e3feefb
 #| eval: false

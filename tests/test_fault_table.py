@@ -26,11 +26,16 @@ def test_as_many_damages_as_the_table_says():
 def test_what_is_named_exists():
     source = (ROOT / 'tests' / 'faults' / 'fuzz.py').read_text(encoding='utf-8')
     targets = set(re.findall(r'^def fuzz_(\w+)', source, re.M))
+    source = (ROOT / 'tests' / 'faults' / 'stops.py').read_text(encoding='utf-8')
+    kinds = set(re.findall(r'^- `(\w+)`', source, re.M)) - {'sample'}
     for _, _, where in faults.TABLE:
         kind, _, target = where.partition(' ')
         if kind == 'fuzz':
             assert target in targets
             targets.remove(target)
+        elif kind == 'stops':
+            assert target in kinds
+            kinds.remove(target)
         else:
             assert (ROOT / 'tests' / f'{where}.py').is_file(), where
-    assert not targets
+    assert not targets and not kinds

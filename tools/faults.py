@@ -2,8 +2,10 @@
 
 python tools/faults.py    runs it all (half an hour) and makes tests/faults/README.md and nbs/results/faults.json
 python tools/faults.py --table    makes the README again from what is in nbs/results/faults.json
+python tools/faults.py 'stops kills' test_exact    tries these lines again, and keeps the others
 
-Each line of `TABLE` is a fault, what is promised, and where it is tried: tests, or a target of tests/faults/fuzz.py."""
+Each line of `TABLE` is a fault, what is promised, and where it is tried: tests, a target of tests/faults/fuzz.py, or a
+kind of tests/faults/stops.py."""
 
 import json
 import os
@@ -63,6 +65,22 @@ TABLE = [
     ('fine-tuning on two processes that breaks off', 'the resumed run ends the same', 'test_two_processes'),
     ('the tutorial killed in the middle', 'the same command goes on', 'test_tutorial'),
     ('two commands on one output', 'the second is told, and nothing is mixed', 'test_alone'),
+    (
+        'commands killed at a random moment, twenty times each',
+        'nothing half done is taken for whole; the rerun ends the same',
+        'stops kills',
+    ),
+    (
+        'commands interrupted at a random moment, twenty times each',
+        'one sentence; nothing half done is taken for whole; the rerun ends the same',
+        'stops interrupts',
+    ),
+    (
+        'a disk without room for the output, twenty times each command',
+        'one sentence that names the output; nothing half done is taken for whole; with room, the rerun ends the same',
+        'stops full',
+    ),
+    ('a folder in which one may not write, each command', 'one sentence that names it', 'stops refused'),
     ('other hashes of Python, tables in another order', 'the same bytes; the same rows', 'test_exact'),
     ('any text as an answer', 'read or not read; no crash, no hang', 'fuzz answers'),
     ('any bytes as a table', 'rows, faults of rows, or one sentence', 'fuzz tables'),
@@ -95,9 +113,30 @@ def fuzzed(target):
     return dict(tried=int(runs[1]) if runs else 0, skipped=0, failed=int(done.returncode != 0))
 
 
+def stopped(kind):
+    "How many stops of commands were tried and failed."
+    command = [sys.executable, ROOT / 'tests' / 'faults' / 'stops.py', kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    sys.stderr.write(done.stdout + done.stderr[-2000:])
+    return dict(skipped=0) | json.loads(done.stdout.splitlines()[-1])
+
+
 def measured(where):
     kind, _, target = where.partition(' ')
-    return fuzzed(target) if kind == 'fuzz' else tested(where)
+    if kind == 'fuzz':
+        return fuzzed(target)
+    return stopped(target) if kind == 'stops' else tested(where)
+
+
+def tried_again(chosen):
+    "Rows of the log; those that are not chosen are kept from the last log."
+    kept = {}
+    if chosen:
+        kept = {row['where']: row for row in json.loads(LOG.read_text(encoding='utf-8'))['rows']}
+    for fault, promise, where in TABLE:
+        is_tried = not chosen or where in chosen
+        found = measured(where) if is_tried else {key: kept[where][key] for key in ('tried', 'skipped', 'failed')}
+        yield dict(fault=fault, promise=promise, where=where, **found)
 
 
 def table(rows):
@@ -114,7 +153,8 @@ def readme(log):
         '# What was tried against this package',
         '',
         f'Made by `make faults`, with Python {log["python"]} on {log["cores"]} cores. *Tried* counts tests, or the',
-        'inputs that a fuzzer made up. Tests that need something that was not there are not counted.',
+        'inputs that a fuzzer made up, or the stops of commands. Tests that need something that was not there are',
+        'not counted.',
         '',
         *table(log['rows']),
     ]
@@ -123,7 +163,7 @@ def readme(log):
 
 def main():
     if sys.argv[1:] != ['--table']:
-        rows = [dict(fault=fault, promise=promise, where=where, **measured(where)) for fault, promise, where in TABLE]
+        rows = list(tried_again(sys.argv[1:]))
         version = '.'.join(map(str, sys.version_info[:3]))
         log = dict(command='make faults', python=version, cores=os.cpu_count(), rows=rows)
         LOG.write_text(json.dumps(log, indent=1) + '\n', encoding='utf-8')

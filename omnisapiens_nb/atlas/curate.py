@@ -7,7 +7,7 @@ __all__ = ['WINDOW', 'LONG', 'SECONDS_A_LETTER', 'SHORTEST', 'MARKS', 'BLOCK_ROW
            'load_media', 'length_notes', 'fix_span', 'Prepared', 'prepare_row', 'admit', 'finish_row', 'Curation',
            'Choices', 'curate', 'input_hashes']
 
-# %% ../../nbs/atlas/12_curate.ipynb #0b47ba6c
+# %% ../../nbs/atlas/12_curate.ipynb #e04e162f
 import hashlib
 import json
 import math
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from .datasets import DATASETS, STYLES, build_prompt, reword
-from .folders import check_free, put_in_place
+from .folders import check_free, made_whole
 from .leakage import KINDS, Leakage, forget, is_scripted, leakage_table, report, rows_to_drop
 from omnisapiens_nb.atlas.media import (
     RATE,
@@ -314,7 +314,7 @@ class Choices:
     near: bool = True  # Search for near-duplicate texts
     drop: tuple[str, ...] = ()  # Kinds of leakage whose training side is dropped
 
-# %% ../../nbs/atlas/12_curate.ipynb #bc27d9b1
+# %% ../../nbs/atlas/12_curate.ipynb #4022f34c
 def curate(
     sources: dict[str, Path],  # Source name to the folder of its annotation files
     out: Path,  # Atlas folder to make; not there, or empty
@@ -328,23 +328,11 @@ def curate(
         raise SourceError('no source is given; name at least one')
     _check_choices(sources, choices)
     adapters = [adapter(name, folder, choices.seed, choices.rules) for name, folder in sources.items()]
-    unfinished = out.with_name(out.name + '.partial')
-    _clear_away(unfinished)
-    try:
+    with made_whole(out) as unfinished:
         result = _run(adapters, unfinished, choices, workers)
         _write_reports(result, unfinished, sources, choices)
-        put_in_place(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     result.folder = out
     return result
-
-
-def _clear_away(unfinished):
-    "Remove what an interrupted curation left."
-    if unfinished.exists() and not (unfinished / 'rejected.jsonl').exists():
-        raise SourceError(f'{unfinished}: is in the way and none of ours; rename it, or choose another folder')
-    shutil.rmtree(unfinished, ignore_errors=True)
 
 # %% ../../nbs/atlas/12_curate.ipynb #45e9ce97
 def _check_choices(sources, choices):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from .folders import check_free, put_in_place
+from .folders import check_free, made_whole
 from .formats import format_of
 from .reading import SourceError, read_json_lines
 from .schema import MEDIA, OURS, RELEASED, SPLITS, Reject, Row
@@ -223,7 +223,7 @@ def jsonl_splits(
         found[split] = paths[0]
     return found
 
-# %% ../../nbs/atlas/13_exchange.ipynb #fc069028
+# %% ../../nbs/atlas/13_exchange.ipynb #46373745
 def convert(
     folder: Path,  # Parquet form, or path form with `*.jsonl`
     out: Path,  # Folder for the other form; not there, or empty
@@ -235,14 +235,9 @@ def convert(
     check_free(out)
     if not folder.is_dir():
         raise SourceError(f'{folder}: no such folder')
-    partial = out.with_name(out.name + '.partial')
-    check_free(partial)
-    try:
+    with made_whole(out) as partial:
         names = _write_other_form(folder, partial, tar)
         _write_manifest(partial, names)
-        put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return [out / name for name in names]
 
 # %% ../../nbs/atlas/13_exchange.ipynb #28053269

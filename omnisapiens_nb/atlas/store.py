@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from .datasets import DATASETS, dataset_key, question_in, task_of
-from .folders import check_free, put_in_place
+from .folders import made_whole
 from .reading import SourceError, read_object
 from omnisapiens_nb.atlas.schema import (
     DOMAINS,
@@ -590,20 +590,18 @@ def _renew(folder):
         said['outputs'] = output_hashes(folder)
         manifest.write_text(json.dumps(said, indent=1), encoding='utf-8')
 
-# %% ../../nbs/atlas/11_store.ipynb #c0ffee02
+# %% ../../nbs/atlas/11_store.ipynb #064941b5
 def subset_atlas(
     atlas: Path,  # Atlas folder
     out: Path,  # New Atlas folder, or an empty one
     ids: set[str],  # Of the rows it keeps
 ) -> Path:  # `out`
     "Rows of an Atlas, in their order and splits, as an Atlas of their own."
-    check_free(out)
-    partial = Path(f'{out}.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    writer = StoreWriter(partial)
-    for store in open_splits(atlas).values():
-        for number, row_id in enumerate(store.columns('id')['id']):
-            if row_id in ids:
-                writer.add(row_of(store[number]))
-    writer.finish()
-    return put_in_place(partial, out)
+    with made_whole(out) as partial:
+        writer = StoreWriter(partial)
+        for store in open_splits(atlas).values():
+            for number, row_id in enumerate(store.columns('id')['id']):
+                if row_id in ids:
+                    writer.add(row_of(store[number]))
+        writer.finish()
+    return Path(out)

@@ -520,7 +520,7 @@ def write_scores(
         rows += [dict(model=name) | asdict(score) for score in scores.values()]
     pd.DataFrame(rows).to_csv(path, index=False)
 
-# %% ../../nbs/evaluation/18_evaluate.ipynb #cadb8600
+# %% ../../nbs/evaluation/18_evaluate.ipynb #67b77981
 REPORT = 'report.html'
 
 
@@ -561,6 +561,7 @@ def _tables(e, names):
 
 def _move_all(unfinished, out):
     "Move all files to their places, the report last: if it is there, everything is."
+    (out / REPORT).unlink(missing_ok=True)  # An earlier one, which says nothing about the files to come
     files = [path for path in unfinished.rglob('*') if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == REPORT):
         place = out / path.relative_to(unfinished)

@@ -61,7 +61,7 @@ def load_verdict(
         cached=True,
     )
 
-# %% ../../nbs/evaluation/11_judge_cache.ipynb #120d40ae
+# %% ../../nbs/evaluation/11_judge_cache.ipynb #98b23538
 def save_verdict(
     folder: Path,  # From `cache_folder`
     key: str,  # From `cache_key`
@@ -74,8 +74,11 @@ def save_verdict(
     path = _path(folder, key)
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_suffix(f'.{os.getpid()}.tmp')
-    unfinished.write_text(json.dumps(kept), encoding='utf-8')
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(json.dumps(kept), encoding='utf-8')
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # It is there if the disk is full
 
 # %% ../../nbs/evaluation/11_judge_cache.ipynb #e05a8d2b
 def cache_folder(

@@ -31,7 +31,7 @@ from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import DATASETS
 from ..atlas.descriptors import NoDescriptors, read_descriptors
 from ..atlas.extract import COLUMNS, EXTRACTORS
-from ..atlas.folders import check_free, put_in_place
+from ..atlas.folders import check_free, made_whole
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError, read_settings
 from ..atlas.schema import answer_kind
@@ -680,7 +680,7 @@ def without_scale(
         first.bias.copy_(bias)
     return bam
 
-# %% ../../nbs/sft/09_bam_training.ipynb #40128d95
+# %% ../../nbs/sft/09_bam_training.ipynb #b31e5c0d
 def _chosen(folder, adapters, dataset):
     "Adapters of one dataset, and kind to extractor."
     if dataset is None and len(adapters) == 1:
@@ -725,6 +725,6 @@ def release_bam(
     about = dict(extractors=extractors, bam_video_norm='none', bam_audio_norm=of_sound)
     if key != ANY:
         about['datasets'] = [key]
-    partial = Path(f'{out}.partial')
-    write_released(merged, scaled.heads or heads, processor, partial, bam, about)
-    return put_in_place(partial, out)
+    with made_whole(out) as partial:
+        write_released(merged, scaled.heads or heads, processor, partial, bam, about)
+    return Path(out)

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import task_of
-from ..atlas.folders import check_free, put_in_place
+from ..atlas.folders import check_free, made_whole
 from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, on_device
@@ -314,7 +314,7 @@ def load_stages(
     processor = family_of(model).processor.from_pretrained(folder)
     return model, heads.to(model.device), processor
 
-# %% ../../nbs/sft/07_stages.ipynb #8b38d112
+# %% ../../nbs/sft/07_stages.ipynb #983b137a
 Form = Literal['plain', 'released']  # Of a merged model: ours, or that of the released checkpoints
 
 
@@ -332,12 +332,12 @@ def merge(
     if not folded and form == 'plain' and heads_file(folder).name != HEADS:
         raise SourceError(f'{folder}: has no adapter to fold in; it is a plain checkpoint already')
     merged = model.merge_and_unload() if folded else model
-    partial = Path(f'{out}.partial')
-    if form == 'released':
-        write_released(merged, heads, processor, partial)
-    else:
-        _save_plain(merged, heads, processor, partial)
-    return put_in_place(partial, out)
+    with made_whole(out) as partial:
+        if form == 'released':
+            write_released(merged, heads, processor, partial)
+        else:
+            _save_plain(merged, heads, processor, partial)
+    return Path(out)
 
 # %% ../../nbs/sft/07_stages.ipynb #47b6f567
 @torch.no_grad()

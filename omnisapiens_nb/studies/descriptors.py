@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAIN', 'FEATURES', 'COMPARED', 'TIMED', 'DescriptorConfig', 'deal', 'run_stages', 'make_base', 'run_descriptors']
 
-# %% ../../nbs/studies/07_descriptors.ipynb #875b2080
+# %% ../../nbs/studies/07_descriptors.ipynb #7419075c
 import random
 import time
 from collections import defaultdict
@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..atlas.folders import write_whole
 from ..atlas.store import open_atlas, open_splits, rewrite_atlas
 from ..evaluation.scores import table_of
 from ..evaluation.similarity import minilm
@@ -113,14 +114,14 @@ def _stages(out, run, seed, config):
         (run_bam, BAMRecipe(train=bam, **common('shuffled', run / 'sft', atlas=out / 'dealt'))),
     ]
 
-# %% ../../nbs/studies/07_descriptors.ipynb #1705bb32
+# %% ../../nbs/studies/07_descriptors.ipynb #8fca40f1
 def _timed(step, recipe, seconds):
     "Run a stage unless its model is there; its seconds are kept beside it."
     if recipe.out.exists():
         return
     begun = time.monotonic()
     step(recipe, resume=True)
-    seconds.write_text(f'{time.monotonic() - begun:.1f}', encoding='utf-8')
+    write_whole(seconds, f'{time.monotonic() - begun:.1f}'.encode())
 
 # %% ../../nbs/studies/07_descriptors.ipynb #c544cc5d
 def run_stages(
@@ -150,7 +151,7 @@ def make_base(
         train = SFTConfig(steps=config.base_steps)
         run_sft(SFTRecipe(atlas=other, out=out / 'base', model=str(out / 'start'), train=train), resume=True)
 
-# %% ../../nbs/studies/07_descriptors.ipynb #7993722c
+# %% ../../nbs/studies/07_descriptors.ipynb #62a98c39
 TIMED = ('classify', 'sft', 'bam')  # Stages whose seconds go into the manifest
 
 
@@ -167,10 +168,11 @@ def _answers(out, seeds):
 
 
 def _seconds(run):
-    "Seconds that each stage of a seed took."
+    "Seconds that each stage of a seed took; None if a command was killed before it noted them."
     found = {}
     for stage in TIMED:
-        found[stage] = float((run / f'{stage}.seconds').read_text())
+        file = run / f'{stage}.seconds'
+        found[stage] = float(file.read_text()) if file.is_file() else None
     return found
 
 # %% ../../nbs/studies/07_descriptors.ipynb #2d392949

@@ -6,7 +6,8 @@
 __all__ = ['OLDER_NAMES', 'slug', 'step_table', 'reward_table', 'answers_in', 'answer_table', 'trace_rows', 'write_manifest',
            'write_tables', 'read_study']
 
-# %% ../../nbs/studies/01_tables.ipynb #f9ecdf3a
+# %% ../../nbs/studies/01_tables.ipynb #58272ba8
+import io
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel
 
+from ..atlas.folders import write_whole
 from ..atlas.reading import read_object
 from ..atlas.schema import answer_kind
 from ..atlas.store import open_atlas
@@ -123,7 +125,7 @@ def trace_rows(
         parts.append(part.assign(method=method, response=part.id.map(said)))
     return pd.concat(parts)
 
-# %% ../../nbs/studies/01_tables.ipynb #2c1f454b
+# %% ../../nbs/studies/01_tables.ipynb #27a5c3c4
 def write_manifest(
     folder: Path,  # With the tables
     study: str,  # Its letter
@@ -141,9 +143,9 @@ def write_manifest(
         command += ' --quick'
     seconds = time.monotonic() - begun
     found = facts(command, seconds, resumed=resumed, seeds=seeds, config=config.model_dump(), **more)
-    (folder / 'run.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    write_whole(folder / 'run.json', (json.dumps(found, indent=1) + '\n').encode())
 
-# %% ../../nbs/studies/01_tables.ipynb #eae1a161
+# %% ../../nbs/studies/01_tables.ipynb #a5f73a2f
 def write_tables(
     folder: Path,  # Made if it is not there
     **tables: pd.DataFrame,  # By name
@@ -151,7 +153,9 @@ def write_tables(
     "Write tables as compressed CSV; the same table gives the same bytes."
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(folder / f'{name}.csv.gz', index=False, compression=dict(method='gzip', mtime=0))
+        packed = io.BytesIO()
+        table.to_csv(packed, index=False, compression=dict(method='gzip', mtime=0))
+        write_whole(folder / f'{name}.csv.gz', packed.getvalue())
 
 # %% ../../nbs/studies/01_tables.ipynb #c896dcb0
 OLDER_NAMES = {'HARPO mended': 'HARPO corrected'}  # Name of a method in logs of earlier versions, and its name today

@@ -69,7 +69,7 @@ def _write_gbk(path, rows):
     table = path.read_text(encoding='utf-8').encode('gbk')
     path.write_bytes(table.replace(BROKEN.encode(), b'\xff'))
 
-# %% ../../../nbs/atlas/mini/15_sarcnet.ipynb #5104f4f1
+# %% ../../../nbs/atlas/mini/15_sarcnet.ipynb #d23007de
 def write_sarcnet(
     folder: Path,  # Where to write
     seed: int = 0,  # Of everything in it
@@ -86,7 +86,7 @@ def write_sarcnet(
             number += 1
             row, cue, picture = _sarcnet_row(number, rng)
             rows.append(row)
-            cues.append(dict(row=f'{split}/{len(rows)}', cues=cue))
+            cues.append(dict(row=f'{number}.jpg', cues=cue))
             write_file(images / f'{number}.jpg', write_jpg(picture))
         if split == 'train':
             _break_sarcnet(images, rows)

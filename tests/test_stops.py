@@ -1,0 +1,41 @@
+"Commands that are killed, interrupted, without room or refused: nothing half done, and the rerun ends the same."
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from omnisapiens_nb.evaluation.evaluate import _move_all
+
+
+def test_a_sample_of_stops():
+    "The whole of it is tests/faults/stops.py, which `make faults` runs."
+    command = [sys.executable, ROOT / 'tests' / 'faults' / 'stops.py', 'sample']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told['tried'] > 20 and told['failed'] == 0
+
+
+def test_a_report_says_nothing_about_tables_of_another_run(tmp_path, monkeypatch):
+    "While the files of a second report take their places, the first one is gone."
+    for folder, words in ((tmp_path / 'out', 'first'), (tmp_path / 'out' / '.unfinished', 'second')):
+        folder.mkdir()
+        for name in ('report.html', 'scores.csv', 'tasks.csv'):
+            (folder / name).write_text(words)
+    replace = os.replace
+    moved = []
+
+    def stopped(source, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', stopped)
+    with pytest.raises(KeyboardInterrupt):
+        _move_all(tmp_path / 'out' / '.unfinished', tmp_path / 'out')
+    assert moved and not (tmp_path / 'out' / 'report.html').exists()
