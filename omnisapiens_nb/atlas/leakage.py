@@ -144,14 +144,14 @@ def context_ties(
     same = _ones(np.concatenate([text, window, window]), np.concatenate([window, text, window]), (2 * n, 2 * n))
     return Ties(_ones(rows, columns, (count, 2 * n)), same)
 
-# %% ../../nbs/atlas/10_leakage.ipynb #1eb96dec
+# %% ../../nbs/atlas/10_leakage.ipynb #dcbfdff2
 def overlaps(
     media: np.ndarray,  # Medium of each span, any integers
     start: np.ndarray,  # Seconds
     end: np.ndarray,  # Seconds
 ) -> tuple[np.ndarray, np.ndarray]:  # Index pairs of spans of one medium that overlap
     "Pairs of overlapping spans."
-    order = np.lexsort((start, media))
+    order = np.lexsort((end, start, media))  # By the end too, since a span of no length comes before others
     in_order = media[order]
     different = np.unique(in_order)
     firsts = np.searchsorted(in_order, different)
@@ -230,7 +230,7 @@ class Leakage:
 def _arrays(columns):
     return tuple(map(np.array, columns))
 
-# %% ../../nbs/atlas/10_leakage.ipynb #62c16282
+# %% ../../nbs/atlas/10_leakage.ipynb #c5d4e086
 def all_ties(
     found: Leakage,  # After all rows have passed
     kinds: Collection[str] = tuple(KINDS),  # Which of them
@@ -250,11 +250,16 @@ def all_ties(
 
 
 def _span_ties(found, count):
+    "Equal spans are one key: if all rows of a video look at the whole of it, their pairs would not fit into memory."
     rows, media, start, end = _arrays(found.spans)
-    size = len(rows)
-    held, _ = incidence(rows, np.arange(size), count)
-    i, j = overlaps(media, start, end)
-    return Ties(held, _symmetric(i, j, size))
+    numbers = np.stack([media, start.view(media.dtype), end.view(media.dtype)], axis=1)
+    _, first, keys = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
+    size = len(first)
+    held, _ = incidence(rows, keys, count)
+    i, j = overlaps(media[first], start[first], end[first])
+    is_long = (end > start)[first]  # A span of no length overlaps no equal one
+    itself = np.flatnonzero(is_long)
+    return Ties(held, _symmetric(i, j, size) + _ones(itself, itself, (size, size)))
 
 # %% ../../nbs/atlas/10_leakage.ipynb #d73d5c5c
 def forget(
