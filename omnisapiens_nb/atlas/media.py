@@ -213,16 +213,17 @@ def _check_container(container):
         check_bound(stream.width * stream.height, 'pixels', 'pixels in a frame')
         check_bound(stream.frames, 'frames', 'frames')
 
-# %% ../../nbs/atlas/02_media.ipynb #b8da91d7
-def _decode(data, kind):
-    "Yield the decoded frames of the first stream of a kind, 'audio' or 'video'."
+# %% ../../nbs/atlas/02_media.ipynb #0c6dba4d
+@contextmanager
+def _track(data, kind):
+    "An open file and its first track of a kind, 'audio' or 'video'."
     with _open(data) as container:
         streams = getattr(container.streams, kind)
         if not streams:
             raise MediaError(f'the file has no {kind} track')
         if streams[0].codec_context is None:
             raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
-        yield from container.decode(**{kind: 0})
+        yield container, streams[0]
 
 
 def _packets(data):
@@ -233,14 +234,17 @@ def _packets(data):
 
 def _frames(data):
     "Yield the decoded frames of a video."
-    with _open(data) as container:
-        videos = container.streams.video
-        unstated = bool(videos) and not videos[0].frames
-    if unstated:
-        check_bound(_packets(data), 'frames', 'frames')
-    for number, frame in enumerate(_decode(data, 'video'), 1):
-        check_bound(number, 'frames', 'frames')
-        yield frame
+    with _track(data, 'video') as (container, track):
+        if not track.frames:  # The file does not say how many there are
+            check_bound(_packets(data), 'frames', 'frames')
+        for number, frame in enumerate(container.decode(track), 1):
+            check_bound(number, 'frames', 'frames')
+            yield frame
+
+
+def _pixels(frame, form, width=None):
+    "A frame as numbers of a form, such as 'rgb24', by one thread: to wake more takes longer than the frame."
+    return frame.to_ndarray(format=form, width=width, threads=1)
 
 # %% ../../nbs/atlas/02_media.ipynb #5a252720
 def has_sound(
@@ -272,7 +276,7 @@ def _time_of_end(data, kind):
     length = max(times) - min(times)
     return length * len(times) / (len(times) - 1)
 
-# %% ../../nbs/atlas/02_media.ipynb #221a2fcb
+# %% ../../nbs/atlas/02_media.ipynb #202b7f45
 _NO_FRAMES = 'the video holds no frames; copy the file again from the source'
 
 
@@ -284,7 +288,7 @@ def video_digest(
     frames = 0
     for frame in _frames(data):
         digest.update(f'{frame.width}x{frame.height}'.encode())
-        digest.update(frame.to_ndarray(format='gray').tobytes())
+        digest.update(_pixels(frame, 'gray').tobytes())
         frames += 1
     if not frames:
         raise MediaError(_NO_FRAMES)
@@ -308,34 +312,30 @@ def count_frames(
     "Decode a video to its end; MediaError if that fails."
     return sum(1 for _ in _frames(data))
 
-# %% ../../nbs/atlas/02_media.ipynb #4ef9c541
-def _resampled(data, rate, layout):
-    "The first sound track as float32, shape (channels, samples)."
-    resampler = _pyav().AudioResampler('fltp', layout, rate)
+# %% ../../nbs/atlas/02_media.ipynb #8b14954d
+def _resampled(data, rate):
+    "The first sound track as float32, shape (channels, samples), with at most two channels."
     parts = []
     samples = 0
-    for frame in _decode(data, 'audio'):
-        for part in resampler.resample(frame):
-            parts.append(part.to_ndarray())
-            samples += part.samples
-        check_bound(samples / rate, 'seconds', 'seconds')
+    with _track(data, 'audio') as (container, track):
+        layout = 'stereo' if track.channels > 1 else 'mono'
+        resampler = _pyav().AudioResampler('fltp', layout, rate)
+        for frame in container.decode(track):
+            for part in resampler.resample(frame):
+                parts.append(part.to_ndarray())
+                samples += part.samples
+            check_bound(samples / rate, 'seconds', 'seconds')
     if not parts:
         raise MediaError('the sound track holds no samples; copy the file again from the source')
     parts += [part.to_ndarray() for part in resampler.resample(None)]  # What the resampler still holds
     return np.concatenate(parts, axis=1)
 
 
-def _channels(data):
-    with _open(data) as container:
-        streams = _known(container.streams.audio)
-        return streams[0].channels if streams else 0
-
-
 def _strength(samples):
     "Root of the mean square, 0 where there is no sample."
     return float(np.sqrt(np.square(samples, dtype=np.float64).mean())) if samples.size else 0.0
 
-# %% ../../nbs/atlas/02_media.ipynb #f03211f3
+# %% ../../nbs/atlas/02_media.ipynb #05d4540c
 CANCELLED = 0.1  # If the mean of two channels has less than this share of the louder one's strength, they cancel
 
 
@@ -344,8 +344,7 @@ def read_audio(
     rate: int = RATE,  # Samples per second of the result
 ) -> np.ndarray:  # float32, shape (samples,), mono, in [-1, 1]
     "Decode, mix down and resample the first sound track; MediaError if that fails or it is empty."
-    layout = 'stereo' if _channels(data) > 1 else 'mono'
-    channels = _resampled(data, rate, layout)
+    channels = _resampled(data, rate)
     if len(channels) == 1:
         return channels[0]
     mean = channels.mean(0)
@@ -398,7 +397,7 @@ def read_image(
     except (OSError, SyntaxError, ValueError) as e:
         raise MediaError('the picture cannot be decoded; check that it opens, or copy it again from the source') from e
 
-# %% ../../nbs/atlas/02_media.ipynb #650397c3
+# %% ../../nbs/atlas/02_media.ipynb #18b7f7cb
 def _aspect(data):
     "Width of a pixel of a video over its height."
     with _open(data) as container:
@@ -409,11 +408,11 @@ def _aspect(data):
 def _upright(frame, aspect):
     "A frame as a viewer shows it, uint8, shape (height, width, 3)."
     if aspect == 1:
-        picture = frame.to_ndarray(format='rgb24')
+        picture = _pixels(frame, 'rgb24')
     else:
         width = max(1, round(frame.width * aspect))
         check_bound(width * frame.height, 'pixels', 'pixels in a frame')
-        picture = frame.to_ndarray(format='rgb24', width=width)
+        picture = _pixels(frame, 'rgb24', width)
     turns = round(frame.rotation / 90)
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
