@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'TutorialFolder', 'TutorialWorkers', 'TutorialModel',
-           'Rules', 'Prompts', 'DropShared', 'Checked', 'EitherForm', 'Extractors', 'Recogniser', 'HeldOut',
+           'Rules', 'Prompts', 'DropShared', 'SharedBy', 'Checked', 'EitherForm', 'Extractors', 'Recogniser', 'HeldOut',
            'TrainedModel', 'TinyFamily', 'AtlasForWords', 'PlanWeights', 'MergedForm', 'OfDataset', 'PlanMemory',
            'PlanPrompt', 'PlanCards', 'PlanSharded', 'MostRows', 'MostTokens', 'ProfileName', 'FormatPrompt',
            'EndpointURL', 'Parts', 'AtOnce', 'Timeout', 'RequestOption', 'KeyVariable', 'RefusedAsEmpty',
@@ -147,7 +147,7 @@ def tutorial(
         report = run(out, parse_sources(source), bounds, workers)
     typer.echo(f'Report: {report}')
 
-# %% ../nbs/cli.ipynb #51ece692
+# %% ../nbs/cli.ipynb #f75cd512
 Rules = Annotated[
     list[str],
     typer.Option(
@@ -173,8 +173,9 @@ DropShared = Annotated[
         ),
     ),
 ]
+SharedBy = Annotated[int, typer.Option(min=1, help='How many processes share the work.')]
 
-# %% ../nbs/cli.ipynb #87d87646
+# %% ../nbs/cli.ipynb #d10318a2
 @app.command(
     epilog=_example(
         'omnisapiens-nb mini --out runs/mini',
@@ -189,6 +190,7 @@ def curate(
     prompts: Prompts = 'atlas',
     drop_shared: DropShared = [],
     near: Annotated[bool, typer.Option(help='Whether to search for nearly identical texts.')] = True,
+    workers: SharedBy = 1,
 ):
     """Turn source folders into one Atlas.
     The Atlas has data/*.parquet, manifest.json, rejected.jsonl, leakage.json and README.md."""
@@ -197,7 +199,7 @@ def curate(
 
     choices = Choices(seed, parse_rules(rule), prompts, near, tuple(drop_shared))
     with _alone(out):
-        result = run(parse_sources(source), out, choices)
+        result = run(parse_sources(source), out, choices, workers)
     for key, count in result.counts.items():
         typer.echo(_counted(key, count))
     if result.notes:
@@ -260,7 +262,7 @@ def convert(
     for path in files:
         typer.echo(path)
 
-# %% ../nbs/cli.ipynb #1a62b7f6
+# %% ../nbs/cli.ipynb #5de38736
 Extractors = Annotated[
     list[str],
     typer.Option(
@@ -276,7 +278,7 @@ def describe(
     atlas: AtlasFolder,
     out: NewAtlas,
     extractor: Extractors = ['motion', 'prosody'],
-    workers: Annotated[int, typer.Option(min=1, help='How many processes share the work.')] = 1,
+    workers: SharedBy = 1,
 ):
     """Add behavioural descriptors to an Atlas.
     They are numbers measured on its sound and video. The result is written as a new Atlas."""

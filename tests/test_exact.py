@@ -48,6 +48,17 @@ def test_other_hashes_of_python_change_no_byte(mini_sources, tmp_path):
     assert places == {'atlas', 'start', 'sft', 'rl', 'rl.jsonl', 'report'}
 
 
+def test_more_processes_change_no_byte(mini_sources, tmp_path):
+    "One, two and three processes that prepare rows; blocks of rows that the processes end in another order."
+    sources = {folder.name: folder for folder in sorted(mini_sources.iterdir()) if folder.is_dir()}
+    made = []
+    for workers in (1, 2, 3):
+        curate(sources, tmp_path / str(workers), workers=workers)
+        made.append(sums(tmp_path / str(workers)))
+    assert len(made[0]) > 5
+    assert made[0] == made[1] == made[2]
+
+
 def shuffled_lines(text, rng, header):
     lines = text.splitlines(keepends=True)
     head, body = lines[:header], lines[header:]

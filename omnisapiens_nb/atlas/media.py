@@ -213,17 +213,15 @@ def _check_container(container):
         check_bound(stream.width * stream.height, 'pixels', 'pixels in a frame')
         check_bound(stream.frames, 'frames', 'frames')
 
-# %% ../../nbs/atlas/02_media.ipynb #0c6dba4d
-@contextmanager
-def _track(data, kind):
-    "An open file and its first track of a kind, 'audio' or 'video'."
-    with _open(data) as container:
-        streams = getattr(container.streams, kind)
-        if not streams:
-            raise MediaError(f'the file has no {kind} track')
-        if streams[0].codec_context is None:
-            raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
-        yield container, streams[0]
+# %% ../../nbs/atlas/02_media.ipynb #897b3556
+def _first_track(container, kind):
+    "The first stream of a kind, 'audio' or 'video'; MediaError if there is none, or if it cannot be decoded."
+    streams = getattr(container.streams, kind)
+    if not streams:
+        raise MediaError(f'the file has no {kind} track')
+    if streams[0].codec_context is None:
+        raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
+    return streams[0]
 
 
 def _packets(data):
@@ -234,10 +232,10 @@ def _packets(data):
 
 def _frames(data):
     "Yield the decoded frames of a video."
-    with _track(data, 'video') as (container, track):
-        if not track.frames:  # The file does not say how many there are
+    with _open(data) as container:
+        if not _first_track(container, 'video').frames:  # The file does not say how many there are
             check_bound(_packets(data), 'frames', 'frames')
-        for number, frame in enumerate(container.decode(track), 1):
+        for number, frame in enumerate(container.decode(video=0), 1):
             check_bound(number, 'frames', 'frames')
             yield frame
 
@@ -312,15 +310,15 @@ def count_frames(
     "Decode a video to its end; MediaError if that fails."
     return sum(1 for _ in _frames(data))
 
-# %% ../../nbs/atlas/02_media.ipynb #8b14954d
+# %% ../../nbs/atlas/02_media.ipynb #d5a71619
 def _resampled(data, rate):
-    "The first sound track as float32, shape (channels, samples), with at most two channels."
+    "The first sound track as float32, shape (channels, samples); one channel, or two where the track has more."
     parts = []
     samples = 0
-    with _track(data, 'audio') as (container, track):
-        layout = 'stereo' if track.channels > 1 else 'mono'
+    with _open(data) as container:  # Once: to open a wav takes as long as all the rest
+        layout = 'stereo' if _first_track(container, 'audio').channels > 1 else 'mono'
         resampler = _pyav().AudioResampler('fltp', layout, rate)
-        for frame in container.decode(track):
+        for frame in container.decode(audio=0):
             for part in resampler.resample(frame):
                 parts.append(part.to_ndarray())
                 samples += part.samples

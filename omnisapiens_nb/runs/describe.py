@@ -5,12 +5,9 @@
 # %% auto #0
 __all__ = ['BLOCK', 'describe_atlas']
 
-# %% ../../nbs/runs/05_describe.ipynb #3eb2d432
+# %% ../../nbs/runs/05_describe.ipynb #c20ead4d
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +21,7 @@ from ..atlas.media import MediaError
 from ..atlas.reading import SourceError, read_object
 from ..atlas.schema import SCHEMA
 from ..atlas.store import Atlas, atlas_id, open_splits, rewrite_atlas
+from ..atlas.workers import in_order
 from .folders import begin, deliver
 
 # %% ../../nbs/runs/05_describe.ipynb #eb231c0d
@@ -83,31 +81,13 @@ def _blocks(shards, extractors, folder):
             blocks.append(_Block(shard, rows, extractors, folder / f'{shard.stem}-{at:08}.parquet'))
     return blocks
 
-# %% ../../nbs/runs/05_describe.ipynb #94c9e6db
-def _describe_blocks(blocks, workers):
-    "Describe blocks in this process, or in several; the bar counts them."
-    bar = dict(desc='describing', total=len(blocks), unit=' blocks', disable=None)
-    if workers == 1:
-        for block in tqdm(blocks, **bar):
-            _describe_block(block)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-        for _ in tqdm(pool.map(_describe_block, blocks), **bar):
-            pass
-
-# %% ../../nbs/runs/05_describe.ipynb #258a348a
+# %% ../../nbs/runs/05_describe.ipynb #124a88f9
 def _describe_missing(blocks, workers):
-    "Describe the blocks that are missing; SourceError if a worker is killed."
+    "Describe the blocks that are missing, in this process or in several; SourceError if one of them is killed."
     missing = [block for block in blocks if not block.file.is_file()]
-    if not missing:
-        return
-    try:
-        _describe_blocks(missing, workers)
-    except BrokenProcessPool as e:
-        raise SourceError(
-            'a worker was killed, most often for want of memory; '
-            'run again with fewer workers, the blocks that are done are kept'
-        ) from e
+    done = in_order(_describe_block, missing, workers)
+    for _ in tqdm(done, 'describing', total=len(missing), unit=' blocks', disable=None):
+        pass
 
 # %% ../../nbs/runs/05_describe.ipynb #19d20694
 def _check_names(names):
