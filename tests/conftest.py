@@ -140,6 +140,28 @@ def mini_sources(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def every_source(tmp_path_factory, cli):
+    "A folder with the mini folders of all thirteen sources, written once by the command; not to be changed."
+
+    def write(folder):
+        result = cli('mini', '--out', folder / 'sources')
+        assert result.returncode == 0, result.stderr
+
+    return shared_once(tmp_path_factory, 'every_source', write) / 'sources'
+
+
+@pytest.fixture(scope='session')
+def held_out_sources(tmp_path_factory, cli):
+    "A folder with the mini folders of the held-out sets, written once by the command; not to be changed."
+
+    def write(folder):
+        result = cli('mini', '--held-out', '--out', folder / 'sources')
+        assert result.returncode == 0, result.stderr
+
+    return shared_once(tmp_path_factory, 'held_out_sources', write) / 'sources'
+
+
+@pytest.fixture(scope='session')
 def mini_atlas(tmp_path_factory, mini_sources):
     "An Atlas of voices, remarks and videos with open questions, curated once for all tests; not to be changed."
     from omnisapiens_nb.atlas.curate import curate

@@ -27,10 +27,8 @@ DISPLAYED = 0.00501  # Half of the last digit that a table shows
 
 
 @pytest.fixture(scope='module')
-def folders(cli, tmp_path_factory):
-    out = tmp_path_factory.mktemp('held_out')
-    assert cli('mini', '--held-out', '--out', out).returncode == 0
-    return {folder.name: folder for folder in out.iterdir()}
+def folders(held_out_sources):
+    return {folder.name: folder for folder in held_out_sources.iterdir()}
 
 
 @pytest.fixture(scope='module')
