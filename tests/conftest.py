@@ -215,7 +215,27 @@ def site(tmp_path_factory):
 
 
 # Files that take longest, first: a long one begun last keeps one worker busy while the others have nothing to do
-LONGEST = ('test_tutorial.py', 'test_pages.py', 'test_rl_runs.py', 'test_faults.py', 'test_sources.py', 'test_cli.py')
+LONGEST = (
+    'test_tutorial.py',
+    'test_pages.py',
+    'test_trl_kept.py',
+    'test_rl_runs.py',
+    'test_supervised.py',
+    'test_cli.py',
+    'test_voices.py',
+    'test_shared_prompts.py',
+    'test_sharded.py',
+    'test_words.py',
+    'test_faults.py',
+    'test_real_files.py',
+    'test_extract.py',
+    'test_two_processes.py',
+    'test_exact.py',
+    'test_sources.py',
+    'test_checkpoints.py',
+    'test_small_lm.py',
+    'test_devices.py',
+)
 
 
 def pytest_collection_modifyitems(items):
