@@ -85,7 +85,8 @@ def cli():
 
 @pytest.fixture
 def cli_here(monkeypatch):
-    """Call the command line in this process, which need not import everything anew; for what a command refuses.
+    """Call the command line in this process, which need not import everything anew; for what a command refuses, and
+    where another test calls the same command in a process of its own.
 
     A fault that is no sentence is raised, and fails the test."""
     from omnisapiens_nb.cli import main
