@@ -85,7 +85,8 @@ def cli():
 
 @pytest.fixture
 def cli_here(monkeypatch):
-    """Call the command line in this process, which need not import everything anew; for what a command refuses.
+    """Call the command line in this process, which need not import everything anew; for what a command refuses, and
+    where another test calls the same command in a process of its own.
 
     A fault that is no sentence is raised, and fails the test."""
     from omnisapiens_nb.cli import main
@@ -137,6 +138,28 @@ def mini_sources(tmp_path_factory):
             WRITERS[name](folder / name, 0, **size)
 
     return shared_once(tmp_path_factory, 'mini_sources', write)
+
+
+@pytest.fixture(scope='session')
+def every_source(tmp_path_factory, cli):
+    "A folder with the mini folders of all thirteen sources, written once by the command; not to be changed."
+
+    def write(folder):
+        result = cli('mini', '--out', folder / 'sources')
+        assert result.returncode == 0, result.stderr
+
+    return shared_once(tmp_path_factory, 'every_source', write) / 'sources'
+
+
+@pytest.fixture(scope='session')
+def held_out_sources(tmp_path_factory, cli):
+    "A folder with the mini folders of the held-out sets, written once by the command; not to be changed."
+
+    def write(folder):
+        result = cli('mini', '--held-out', '--out', folder / 'sources')
+        assert result.returncode == 0, result.stderr
+
+    return shared_once(tmp_path_factory, 'held_out_sources', write) / 'sources'
 
 
 @pytest.fixture(scope='session')
@@ -193,7 +216,27 @@ def site(tmp_path_factory):
 
 
 # Files that take longest, first: a long one begun last keeps one worker busy while the others have nothing to do
-LONGEST = ('test_tutorial.py', 'test_pages.py', 'test_rl_runs.py', 'test_faults.py', 'test_sources.py', 'test_cli.py')
+LONGEST = (
+    'test_tutorial.py',
+    'test_pages.py',
+    'test_trl_kept.py',
+    'test_rl_runs.py',
+    'test_supervised.py',
+    'test_cli.py',
+    'test_voices.py',
+    'test_shared_prompts.py',
+    'test_sharded.py',
+    'test_words.py',
+    'test_faults.py',
+    'test_real_files.py',
+    'test_extract.py',
+    'test_two_processes.py',
+    'test_exact.py',
+    'test_sources.py',
+    'test_checkpoints.py',
+    'test_small_lm.py',
+    'test_devices.py',
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,4 +1,4 @@
-"""Small runs of both trainers, some of them by torchrun: rl_runs.py FOLDER KIND NAME
+"""Small runs of both trainers, some of them by torchrun, one after the other: rl_runs.py FOLDER KIND=NAME…
 
 FOLDER holds an atlas and a base model (see test_rl_runs.py)."""
 
@@ -126,7 +126,7 @@ def looped(folder, name):
         return step_log(facts, step)
 
     loop.update = noted
-    loop.step_log = logged
+    loop.step_log = logged  # For good: no other run of this process is by `train_rl`
     config = RLConfig(
         estimator='harpo',
         steps=3,
@@ -246,6 +246,7 @@ KINDS = dict(shared=shared, looped=looped, descended=descended, killed=killed)
 
 
 if __name__ == '__main__':
-    folder, kind, name = sys.argv[1:]
-    KINDS[kind](Path(folder), name)
+    for named in sys.argv[2:]:
+        kind, name = named.split('=')
+        KINDS[kind](Path(sys.argv[1]), name)
     leave_ranks()

@@ -206,7 +206,7 @@ def test_adapters_add_what_a_forward_pass_of_the_file_adds(folders, beside_relea
     beside_release('Checkpoint, what the adapters add', over, max(differences), 1e-5)
 
 
-def test_predict_and_merge_take_them(cli, folders, atlas, tmp_path):
+def test_predict_and_merge_take_them(cli, cli_here, folders, atlas, tmp_path):
     sft, bam = folders
     for model in (sft, bam):
         out = run_predict(str(model), atlas, 'test', tmp_path / f'{model.name}.jsonl', rows=2, max_new_tokens=4)
@@ -217,7 +217,7 @@ def test_predict_and_merge_take_them(cli, folders, atlas, tmp_path):
     _, theirs, _ = load_stages(sft, 'cpu')
     assert ours.whole_domain
     assert all(a.equal(b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values()))
-    result = cli('merge', '--model', bam, '--out', tmp_path / 'no')
+    result = cli_here('merge', '--model', bam, '--out', tmp_path / 'no')
     assert result.returncode == 1 and '--form released' in result.stderr and 'Traceback' not in result.stderr
 
 
@@ -226,7 +226,7 @@ def test_undescribed_rows_are_told(folders, mini_atlas, tmp_path):
         run_predict(str(folders[1]), mini_atlas, 'test', tmp_path / 'x.jsonl', rows=1)
 
 
-def test_released_form_of_ours_is_read_by_others(cli, warm_start, mini_atlas, atlas, tmp_path, beside_release):
+def test_released_form_of_ours_is_read_by_others(cli_here, warm_start, mini_atlas, atlas, tmp_path, beside_release):
     differences = []
     'Stage 1 of ours, written in the released form, and read by the functions of this file alone.'
     model, processor = load_model(warm_start, 'cpu')
@@ -236,7 +236,7 @@ def test_released_form_of_ours_is_read_by_others(cli, warm_start, mini_atlas, at
         model, processor, Examples(store, processor, rows), ClassifyConfig(steps=2, batch=4, lr=5e-3)
     )
     save_stages(wrapped, heads, processor, tmp_path / 'stage')
-    result = cli('merge', '--model', tmp_path / 'stage', '--out', tmp_path / 'out', '--form', 'released')
+    result = cli_here('merge', '--model', tmp_path / 'stage', '--out', tmp_path / 'out', '--form', 'released')
     assert result.returncode == 0, result.stderr
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert {'model.safetensors', 'heads.bin', 'label_scheme.json', 'training_meta.json'} <= names

@@ -66,19 +66,19 @@ def test_wrong_usage(cli_here, tmp_path, source):
     assert not (tmp_path / 'out').exists()
 
 
-def test_truncated_wav_is_named_and_rejected(cli, mini_sources, tmp_path):
+def test_truncated_wav_is_named_and_rejected(cli_here, mini_sources, tmp_path):
     folder = shutil.copytree(mini_sources / 'cremad', tmp_path / 'cremad')
     wav = sorted((folder / 'AudioWAV').glob('1001_*.wav'))[0]
     wav.write_bytes(wav.read_bytes()[:5000])
-    result = cli('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
+    result = cli_here('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
     assert result.returncode == 0
     assert f'{wav.name}: the file is truncated (5000 of ' in (tmp_path / 'out' / 'rejected.jsonl').read_text()
 
 
-def test_all_rows_rejected(cli, mini_sources, tmp_path):
+def test_all_rows_rejected(cli_here, mini_sources, tmp_path):
     folder = shutil.copytree(mini_sources / 'cremad', tmp_path / 'cremad')
     shutil.rmtree(folder / 'AudioWAV')
-    result = cli('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
+    result = cli_here('curate', '--source', f'cremad={folder}', '--out', tmp_path / 'out')
     assert result.returncode == 1 and 'is not in the folder' in result.stderr
     assert not (tmp_path / 'out').exists() and not (tmp_path / 'out.partial').exists()
 
@@ -113,13 +113,13 @@ def test_help_needs_no_torch(tmp_path):
         assert result.returncode == 0 and 'Usage' in result.stdout, result.stderr
 
 
-def test_models_are_named_by_their_files(cli, tmp_path):
+def test_models_are_named_by_their_files(cli_here, tmp_path):
     files = []
     for name in ('a', 'b'):
         files.append(tmp_path / name / 'p.jsonl')
         files[-1].parent.mkdir()
         files[-1].write_text('')
-    result = cli('evaluate', '--atlas', tmp_path, '--predictions', *files, '--out', tmp_path / 'out')
+    result = cli_here('evaluate', '--atlas', tmp_path, '--predictions', *files, '--out', tmp_path / 'out')
     assert result.returncode == 1 and "two files are called 'p'" in result.stderr
 
 
@@ -136,10 +136,10 @@ def test_models_are_named_by_their_files(cli, tmp_path):
         ),
     ],
 )
-def test_a_judge_that_is_not_to_be_had(cli, mini_atlas, tmp_path, options, said):
+def test_a_judge_that_is_not_to_be_had(cli_here, mini_atlas, tmp_path, options, said):
     answers = tmp_path / 'a.jsonl'
     write_right_answers(mini_atlas, answers)
-    result = cli('evaluate', '--atlas', mini_atlas, '--predictions', answers, '--out', tmp_path / 'out', *options)
+    result = cli_here('evaluate', '--atlas', mini_atlas, '--predictions', answers, '--out', tmp_path / 'out', *options)
     assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
 
 
@@ -171,7 +171,7 @@ BAD_ROWS = [
 ]
 
 
-def test_odd_values_of_one_row_cost_that_row_only(cli, mini_sources, tmp_path):
+def test_odd_values_of_one_row_cost_that_row_only(cli_here, mini_sources, tmp_path):
     data = json.loads((mini_sources / 'mustard' / 'sarcasm_data.json').read_text())
     for key, bad in zip(list(data), BAD_ROWS):
         data[key] |= bad
@@ -180,19 +180,19 @@ def test_odd_values_of_one_row_cost_that_row_only(cli, mini_sources, tmp_path):
     (tmp_path / 'mustard' / 'sarcasm_data.json').write_text(
         '{' + ','.join(f'{json.dumps(k)}: {json.dumps(v)}' for k, v in entries) + '}'
     )
-    result = cli('curate', '--source', f'mustard={tmp_path / "mustard"}', '--out', tmp_path / 'out')
+    result = cli_here('curate', '--source', f'mustard={tmp_path / "mustard"}', '--out', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
     counts = json.loads((tmp_path / 'out' / 'manifest.json').read_text())['counts']['mmsd']
     harmless = 2  # a context that is no list of lines only ties fewer rows together
     assert counts['read'] == len(entries) and counts['rejected'] == len(BAD_ROWS) - harmless + 3
 
 
-def test_a_stray_quotation_mark_costs_its_own_row_only(cli, meld, tmp_path):
+def test_a_stray_quotation_mark_costs_its_own_row_only(cli_here, meld, tmp_path):
     table = meld / 'train_sent_emo.csv'
     lines = table.read_text().split('\n')
     lines[3] = lines[3].replace(',', ',"', 1)
     table.write_text('\n'.join(lines))
-    result = cli('curate', '--source', f'meld={meld}', '--out', tmp_path / 'out')
+    result = cli_here('curate', '--source', f'meld={meld}', '--out', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
     rejected = [json.loads(line) for line in (tmp_path / 'out' / 'rejected.jsonl').read_text().splitlines()]
     assert [(r['dataset'], r['row']) for r in rejected if 'CSV row' in r['reason']] == [
@@ -228,7 +228,7 @@ def test_a_recipe_as_a_user_calls_it_into_an_empty_folder(cli, mini_atlas, warm_
     assert result.returncode == 1 and 'exists already' in result.stderr
 
 
-def test_predictions_are_gone_on_with_or_refused(cli, mini_atlas, warm_start, tmp_path):
+def test_predictions_are_gone_on_with_or_refused(cli, cli_here, mini_atlas, warm_start, tmp_path):
     "One that is begun with other settings, by another version, or is none of ours, is left as it is."
     out = tmp_path / 'p.jsonl'
     partial = tmp_path / 'p.jsonl.run.partial'
@@ -241,7 +241,7 @@ def test_predictions_are_gone_on_with_or_refused(cli, mini_atlas, warm_start, tm
     ):
         (partial / 'letter.txt').unlink(missing_ok=True)
         (partial / name).write_text(text)
-        result = cli(*command)
+        result = cli_here(*command)
         assert result.returncode == 1 and said in result.stderr and 'Traceback' not in result.stderr
         assert [(file.name, file.read_text()) for file in partial.iterdir()] == [(name, text)]
     shutil.rmtree(partial)

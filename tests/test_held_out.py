@@ -27,10 +27,8 @@ DISPLAYED = 0.00501  # Half of the last digit that a table shows
 
 
 @pytest.fixture(scope='module')
-def folders(cli, tmp_path_factory):
-    out = tmp_path_factory.mktemp('held_out')
-    assert cli('mini', '--held-out', '--out', out).returncode == 0
-    return {folder.name: folder for folder in out.iterdir()}
+def folders(held_out_sources):
+    return {folder.name: folder for folder in held_out_sources.iterdir()}
 
 
 @pytest.fixture(scope='module')
@@ -62,8 +60,8 @@ def test_nothing_is_lost(atlas, folders):
     assert str(atlas.parent.parent) not in text
 
 
-def test_check_finds_no_problem(cli, atlas):
-    result = cli('check', atlas)
+def test_check_finds_no_problem(cli_here, atlas):
+    result = cli_here('check', atlas)
     assert result.returncode == 0 and '0 problems' in result.stdout, result.stdout
 
 
@@ -136,7 +134,7 @@ def test_without_clips_no_row_passes(excerpt, tmp_path):
     assert not (tmp_path / 'atlas').exists()
 
 
-def test_the_authors_metrics_stand_beside_ours(cli, atlas, tmp_path, beside_release):
+def test_the_authors_metrics_stand_beside_ours(cli_here, atlas, tmp_path, beside_release):
     "AV-ASD by its whole set and by weighted F1, MVSA on three classes: recomputed here with scikit-learn."
     columns = open_atlas(atlas, 'test').columns('id', 'dataset', 'answer')
     rows = [row for row in zip(*columns.values()) if row[1] in HELD_OUT_METRICS]
@@ -148,7 +146,7 @@ def test_the_authors_metrics_stand_beside_ours(cli, atlas, tmp_path, beside_rele
     predictions = tmp_path / 'model.jsonl'
     predictions.write_text('\n'.join(lines))
     out = tmp_path / 'out'
-    result = cli('evaluate', '--atlas', atlas, '--predictions', predictions, '--out', out)
+    result = cli_here('evaluate', '--atlas', atlas, '--predictions', predictions, '--out', out)
     assert result.returncode == 0, result.stderr
     table = pd.read_csv(out / 'tables' / 'held_out.csv').set_index(['dataset', 'metric'])
     found = {place: float(text.split()[0]) for place, text in table.model.items()}

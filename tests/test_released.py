@@ -46,13 +46,13 @@ def forms(tmp_path_factory):
     return ours, folder / 'released'
 
 
-def test_it_passes_the_check(cli, forms):
+def test_it_passes_the_check(cli_here, forms):
     _, released = forms
-    result = cli('check', released)
+    result = cli_here('check', released)
     assert result.returncode == 0 and '0 problems' in result.stdout, result.stdout + result.stderr
 
 
-def test_a_damaged_one_does_not(cli, forms, tmp_path):
+def test_a_damaged_one_does_not(cli_here, forms, tmp_path):
     _, released = forms
     shard = next((released / 'data').glob('test-*'))
     first, second, *rest = pq.read_table(shard).to_pylist()
@@ -61,7 +61,7 @@ def test_a_damaged_one_does_not(cli, forms, tmp_path):
     second |= dict(problem=without_tags + ' ', modality_signature='text_video')
     damaged = tmp_path / 'test-00000-of-00001.parquet'
     pq.write_table(pa.Table.from_pylist([first, second, *rest], pq.read_schema(shard)), damaged)
-    result = cli('check', damaged)
+    result = cli_here('check', damaged)
     assert result.returncode == 1
     assert 'no label of its dataset' in result.stdout and 'signature' in result.stdout
 
@@ -76,13 +76,13 @@ def answers(folder):
     return lines
 
 
-def test_it_is_scored_as_ours_is(cli, forms, tmp_path):
+def test_it_is_scored_as_ours_is(cli_here, forms, tmp_path):
     scores = {}
     for name, folder in zip(('ours', 'released'), forms):
         lines = answers(folder)
         predictions = tmp_path / f'{name}.jsonl'
         predictions.write_text('\n'.join(lines) + '\n')
-        result = cli('evaluate', '--atlas', folder, '--predictions', predictions, '--out', tmp_path / name)
+        result = cli_here('evaluate', '--atlas', folder, '--predictions', predictions, '--out', tmp_path / name)
         assert result.returncode == 0, result.stderr
         assert f'{len(lines)} of {len(lines)} rows' in result.stdout
         table = pd.read_csv(tmp_path / name / 'scores.csv')

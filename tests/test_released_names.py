@@ -114,8 +114,8 @@ def test_a_task_that_says_nothing(name):
         task_of('mine', name)
 
 
-def test_check_finds_no_problem(cli, forms):
-    result = cli('check', forms[1])
+def test_check_finds_no_problem(cli_here, forms):
+    result = cli_here('check', forms[1])
     assert result.returncode == 0 and '0 problems' in result.stdout, result.stdout + result.stderr
 
 
@@ -191,15 +191,15 @@ def test_neither_is_named_with_file_and_row(forms, tmp_path, changed):
     assert check(file)[1].empty
 
 
-def test_neither_is_one_sentence_to_a_user(cli, forms, tmp_path):
+def test_neither_is_one_sentence_to_a_user(cli_here, forms, tmp_path):
     rows = open_atlas(forms[0], 'test')[:3]
     bad = released(rows, tmp_path / 'data' / 'test-00000-of-00001.parquet', dataset='mine', task='mood_cls')
     predictions = answer_file(tmp_path, tmp_path / 'm.jsonl')
-    result = cli('evaluate', '--atlas', tmp_path, '--predictions', predictions, '--out', tmp_path / 'out')
+    result = cli_here('evaluate', '--atlas', tmp_path, '--predictions', predictions, '--out', tmp_path / 'out')
     assert result.returncode == 1
     (sentence,) = result.stderr.strip().splitlines()
     assert sentence.startswith(f'error: {bad}, row 1: neither')
-    result = cli('check', tmp_path)
+    result = cli_here('check', tmp_path)
     assert result.returncode == 1 and 'unknown task' in result.stdout
 
 
@@ -452,10 +452,10 @@ def test_questions_in_some_rows_only(forms, tmp_path):
     assert [row['question'] for row in atlas] == expected
 
 
-def test_a_file_without_rows(cli, forms, tmp_path):
+def test_a_file_without_rows(cli_here, forms, tmp_path):
     file = odd_file(forms, tmp_path)
     pq.write_table(pq.read_table(file)[:0], file)
-    result = cli('check', file)
+    result = cli_here('check', file)
     assert result.returncode == 1 and 'no rows' in result.stdout
     with pytest.raises(SourceError, match=re.escape(f'{file}: no rows in it')):
         choose_rows(open_atlas(tmp_path, 'test'))

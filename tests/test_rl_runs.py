@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from rl_runs import descended
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
@@ -44,13 +45,20 @@ def start(folder):
     return tiny_model(train_tokenizer(texts))
 
 
-def run(folder, kind, name, processes=0):
+@pytest.fixture(scope='module')
+def on_two(folder):
+    "What three runs on two processes left, made by one launch, since each process has much to import."
+    run(folder, 'descended=two', 'looped=loop', 'shared=ranks', processes=2)
+    return folder
+
+
+def run(folder, *runs, processes=0):
     "Run rl_runs.py, under torchrun where processes are asked for."
     launch = []
     if processes:
         launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
     done = subprocess.run(
-        [sys.executable, *launch, ROOT / 'tests' / 'rl_runs.py', folder, kind, name],
+        [sys.executable, *launch, ROOT / 'tests' / 'rl_runs.py', folder, *runs],
         capture_output=True,
         text=True,
         env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1'),
@@ -63,11 +71,10 @@ def notes(folder, name):
     return json.loads((folder / f'{name}.json').read_text())
 
 
-def test_tasks_on_unequal_ranks(folder):
+def test_tasks_on_unequal_ranks(on_two):
     "TRL on two processes, a task on one of them alone: the advantages and the memory of one process that has all rows."
-    run(folder, 'shared', 'ranks', processes=2)
-    ours = notes(folder, 'ranks0')
-    theirs = notes(folder, 'ranks1')
+    ours = notes(on_two, 'ranks0')
+    theirs = notes(on_two, 'ranks1')
     alone = Harpo()
     for a, b in zip(ours['steps'], theirs['steps'], strict=True):
         assert a['rewards'] == b['rewards']
@@ -80,11 +87,10 @@ def test_tasks_on_unequal_ranks(folder):
     assert json.loads(json.dumps(alone.state_dict())) == ours['state'] == theirs['state']
 
 
-def test_the_loop_on_two_processes(folder):
+def test_the_loop_on_two_processes(on_two):
     "Five prompts in unequal shares: the advantages of one process, and the same weights in both."
-    run(folder, 'looped', 'loop', processes=2)
-    ours = notes(folder, 'loop0')
-    theirs = notes(folder, 'loop1')
+    ours = notes(on_two, 'loop0')
+    theirs = notes(on_two, 'loop1')
     alone = Harpo()
     for a, b in zip(ours['steps'], theirs['steps'], strict=True):
         assert a['facts'] == b['facts'] and len(a['mine']) < len(b['mine'])
@@ -100,19 +106,18 @@ def largest_difference(weights, others):
     return max((weight - others[name]).abs().max() for name, weight in weights.items())
 
 
-def test_two_processes_descend_as_one(folder):
-    run(folder, 'descended', 'one')
-    run(folder, 'descended', 'two', processes=2)
-    one = torch.load(folder / 'one0.pt')
-    model, _ = start(folder)
+def test_two_processes_descend_as_one(on_two):
+    descended(on_two, 'one')
+    one = torch.load(on_two / 'one0.pt')
+    model, _ = start(on_two)
     assert largest_difference(one, model.state_dict()) > 0.1
     for name in ('two0', 'two1'):
-        assert largest_difference(one, torch.load(folder / f'{name}.pt')) < SAME
+        assert largest_difference(one, torch.load(on_two / f'{name}.pt')) < SAME
 
 
 def test_killed_ten_times_and_a_full_disk(folder):
     "Weights, rewards and the balancer's memory end as those of a run that nobody stopped, bit for bit."
-    run(folder, 'killed', 'kills')
+    run(folder, 'killed=kills')
     found = notes(folder, 'kills')
     assert found.pop('whole') == [0]
     assert found['ended'] == [-9, 'checkpoint-12', 0]

@@ -33,15 +33,14 @@ RELEASED = dict(
 
 
 @pytest.fixture(scope='module')
-def atlas(cli, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('all')
-    assert cli('mini', '--out', folder / 'sources').returncode == 0
+def atlas(cli, every_source, tmp_path_factory):
+    atlas = tmp_path_factory.mktemp('all') / 'atlas'
     arguments = []
-    for source in sorted((folder / 'sources').iterdir()):
+    for source in sorted(every_source.iterdir()):
         arguments += ['--source', f'{source.name}={source}']
-    result = cli('curate', *arguments, '--out', folder / 'atlas')
+    result = cli('curate', *arguments, '--out', atlas)
     assert result.returncode == 0, result.stderr
-    return folder / 'atlas'
+    return atlas
 
 
 @pytest.fixture(scope='module')

@@ -134,7 +134,7 @@ def kill_at_a_checkpoint(config, checkpoint):
     process.wait()
 
 
-def test_killed_and_resumed_by_command(folder, cli, tmp_path):
+def test_killed_and_resumed_by_command(folder, cli, cli_here, tmp_path):
     for out in ('whole', 'killed'):
         common = dict(atlas=str(folder / 'atlas'), model=str(folder / 'base'), out=str(tmp_path / out))
         made = dict(stage='classify', **common, train=TRAIN | dict(steps=60, lr=5e-3))
@@ -142,7 +142,7 @@ def test_killed_and_resumed_by_command(folder, cli, tmp_path):
     assert cli('sft', '--config', tmp_path / 'whole.yaml').returncode == 0
     kill_at_a_checkpoint(tmp_path / 'killed.yaml', tmp_path / 'killed.partial' / 'state.pt')
     assert not (tmp_path / 'killed').exists()
-    refused = cli('sft', '--config', tmp_path / 'killed.yaml')
+    refused = cli_here('sft', '--config', tmp_path / 'killed.yaml')
     assert refused.returncode == 1
     assert '--resume' in refused.stderr and 'Traceback' not in refused.stderr
     resumed = cli('sft', '--config', tmp_path / 'killed.yaml', '--resume')
@@ -185,13 +185,13 @@ def test_the_paper_s_settings():
     assert bam.extractors == dict(video='landmarks', audio='compare')
 
 
-def test_bam_by_command_says_what_is_wrong(folder, cli, tmp_path):
+def test_bam_by_command_says_what_is_wrong(folder, cli_here, tmp_path):
     common = dict(atlas=str(folder / 'atlas'), out=str(tmp_path / 'bam'), model=str(folder / 'base'))
 
     def complaint(**changes):
         made = common | dict(train=dict(steps=2)) | changes
         (tmp_path / 'bam.yaml').write_text(yaml.safe_dump(made))
-        result = cli('bam', '--config', tmp_path / 'bam.yaml')
+        result = cli_here('bam', '--config', tmp_path / 'bam.yaml')
         assert result.returncode == 1
         assert 'Traceback' not in result.stderr
         assert not (tmp_path / 'bam').exists()

@@ -123,11 +123,11 @@ def test_scores_are_written(run):
     )
 
 
-def test_a_second_call_does_nothing_and_other_settings_are_refused(run, cli, mini_mustard):
+def test_a_second_call_does_nothing_and_other_settings_are_refused(run, cli_here, mini_mustard):
     before = {p: p.stat().st_mtime_ns for p in run.rglob('*') if p.is_file()}
-    assert cli('tutorial', '--out', run).returncode == 0
+    assert cli_here('tutorial', '--out', run).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in run.rglob('*') if p.is_file()} == before
-    result = cli('tutorial', '--out', run, '--source', f'mustard={mini_mustard}')
+    result = cli_here('tutorial', '--out', run, '--source', f'mustard={mini_mustard}')
     assert result.returncode == 1 and 'begun with' in result.stderr
 
 

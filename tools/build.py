@@ -28,11 +28,13 @@ NOTEBOOKS = f'{REPOSITORY}/{NBS.name}'
 BASE = CONFIG.doc_host.rstrip('/') + CONFIG.doc_baseurl.rstrip('/') + '/'
 MATHJAX = 'mathjax@3.2.2'
 SPHINX = f"""
+import sys
+sys.path.insert(0, {str(ROOT / 'tools')!r})
 project = {CONFIG.title!r}
 author = {CONFIG.author!r}
 copyright = {CONFIG.copyright!r}
 version = release = {CONFIG.version!r}
-extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax']
+extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.mathjax', 'navigation']
 html_theme, html_title, html_static_path = 'furo', project, ['_static']
 html_css_files, html_js_files = ['site.css'], ['site.js']
 pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-contrast-dark'

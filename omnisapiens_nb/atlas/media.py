@@ -213,7 +213,7 @@ def _check_container(container):
         check_bound(stream.width * stream.height, 'pixels', 'pixels in a frame')
         check_bound(stream.frames, 'frames', 'frames')
 
-# %% ../../nbs/atlas/02_media.ipynb #35237663
+# %% ../../nbs/atlas/02_media.ipynb #897b3556
 def _first_track(container, kind):
     "The first stream of a kind, 'audio' or 'video'; MediaError if there is none, or if it cannot be decoded."
     streams = getattr(container.streams, kind)
@@ -222,13 +222,6 @@ def _first_track(container, kind):
     if streams[0].codec_context is None:
         raise MediaError(f'its {kind} track is in a codec that is not known here; convert it to mp4 or wav')
     return streams[0]
-
-
-def _decode(data, kind):
-    "Yield the decoded frames of the first stream of a kind, 'audio' or 'video'."
-    with _open(data) as container:
-        _first_track(container, kind)
-        yield from container.decode(**{kind: 0})
 
 
 def _packets(data):
@@ -240,13 +233,16 @@ def _packets(data):
 def _frames(data):
     "Yield the decoded frames of a video."
     with _open(data) as container:
-        videos = container.streams.video
-        unstated = bool(videos) and not videos[0].frames
-    if unstated:
-        check_bound(_packets(data), 'frames', 'frames')
-    for number, frame in enumerate(_decode(data, 'video'), 1):
-        check_bound(number, 'frames', 'frames')
-        yield frame
+        if not _first_track(container, 'video').frames:  # The file does not say how many there are
+            check_bound(_packets(data), 'frames', 'frames')
+        for number, frame in enumerate(container.decode(video=0), 1):
+            check_bound(number, 'frames', 'frames')
+            yield frame
+
+
+def _pixels(frame, form, width=None):
+    "A frame as numbers of a form, such as 'rgb24', by one thread: to wake more takes longer than the frame."
+    return frame.to_ndarray(format=form, width=width, threads=1)
 
 # %% ../../nbs/atlas/02_media.ipynb #5a252720
 def has_sound(
@@ -278,7 +274,7 @@ def _time_of_end(data, kind):
     length = max(times) - min(times)
     return length * len(times) / (len(times) - 1)
 
-# %% ../../nbs/atlas/02_media.ipynb #221a2fcb
+# %% ../../nbs/atlas/02_media.ipynb #202b7f45
 _NO_FRAMES = 'the video holds no frames; copy the file again from the source'
 
 
@@ -290,7 +286,7 @@ def video_digest(
     frames = 0
     for frame in _frames(data):
         digest.update(f'{frame.width}x{frame.height}'.encode())
-        digest.update(frame.to_ndarray(format='gray').tobytes())
+        digest.update(_pixels(frame, 'gray').tobytes())
         frames += 1
     if not frames:
         raise MediaError(_NO_FRAMES)
@@ -399,7 +395,7 @@ def read_image(
     except (OSError, SyntaxError, ValueError) as e:
         raise MediaError('the picture cannot be decoded; check that it opens, or copy it again from the source') from e
 
-# %% ../../nbs/atlas/02_media.ipynb #650397c3
+# %% ../../nbs/atlas/02_media.ipynb #18b7f7cb
 def _aspect(data):
     "Width of a pixel of a video over its height."
     with _open(data) as container:
@@ -410,11 +406,11 @@ def _aspect(data):
 def _upright(frame, aspect):
     "A frame as a viewer shows it, uint8, shape (height, width, 3)."
     if aspect == 1:
-        picture = frame.to_ndarray(format='rgb24')
+        picture = _pixels(frame, 'rgb24')
     else:
         width = max(1, round(frame.width * aspect))
         check_bound(width * frame.height, 'pixels', 'pixels in a frame')
-        picture = frame.to_ndarray(format='rgb24', width=width)
+        picture = _pixels(frame, 'rgb24', width)
     turns = round(frame.rotation / 90)
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

@@ -11,14 +11,14 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/15_small_lm.ipynb #5a143e6a
+# %% ../../nbs/sft/15_small_lm.ipynb #eff8e24c
 import hashlib
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from ..atlas.folders import check_free, put_in_place
 from ..atlas.reading import SourceError
@@ -66,21 +66,20 @@ def join_parts(
         )
     return out
 
-# %% ../../nbs/sft/15_small_lm.ipynb #2f939a5c
+# %% ../../nbs/sft/15_small_lm.ipynb #5f812693
 def convert_gguf(
     gguf: Path,  # A language model in GGUF
     out: Path,  # Folder for it; made where it is not there
 ) -> Path:  # `out`
     "Weights in bfloat16, configuration and tokenizer of a GGUF file as transformers saves them."
-    folder = str(gguf.parent)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name, trust_remote_code=False)
-    unpacked = GgufConfig(dequantize=True)
+    known = dict(pretrained_model_name_or_path=str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(**known)  # Both below would read the whole file for it
+    tokenizer = AutoTokenizer.from_pretrained(**known, tokenizer_type=config.model_type)
     model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        gguf_file=gguf.name,
+        **known,
+        config=config,
         dtype=torch.bfloat16,
-        quantization_config=unpacked,
-        trust_remote_code=False,
+        quantization_config=GgufConfig(dequantize=True),
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
