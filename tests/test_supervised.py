@@ -185,19 +185,19 @@ def test_the_paper_s_settings():
     assert bam.extractors == dict(video='landmarks', audio='compare')
 
 
-def test_bam_by_command_says_what_is_wrong(folder, cli_here, tmp_path):
+def test_bam_by_command_says_what_is_wrong(folder, cli, cli_here, tmp_path):
     common = dict(atlas=str(folder / 'atlas'), out=str(tmp_path / 'bam'), model=str(folder / 'base'))
 
-    def complaint(**changes):
+    def complaint(call=cli_here, **changes):
         made = common | dict(train=dict(steps=2)) | changes
         (tmp_path / 'bam.yaml').write_text(yaml.safe_dump(made))
-        result = cli_here('bam', '--config', tmp_path / 'bam.yaml')
+        result = call('bam', '--config', tmp_path / 'bam.yaml')
         assert result.returncode == 1
         assert 'Traceback' not in result.stderr
         assert not (tmp_path / 'bam').exists()
         return result.stderr
 
-    assert 'no heads.safetensors' in complaint()
+    assert 'no heads.safetensors' in complaint(cli)
     assert 'train.innr' in complaint(train=dict(innr=3))
     assert 'datasets' in complaint(datasets=['crema'])
     assert 'give steps or epochs' in complaint(train=dict(steps=3, epochs=2))

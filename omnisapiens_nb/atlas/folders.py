@@ -80,7 +80,7 @@ def made_whole(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
-# %% ../../nbs/atlas/22_folders.ipynb #ec26d840
+# %% ../../nbs/atlas/22_folders.ipynb #63f3bfc3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_IN_WORDS = ('inline_container', 'PytorchStreamWriter', *(f'os error {number}' for number in _FULL))
 
@@ -94,6 +94,8 @@ def _naming(out):
         if e.errno not in _FULL or e.filename:
             raise
         raise OSError(e.errno, e.strerror, str(out)) from e
+    except SourceError:
+        raise  # Names its file already, and may quote such words
     except Exception as e:
         said = ' '.join(str(e).split())
         if not any(words in said for words in _FULL_IN_WORDS):

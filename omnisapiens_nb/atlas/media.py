@@ -310,12 +310,12 @@ def count_frames(
     "Decode a video to its end; MediaError if that fails."
     return sum(1 for _ in _frames(data))
 
-# %% ../../nbs/atlas/02_media.ipynb #d5a71619
+# %% ../../nbs/atlas/02_media.ipynb #3480b7fc
 def _resampled(data, rate):
     "The first sound track as float32, shape (channels, samples); one channel, or two where the track has more."
     parts = []
     samples = 0
-    with _open(data) as container:  # Once: to open a wav takes as long as all the rest
+    with _open(data) as container:  # Once, since to open a file reads much of it
         layout = 'stereo' if _first_track(container, 'audio').channels > 1 else 'mono'
         resampler = _pyav().AudioResampler('fltp', layout, rate)
         for frame in container.decode(audio=0):

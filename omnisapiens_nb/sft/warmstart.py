@@ -12,7 +12,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/04_warmstart.ipynb #d0b0589d
+# %% ../../nbs/sft/04_warmstart.ipynb #17a674f5
 import math
 import os
 from collections import defaultdict
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Literal
 
@@ -176,14 +177,20 @@ def save_checkpoint(
     torch.save(state, partial)
     os.replace(partial, path)
 
-# %% ../../nbs/sft/04_warmstart.ipynb #adaa8983
+# %% ../../nbs/sft/04_warmstart.ipynb #2d46d1e0
 def load_checkpoint(
     path: Path | None,  # File, or None
 ) -> dict:  # What was saved; empty if there is none
-    "Read a checkpoint without unpickling anything but tensors and plain containers."
+    "Read a checkpoint, of which nothing but tensors and plain containers is unpickled; SourceError for a damaged one."
     if path is None or not Path(path).is_file():
         return {}
-    return torch.load(path, weights_only=True, map_location='cpu')
+    with Path(path).open('rb') as file:
+        try:
+            return torch.load(file, weights_only=True, map_location='cpu')
+        except (RuntimeError, OSError, EOFError, UnpicklingError) as e:
+            said = str(e).partition('\n')[0][:80]
+            fix = 'put back a copy, or remove it, and the same command trains from the beginning'
+            raise SourceError(f'{path}: the checkpoint is damaged ({said}); {fix}') from e
 
 # %% ../../nbs/sft/04_warmstart.ipynb #381c0e63
 class Trained:
