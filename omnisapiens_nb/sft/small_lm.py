@@ -66,20 +66,28 @@ def join_parts(
         )
     return out
 
-# %% ../../nbs/sft/15_small_lm.ipynb #5f812693
+# %% ../../nbs/sft/15_small_lm.ipynb #5de7134b
 def convert_gguf(
     gguf: Path,  # A language model in GGUF
     out: Path,  # Folder for it; made where it is not there
 ) -> Path:  # `out`
     "Weights in bfloat16, configuration and tokenizer of a GGUF file as transformers saves them."
-    known = dict(pretrained_model_name_or_path=str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(**known)  # Both below would read the whole file for it
-    tokenizer = AutoTokenizer.from_pretrained(**known, tokenizer_type=config.model_type)
+    folder = str(gguf.parent)
+    # Tokenizer and model would each read the whole file for the configuration
+    config = AutoConfig.from_pretrained(folder, gguf_file=gguf.name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder,
+        gguf_file=gguf.name,
+        tokenizer_type=config.model_type,
+        trust_remote_code=False,
+    )
     model = AutoModelForCausalLM.from_pretrained(
-        **known,
+        folder,
+        gguf_file=gguf.name,
         config=config,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
