@@ -7,7 +7,7 @@ __all__ = ['EstimatorName', 'token_logps', 'surrogate', 'kl_estimate', 'known_es
            'leave_ranks', 'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update',
            'Learnt', 'update', 'step_log', 'GatheredStep', 'gathered_step', 'train_rl']
 
-# %% ../../nbs/rl/11_loop.ipynb #247a2980
+# %% ../../nbs/rl/11_loop.ipynb #98fa9192
 import copy
 import math
 import os
@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import trange
 from transformers import PreTrainedModel
 
@@ -31,27 +32,26 @@ from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, task_metrics
 from .groups import Step
 from .harpo import RENAMED, Harpo
 from .rewards import score
-from ..sft.batches import Examples, draw_batch, on_device, stable_hash
+from ..sft.batches import Examples, draw_batch, stable_hash
 from ..sft.generate import generate, to_text
 from ..sft.processor import Example, RowEncoder
-from ..sft.warmstart import Trained, last_logits, load_checkpoint, save_checkpoint
+from ..sft.prompt_cache import completion_logits
+from ..sft.warmstart import Trained, load_checkpoint, save_checkpoint
 
-# %% ../../nbs/rl/11_loop.ipynb #8bd6316c
+# %% ../../nbs/rl/11_loop.ipynb #88d6e88f
 def token_logps(
     model: PreTrainedModel,  # Any size
     processor: RowEncoder,  # Its processor
-    examples: list[Example],  # Prompt of each rollout
+    examples: list[Example],  # Prompt of each rollout; those of a group are the same object
     completions: list[list[int]],  # Token ids of each rollout
 ) -> tuple[Tensor, Tensor]:  # Log-probabilities and mask, both (rollouts, tokens)
     "Log-probability of each completion token, with the prompt's sound and pictures in the forward pass."
-    batch, labels = processor.collate(examples, completions)
-    longest = max(map(len, completions))
-    inputs = on_device(batch, model.device)
-    labels = labels[:, -longest:].to(model.device)
-    logits = last_logits(model, inputs, longest + 1)[:, :-1].float()  # Each token is predicted by the one before it
-    tokens = labels.clamp(min=0)[..., None]
-    logps = logits.log_softmax(-1).gather(-1, tokens)[..., 0]
-    return logps, labels >= 0
+    logits = completion_logits(model, processor, examples, completions).float()
+    tokens = pad_sequence([torch.tensor(completion) for completion in completions], batch_first=True)
+    lengths = torch.tensor([len(completion) for completion in completions])
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+    logps = logits.log_softmax(-1).gather(-1, tokens.to(logits.device)[..., None])[..., 0]
+    return logps, mask.to(logits.device)
 
 # %% ../../nbs/rl/11_loop.ipynb #969eec7d
 def surrogate(
@@ -244,7 +244,7 @@ class Rollouts:
 def _torch_seed(*names):
     return stable_hash(*names) % 2**63  # A generator of torch takes 63 bits
 
-# %% ../../nbs/rl/11_loop.ipynb #31d9c4f1
+# %% ../../nbs/rl/11_loop.ipynb #b62ff62c
 def roll_out(
     model: PreTrainedModel,  # The policy
     processor: RowEncoder,  # Its processor
@@ -258,11 +258,17 @@ def roll_out(
     mine = ranks.share(list(enumerate(drawn)))
     good, skipped = readable(examples, [row for _, row in mine])
     kept = [(number, row) for number, row in mine if row in good]
-    repeated = [prompt for prompt in kept for _ in range(config.rollouts)]
-    asked = [examples[row] for _, row in repeated]
+    prompts = [examples[row] for _, row in kept]
     torch.manual_seed(_torch_seed('sample', config.seed, step) + ranks.rank)
-    completions = generate(model, processor, asked, config.max_new_tokens, sample=True) if asked else []
-    return Rollouts(asked, [number for number, _ in repeated], completions, skipped)
+    how = dict(sample=True, copies=config.rollouts)
+    completions = generate(model, processor, prompts, config.max_new_tokens, **how) if prompts else []
+    numbers = [number for number, _ in kept]
+    return Rollouts(_repeated(prompts, config), _repeated(numbers, config), completions, skipped)
+
+
+def _repeated(prompts, config):
+    "Each entry once for each of its rollouts."
+    return [prompt for prompt in prompts for _ in range(config.rollouts)]
 
 # %% ../../nbs/rl/11_loop.ipynb #89c1c660
 def rewards_of(
@@ -339,7 +345,7 @@ class Update:
     parts: list[Part]  # Of this process
     total: int  # Rollouts in all processes, those with advantage 0 counted
 
-# %% ../../nbs/rl/11_loop.ipynb #4fb23393
+# %% ../../nbs/rl/11_loop.ipynb #d6e791b3
 def _updates(model, processor, rolled, config, reference, ranks):
     "The updates of a step; those from which no process can learn are left out."
     mini_batches = math.ceil(config.prompts / config.mini_batch)
@@ -348,9 +354,10 @@ def _updates(model, processor, rolled, config, reference, ranks):
     for number in range(mini_batches):
         rows = rolled[number * size : (number + 1) * size]
         kept = [row for row in rows if row[-1] != 0 or reference is not None]
-        count = min(config.accumulate, len(kept))
-        parts = [make_part(model, reference, processor, kept[i::count], moves) for i in range(count)]
-        sizes = ranks.gather([(len(rows), count)])
+        together = math.ceil(len(kept) / config.accumulate) or 1  # Rollouts in a row, so that a group stays together
+        shares = [kept[start : start + together] for start in range(0, len(kept), together)]
+        parts = [make_part(model, reference, processor, share, moves) for share in shares]
+        sizes = ranks.gather([(len(rows), len(parts))])
         if any(parts_there for _, parts_there in sizes):
             yield Update(parts, sum(rows_there for rows_there, _ in sizes))
 

@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/05_generate.ipynb #0c8683ef
+# %% ../../nbs/sft/05_generate.ipynb #05203a22
 import json
 import logging
 import os
@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from .batches import Examples, by_signature, heard, on_device
 from .processor import Example, RowEncoder
+from .prompt_cache import begun_inputs, reads_once
 
 # %% ../../nbs/sft/05_generate.ipynb #e67e8ea2
 # The model's own distribution, whatever a checkpoint's generation settings say
@@ -36,7 +37,18 @@ def _up_to_end(completion, end):
         return completion
     return completion[: completion.index(end) + 1]
 
-# %% ../../nbs/sft/05_generate.ipynb #3405c969
+# %% ../../nbs/sft/05_generate.ipynb #1c15e3ea
+def _inputs(model, processor, examples, copies):
+    "Inputs for the model's `generate`, a row for each completion."
+    batch, _ = processor.collate(examples)
+    if copies > 1 and batch['input_ids'].shape[1] > 1 and reads_once(model):
+        return begun_inputs(model, on_device(batch, model.device), copies)
+    if copies > 1:
+        batch, _ = processor.collate([example for example in examples for _ in range(copies)])
+    batch.pop('position_ids', None)  # Counted by `generate` itself
+    return on_device(batch, model.device)
+
+# %% ../../nbs/sft/05_generate.ipynb #bd0bfe72
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,  # Any size
@@ -44,21 +56,21 @@ def generate(
     examples: list[Example],  # Of one modality signature
     max_new_tokens: int,  # Longest completion
     sample: bool = False,  # Sample at temperature 1, or take the likeliest token
+    copies: int = 1,  # Completions of each prompt, side by side
 ) -> list[list[int]]:  # Token ids of each completion, its end token included
-    "Complete a batch of prompts."
+    "Complete a batch of prompts, each read once where the model can."
     tokenizer = processor.tokenizer
-    batch, _ = processor.collate(examples)
-    batch.pop('position_ids', None)  # Counted by `generate` itself
     model.eval()
+    inputs = _inputs(model, processor, examples, copies)
     out = model.generate(
-        **on_device(batch, model.device),
+        **inputs,
         max_new_tokens=max_new_tokens,
         suppress_tokens=processor.unwritten() or None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         **(_SAMPLING if sample else _GREEDY),
     )
-    completions = out[:, batch['input_ids'].shape[1] :].tolist()
+    completions = out[:, inputs['input_ids'].shape[1] :].tolist()
     return [_up_to_end(completion, tokenizer.eos_token_id) for completion in completions]
 
 # %% ../../nbs/sft/05_generate.ipynb #dd014c14
