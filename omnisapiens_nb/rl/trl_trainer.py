@@ -11,7 +11,7 @@ __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'PATIENCE', 'COMPARED', 'STATE_FILE', 
            'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
            'atlas_prompts', 'atlas_reward']
 
-# %% ../../nbs/rl/12_trl.ipynb #2d8726c4
+# %% ../../nbs/rl/12_trl.ipynb #651037e9
 import copy
 import hashlib
 import json
@@ -58,6 +58,7 @@ from omnisapiens_nb.rl.trl_rows import (
     labels_of,
 )
 from ..sft.batches import Examples, naming_row, read_row
+from ..sft.media_once import media_once
 from ..sft.processor import QWEN2_5, Profile, RowEncoder, as_messages
 from ..sft.trl_trainer import EpochCallback, GatheredHead, OmniCheckpoints, StopsAtTheEnd
 
@@ -805,7 +806,7 @@ def _joined(join, parts):
     "The outputs of all parts joined; None if TRL gave none."
     return None if parts[0] is None else join(parts)
 
-# %% ../../nbs/rl/12_trl.ipynb #7c5a83ee
+# %% ../../nbs/rl/12_trl.ipynb #10a6783e
 class MediaTrainer(HarpoTrainer):
     "`HarpoTrainer` that carries media, one entry per rollout, from sampling to old log-probabilities and loss."
 
@@ -820,8 +821,9 @@ class MediaTrainer(HarpoTrainer):
         sample = super()._generate_single_turn
         completions = []
         for rows in _in_parts(len(prompt_ids), self.sampled_rows or len(prompt_ids)):
-            media = join_media(self.generation.media[rows])
-            ids, _ = sample(prompt_ids[rows], None, media, num_generations, **kwargs)
+            media = self.generation.media[rows]
+            with media_once(self.accelerator.unwrap_model(self.model), media):
+                ids, _ = sample(prompt_ids[rows], None, join_media(media), num_generations, **kwargs)
             completions += ids
         return completions, None
 
@@ -835,9 +837,11 @@ class MediaTrainer(HarpoTrainer):
         compute = super()._get_per_token_logps_and_entropies
         parts = []
         for rows in _in_parts(len(input_ids), batch_size or len(input_ids)):
-            media = join_media(self.generation.media[rows])
-            hearing = partial(model, **{name: x.to(self.accelerator.device) for name, x in media.items()})
-            parts.append(compute(hearing, input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs))
+            media = self.generation.media[rows]
+            on_device = {name: x.to(self.accelerator.device) for name, x in join_media(media).items()}
+            hearing = partial(model, **on_device)
+            with media_once(self.accelerator.unwrap_model(model), media):
+                parts.append(compute(hearing, input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs))
         logps, entropies, aux_losses = zip(*parts)
         aux_loss = _joined(lambda losses: torch.stack(losses).mean(), aux_losses)
         return torch.cat(logps), _joined(torch.cat, entropies), aux_loss
