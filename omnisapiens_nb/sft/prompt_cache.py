@@ -56,7 +56,7 @@ def _place_keeper(model):
     decoder = getattr(unwrapped(model), 'model', None)
     return decoder if hasattr(decoder, 'rope_deltas') else None
 
-# %% ../../nbs/sft/18_prompt_cache.ipynb #50d2ee8f
+# %% ../../nbs/sft/18_prompt_cache.ipynb #c227e161
 class PromptCache:
     "What a model has computed of prompts, left-padded into one batch, so that completions can go on from it."
 
@@ -67,8 +67,10 @@ class PromptCache:
     ):
         self.model = model
         self.mask = inputs['attention_mask']  # (rows, tokens so far)
-        begun = DynamicCache(config=unwrapped(model).config)
-        last = dict(logits_to_keep=1) if 'logits_to_keep' in signature(unwrapped(model).forward).parameters else {}
+        plain = unwrapped(model)
+        begun = DynamicCache(config=plain.config)
+        can_keep = 'logits_to_keep' in signature(plain.forward).parameters
+        last = dict(logits_to_keep=1) if can_keep else {}
         out = model(**accepted(model, inputs), **last, past_key_values=begun, use_cache=True)
         self.cache = out.past_key_values
         self.logits = out.logits[:, -1:]  # (rows, 1, vocabulary), behind the last token
@@ -100,7 +102,7 @@ class PromptCache:
         inputs = accepted(self.model, dict(input_ids=ids, attention_mask=self.mask, position_ids=places))
         return self.model(**inputs, past_key_values=self.cache, use_cache=True).logits
 
-# %% ../../nbs/sft/18_prompt_cache.ipynb #7bbdf277
+# %% ../../nbs/sft/18_prompt_cache.ipynb #63f03409
 def _plain_logits(model, processor, examples, completions):
     "Logits of completions where each row has its prompt."
     longest = max(map(len, completions))
@@ -114,11 +116,13 @@ def _branched_logits(model, processor, prompts, which, completions):
     read = PromptCache(model, on_device(batch, model.device))
     read.branch(which)
     told = [torch.tensor(completion[:-1], dtype=torch.long) for completion in completions]  # Nothing follows the last
-    ids = pad_sequence(told, batch_first=True).to(model.device)
+    real = [torch.ones_like(tokens) for tokens in told]
+    ids = pad_sequence(told, batch_first=True)
+    mask = pad_sequence(real, batch_first=True)
     if not ids.shape[1]:
         return read.logits
-    mask = pad_sequence([torch.ones_like(tokens) for tokens in told], batch_first=True).to(model.device)
-    return torch.cat([read.logits, read.go_on(ids, mask)], 1)
+    later = read.go_on(ids.to(model.device), mask.to(model.device))
+    return torch.cat([read.logits, later], 1)
 
 # %% ../../nbs/sft/18_prompt_cache.ipynb #c810c2a4
 def completion_logits(
@@ -133,7 +137,7 @@ def completion_logits(
         return _plain_logits(model, processor, examples, completions)
     return _branched_logits(model, processor, prompts, which, completions)
 
-# %% ../../nbs/sft/18_prompt_cache.ipynb #d10ebd30
+# %% ../../nbs/sft/18_prompt_cache.ipynb #aa130aa0
 _ALONG_TOKENS = ('input_ids', 'attention_mask', 'position_ids')
 
 
@@ -143,10 +147,17 @@ def begun_inputs(
     copies: int,  # Completions of each
 ) -> dict:  # Inputs for `model.generate`; the copies of a prompt are side by side
     "Prompts read once, all but their last token, with a row for each of their completions."
-    before = {name: tensor[:, :-1] if name in _ALONG_TOKENS else tensor for name, tensor in inputs.items()}
-    which = [place for place in range(len(inputs['input_ids'])) for _ in range(copies)]
+    before = dict(inputs)
+    for name in _ALONG_TOKENS:
+        if name in before:
+            before[name] = before[name][:, :-1]
     read = PromptCache(model, before)
-    read.branch(which)
-    rows = torch.tensor(which, device=model.device)
-    whole = {name: inputs[name][rows] for name in ('input_ids', 'attention_mask')}
-    return whole | dict(past_key_values=read.cache)
+    prompts = torch.arange(len(inputs['input_ids']))
+    rows = prompts.repeat_interleave(copies)
+    read.branch(rows.tolist())
+    rows = rows.to(model.device)
+    return dict(
+        input_ids=inputs['input_ids'][rows],
+        attention_mask=inputs['attention_mask'][rows],
+        past_key_values=read.cache,
+    )
