@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/18_prompt_cache.ipynb #7e2b314d
+# %% ../../nbs/sft/18_prompt_cache.ipynb #3904a1dc
 from collections.abc import Sequence
 from inspect import signature
 
@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from .batches import on_device
 from .heads import accepted, unwrapped
 from .processor import Example, RowEncoder
-from .warmstart import last_logits
+from .warmstart import last_logits, last_places
 
 # %% ../../nbs/sft/18_prompt_cache.ipynb #2ed3021b
 def distinct(
@@ -56,7 +56,7 @@ def _place_keeper(model):
     decoder = getattr(unwrapped(model), 'model', None)
     return decoder if hasattr(decoder, 'rope_deltas') else None
 
-# %% ../../nbs/sft/18_prompt_cache.ipynb #c227e161
+# %% ../../nbs/sft/18_prompt_cache.ipynb #22c45252
 class PromptCache:
     "What a model has computed of prompts, left-padded into one batch, so that completions can go on from it."
 
@@ -67,13 +67,11 @@ class PromptCache:
     ):
         self.model = model
         self.mask = inputs['attention_mask']  # (rows, tokens so far)
-        plain = unwrapped(model)
-        begun = DynamicCache(config=plain.config)
-        can_keep = 'logits_to_keep' in signature(plain.forward).parameters
-        last = dict(logits_to_keep=1) if can_keep else {}
-        out = model(**accepted(model, inputs), **last, past_key_values=begun, use_cache=True)
+        begun = DynamicCache(config=unwrapped(model).config)
+        with last_places(model, 1):
+            out = model(**accepted(model, inputs), past_key_values=begun, use_cache=True)
         self.cache = out.past_key_values
-        self.logits = out.logits[:, -1:]  # (rows, 1, vocabulary), behind the last token
+        self.logits = out.logits  # (rows, 1, vocabulary), behind the last token
 
     def branch(
         self,

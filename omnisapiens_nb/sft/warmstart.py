@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['FLOOR', 'tower_outputs', 'tower_loss', 'FitConfig', 'SFTConfig', 'cosine', 'planned_over_parts', 'rate_factor',
            'save_checkpoint', 'load_checkpoint', 'Trained', 'fit', 'target_ids', 'target_batch', 'target_loss',
-           'last_logits', 'answer_places', 'sft_loss', 'warm_start']
+           'last_places', 'last_logits', 'answer_places', 'sft_loss', 'warm_start']
 
 # %% ../../nbs/sft/04_warmstart.ipynb #5275c5d8
 from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/04_warmstart.ipynb #17a674f5
+# %% ../../nbs/sft/04_warmstart.ipynb #40837ce8
 import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
@@ -397,16 +396,33 @@ def target_loss(
     counted = wanted >= 0
     return F.cross_entropy(logits[:, :-1][counted].float(), wanted[counted])
 
-# %% ../../nbs/sft/04_warmstart.ipynb #81cd7a47
+# %% ../../nbs/sft/04_warmstart.ipynb #f69b9d88
+@contextmanager
+def last_places(
+    model: nn.Module,  # Of any family, plain or wrapped by PEFT
+    count: int,  # Places from the end
+) -> Iterator[None]:
+    "Within the block, the model computes logits of the last places only."
+
+    def cut(head, args):
+        states, *others = args
+        return states[:, -count:], *others
+
+    hook = unwrapped(model).get_output_embeddings().register_forward_pre_hook(cut)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def last_logits(
     model: nn.Module,  # Of any family, plain or wrapped by PEFT
     batch: dict[str, Tensor],  # Model inputs
     count: int,  # Places from the end
 ) -> Tensor:  # Shape (B, count, V)
-    "Logits of the last places; the others are not computed if the model can leave them out."
-    can_keep = 'logits_to_keep' in signature(unwrapped(model).forward).parameters
-    kept = dict(logits_to_keep=count) if can_keep else {}
-    return model(**accepted(model, batch), **kept, use_cache=False).logits[:, -count:]
+    "Logits of the last places; the others are not computed."
+    with last_places(model, count):
+        return model(**accepted(model, batch), use_cache=False).logits
 
 
 def answer_places(
