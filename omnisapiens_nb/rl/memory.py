@@ -189,7 +189,7 @@ class _Work(NamedTuple):
     layer: float  # One layer at work
     head: float  # The head at work
 
-# %% ../../nbs/rl/14_memory.ipynb #bf0af1e2
+# %% ../../nbs/rl/14_memory.ipynb #078349a2
 def _generation(plan: Plan) -> tuple[_Work, _Work]:
     "What the decoder needs when prompts are read, and when completions are written."
     H, I, K, n, a, V = _shape(plan.model)
@@ -197,7 +197,7 @@ def _generation(plan: Plan) -> tuple[_Work, _Work]:
     P = plan.prompt
     L = P + plan.completion
     token = 12 * I + 12 * H + 4 * H // a + P if plan.rank else 8 * I + 16 * H
-    read = _Work(held=4 * K * n * G * P, layer=token * G * P, head=2 * V * G * P + 4 * V * G)
+    read = _Work(held=4 * K * n * G * P, layer=token * G * P, head=18 * V * G)
     write = _Work(held=(4 * n + 2) * K * G * L, layer=12 * (I + H) * G, head=18 * V * G)
     return read, write
 

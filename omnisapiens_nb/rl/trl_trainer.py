@@ -11,7 +11,7 @@ __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'PATIENCE', 'COMPARED', 'STATE_FILE', 
            'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
            'atlas_prompts', 'atlas_reward']
 
-# %% ../../nbs/rl/12_trl.ipynb #651037e9
+# %% ../../nbs/rl/12_trl.ipynb #40963691
 import copy
 import hashlib
 import json
@@ -61,6 +61,7 @@ from ..sft.batches import Examples, naming_row, read_row
 from ..sft.media_once import media_once
 from ..sft.processor import QWEN2_5, Profile, RowEncoder, as_messages
 from ..sft.trl_trainer import EpochCallback, GatheredHead, OmniCheckpoints, StopsAtTheEnd
+from ..sft.warmstart import last_places
 
 # %% ../../nbs/rl/12_trl.ipynb #1c8afa70
 _logger = logging.get_logger(__name__)
@@ -806,7 +807,7 @@ def _joined(join, parts):
     "The outputs of all parts joined; None if TRL gave none."
     return None if parts[0] is None else join(parts)
 
-# %% ../../nbs/rl/12_trl.ipynb #10a6783e
+# %% ../../nbs/rl/12_trl.ipynb #a0b9a5e7
 class MediaTrainer(HarpoTrainer):
     "`HarpoTrainer` that carries media, one entry per rollout, from sampling to old log-probabilities and loss."
 
@@ -822,7 +823,8 @@ class MediaTrainer(HarpoTrainer):
         completions = []
         for rows in _in_parts(len(prompt_ids), self.sampled_rows or len(prompt_ids)):
             media = self.generation.media[rows]
-            with media_once(self.accelerator.unwrap_model(self.model), media):
+            plain = self.accelerator.unwrap_model(self.model)
+            with media_once(plain, media), last_places(plain, 1):
                 ids, _ = sample(prompt_ids[rows], None, join_media(media), num_generations, **kwargs)
             completions += ids
         return completions, None

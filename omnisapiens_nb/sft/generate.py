@@ -10,7 +10,7 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/05_generate.ipynb #05203a22
+# %% ../../nbs/sft/05_generate.ipynb #74fcc470
 import json
 import logging
 import os
@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from .batches import Examples, by_signature, heard, on_device
 from .processor import Example, RowEncoder
 from .prompt_cache import begun_inputs, reads_once
+from .warmstart import last_places
 
 # %% ../../nbs/sft/05_generate.ipynb #e67e8ea2
 # The model's own distribution, whatever a checkpoint's generation settings say
@@ -48,7 +49,7 @@ def _inputs(model, processor, examples, copies):
     batch.pop('position_ids', None)  # Counted by `generate` itself
     return on_device(batch, model.device)
 
-# %% ../../nbs/sft/05_generate.ipynb #bd0bfe72
+# %% ../../nbs/sft/05_generate.ipynb #a8f8dfc7
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,  # Any size
@@ -62,14 +63,15 @@ def generate(
     tokenizer = processor.tokenizer
     model.eval()
     inputs = _inputs(model, processor, examples, copies)
-    out = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        suppress_tokens=processor.unwritten() or None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **(_SAMPLING if sample else _GREEDY),
-    )
+    with last_places(model, 1):
+        out = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            suppress_tokens=processor.unwritten() or None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **(_SAMPLING if sample else _GREEDY),
+        )
     completions = out[:, inputs['input_ids'].shape[1] :].tolist()
     return [_up_to_end(completion, tokenizer.eos_token_id) for completion in completions]
 
