@@ -179,6 +179,20 @@ def test_equal_words_of_two_rows_are_two_prompts():
     assert distinct([a, b, a]) == ([a, b], [0, 1, 0]) and distinct([]) == ([], [])
 
 
+@pytest.mark.parametrize('kind', ['gemma', 'llama_lora'])
+def test_settings_of_a_checkpoint_change_no_answer(kind):
+    "Not those that reshape the distribution, nor those that say how memory is kept."
+    model, processor = tiny(kind)
+    prompts = prompts_of(processor)
+    plain = sampled(model, processor, prompts, COPIES)
+    odd = dict(num_beams=2, min_p=0.9, typical_p=0.5, no_repeat_ngram_size=1, num_return_sequences=2)
+    for settings in (odd, dict(use_cache=False), dict(cache_implementation='static'), dict(prefill_chunk_size=4)):
+        model.generation_config.update(**settings)
+        kept = model.generation_config.to_dict()
+        assert sampled(model, processor, prompts, COPIES) == sampled(model, processor, repeated(prompts), 1) == plain
+        assert model.generation_config.to_dict() == kept
+
+
 def test_prompts_of_one_token():
     "Nothing can be read before the last token."
     model, processor = tiny('llama')

@@ -10,27 +10,41 @@ from ..atlas.extras import require
 
 require('train', 'transformers')
 
-# %% ../../nbs/sft/05_generate.ipynb #74fcc470
+# %% ../../nbs/sft/05_generate.ipynb #aa81581d
 import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from .batches import Examples, by_signature, heard, on_device
+from .heads import unwrapped
 from .processor import Example, RowEncoder
 from .prompt_cache import begun_inputs, reads_once
 from .warmstart import last_places
 
-# %% ../../nbs/sft/05_generate.ipynb #e67e8ea2
-# The model's own distribution, whatever a checkpoint's generation settings say
-_SAMPLING = dict(do_sample=True, temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
+# %% ../../nbs/sft/05_generate.ipynb #47efdab0
+_SAMPLING = dict(do_sample=True, temperature=1.0, top_p=1.0, top_k=0)
 _GREEDY = dict(do_sample=False)
+
+
+@contextmanager
+def _settings_aside(model):
+    "Within the block, the model has none of the generation settings that its checkpoint brought."
+    before = {holder: holder.generation_config for holder in (model, unwrapped(model))}
+    for holder in before:
+        holder.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder, settings in before.items():
+            holder.generation_config = settings
 
 
 def _up_to_end(completion, end):
@@ -49,7 +63,7 @@ def _inputs(model, processor, examples, copies):
     batch.pop('position_ids', None)  # Counted by `generate` itself
     return on_device(batch, model.device)
 
-# %% ../../nbs/sft/05_generate.ipynb #a8f8dfc7
+# %% ../../nbs/sft/05_generate.ipynb #32b5028b
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,  # Any size
@@ -63,9 +77,10 @@ def generate(
     tokenizer = processor.tokenizer
     model.eval()
     inputs = _inputs(model, processor, examples, copies)
-    with last_places(model, 1):
+    with last_places(model, 1), _settings_aside(model):
         out = model.generate(
             **inputs,
+            use_cache=True,
             max_new_tokens=max_new_tokens,
             suppress_tokens=processor.unwritten() or None,
             eos_token_id=tokenizer.eos_token_id,

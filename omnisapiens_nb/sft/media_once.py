@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from .families import family_of
 from .heads import unwrapped
 
-# %% ../../nbs/sft/19_media_once.ipynb #e2c635d3
+# %% ../../nbs/sft/19_media_once.ipynb #29f095cc
 @dataclass(frozen=True)
 class _Shared:
     "The media of one kind in a batch."
 
-    first: list[int]  # Number of the first of each group of equal media
+    first: list[int]  # Index of the first medium of each group of equal ones
     which: list[int]  # Group of each medium
 
     @property
@@ -84,9 +84,9 @@ def _pictures_once(encode, shared, pixels, grids):
 
     return once
 
-# %% ../../nbs/sft/19_media_once.ipynb #5edf4d4f
+# %% ../../nbs/sft/19_media_once.ipynb #c933a803
 def _replacements(model, media):
-    "The methods of a model that get something before them, by name, and what that is."
+    "The methods of a model that are replaced: name, media, and what makes the new one of the old one."
     tokens = family_of(model).processor.form.audio_tokens
     still = partial(_pictures_once, pixels='pixel_values', grids='image_grid_thw')
     film = partial(_pictures_once, pixels='pixel_values_videos', grids='video_grid_thw')
@@ -104,8 +104,8 @@ def media_once(
     with ExitStack() as replaced:
         if family_of(model).towers:
             decoder = unwrapped(model).model
-            for name, shared, before in _replacements(model, media):
+            for name, shared, made_of in _replacements(model, media):
                 if shared.repeated:
-                    setattr(decoder, name, before(getattr(decoder, name), shared))
-                    replaced.callback(delattr, decoder, name)  # Behind it stands the method of its class
+                    setattr(decoder, name, made_of(getattr(decoder, name), shared))
+                    replaced.callback(delattr, decoder, name)  # Deleting ours brings back the class's method
         yield
