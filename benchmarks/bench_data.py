@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from curation import SHARES, WORDS
+from curation import SHARES, WORDS, utterance
 from sides import Took, apart, beside, children, need
 
 MELD_ROWS = 200_000  # Two of each line; a million would take minutes a side
 REPEATED = 25  # One line in so many is an earlier one, in capitals
 MELD_LABELS = dict(joy='positive', anger='negative', sadness='negative', surprise='positive', neutral='neutral')
+MELD_KEYS = dict(meld_emotion='Emotion', meld_senti='Sentiment')
 RECORDINGS = 2_800  # As in TESS
 DESCRIBED = 700  # Of them
 TEXTS = 50_000
@@ -52,24 +53,10 @@ def write_meld(
 
 
 def _utterance(number, line, rng):
-    "A row of MELD's tables: ten to a dialogue, 2,000 to an episode, a second each."
-    dialogue, turn = divmod(number, 10)
-    clock = f'00:{dialogue % 60:02}:{number % 60:02}'
-    emotion, sentiment = rng.choice(list(MELD_LABELS.items()))
-    speaker = rng.choice('ABCDEF')
-    return [
-        number,
-        line,
-        speaker,
-        emotion,
-        sentiment,
-        dialogue,
-        turn,
-        1,
-        number // 2000,
-        f'{clock},000',
-        f'{clock},900',
-    ]
+    "A row of MELD's tables with one of several labels."
+    row = utterance(number, line, rng)
+    row[3:5] = rng.choice(list(MELD_LABELS.items()))
+    return row
 
 
 def our_curation(source, out):
@@ -83,48 +70,47 @@ def plain_curation(source, out):
     from omnisapiens_nb.atlas.datasets import DATASETS
     from omnisapiens_nb.atlas.sources.meld import MELD_FILES
 
-    keys = dict(meld_emotion='Emotion', meld_senti='Sentiment')
-
-    def of_key(table, key):
-        dataset = DATASETS[key]
-        label = table[keys[key]].map(dataset.labels)
-        gap = '' if dataset.instruction.endswith('\n') else ' '
-        asked = f'{dataset.question} {dataset.instruction}{gap}{dataset.separator.join(dataset.options)}'
-        name = 'dia' + table.Dialogue_ID.astype(str) + '_utt' + table.Utterance_ID.astype(str)
-        return pd.DataFrame(
-            dict(
-                id=f'{key}/' + table.split + '/' + name,
-                dataset=key,
-                task=dataset.task,
-                split=table.split,
-                group='meld:' + table.split + ':dia' + table.Dialogue_ID.astype(str),
-                person='friends:' + table.Speaker.str.casefold(),
-                start=_seconds(table.StartTime),
-                end=_seconds(table.EndTime),
-                problem=table.Utterance + f'\nThe above is a transcript from {dataset.setting}. {asked}',
-                answer=label,
-                class_label=label,
-                raw_label=table[keys[key]],
-                transcript=table.Utterance,
-                words=table.words,
-            )
-        ).dropna(subset='answer')
-
     def work():
         tables = [pd.read_csv(source / file).assign(split=split) for split, (file, _) in MELD_FILES.items()]
         table = pd.concat(tables)
         table['words'] = _normalised(table.Utterance)
-        rows = pd.concat([of_key(table, key) for key in keys])
+        rows = pd.concat([_rows_of(table, DATASETS[key], column) for key, column in MELD_KEYS.items()])
         rank = rows.split.map({split: number for number, split in enumerate(MELD_FILES)})
-        is_long = rows.words.str.count(' ') >= 3  # Four words, as ours
         last = rank.groupby(rows.words).transform('max')
-        kept = rows[~is_long | (rank == last)].drop(columns='words')
+        is_short = rows.words.str.count(' ') < 3  # Of three words or less, as ours
+        kept = rows[is_short | (rank == last)].drop(columns='words')
         out.mkdir()
         for split, part in kept.groupby('split'):
             part.to_parquet(out / f'{split}.parquet', compression='zstd', index=False)
         return dict(kept.split.value_counts())
 
     return work
+
+
+def _rows_of(table, dataset, column):
+    "A row of the Atlas for each line, with a label of one of the columns."
+    label = table[column].map(dataset.labels)
+    dialogue = 'dia' + table.Dialogue_ID.astype(str)
+    gap = '' if dataset.instruction.endswith('\n') else ' '
+    options = dataset.separator.join(dataset.options)
+    asked = f'The above is a transcript from {dataset.setting}. {dataset.question} {dataset.instruction}{gap}{options}'
+    columns = dict(
+        id=f'{dataset.key}/' + table.split + '/' + dialogue + '_utt' + table.Utterance_ID.astype(str),
+        dataset=dataset.key,
+        task=dataset.task,
+        split=table.split,
+        group='meld:' + table.split + ':' + dialogue,
+        person='friends:' + table.Speaker.str.casefold(),
+        start=_seconds(table.StartTime),
+        end=_seconds(table.EndTime),
+        problem=table.Utterance + '\n' + asked,
+        answer=label,
+        class_label=label,
+        raw_label=table[column],
+        transcript=table.Utterance,
+        words=table.words,
+    )
+    return pd.DataFrame(columns).dropna(subset='answer')
 
 
 def _seconds(clock):
@@ -201,19 +187,17 @@ def _in_two(
     what: str,  # Name of the row
     command: list,  # Of ours, without `--out` and `--workers`
     folder: Path,  # Where it may write
-    turns: int,
 ) -> dict[str, object]:  # From `beside`
     "A command in two processes beside the same in one; the Atlas must be the same."
     from omnisapiens_nb.atlas.store import content_hash
 
     def run(workers):
+        out = _new(folder / 'out')
         start = time.perf_counter()
-        _command(*command, '--out', _new(folder / 'out'), '--workers', workers)
-        return Took(time.perf_counter() - start, result=content_hash(folder / 'out'))
+        _command(*command, '--out', out, '--workers', workers)
+        return Took(time.perf_counter() - start, result=content_hash(out))
 
-    return beside(
-        what, partial(run, 2), partial(run, 1), 'the same in one process', 1.8, same=str, turns=turns, calls=1
-    )
+    return beside(what, partial(run, 2), partial(run, 1), 'the same in one process', 1.8, same=str, turns=3, calls=1)
 
 
 def media_curation() -> Iterator[dict]:
@@ -222,7 +206,7 @@ def media_curation() -> Iterator[dict]:
         folder = Path(name)
         write_tess(folder / 'tess', RECORDINGS)
         command = ['curate', '--source', f'tess={folder / "tess"}']
-        yield _in_two(f'curation of {RECORDINGS:,} recordings in two processes, wall clock', command, folder, 5)
+        yield _in_two(f'curation of {RECORDINGS:,} recordings in two processes, wall clock', command, folder)
 
 
 def descriptors() -> Iterator[dict]:
@@ -232,7 +216,7 @@ def descriptors() -> Iterator[dict]:
         write_tess(folder / 'tess', DESCRIBED)
         _command('curate', '--source', f'tess={folder / "tess"}', '--out', folder / 'atlas')
         command = ['describe', '--atlas', folder / 'atlas', '--extractor', 'prosody']
-        yield _in_two(f'prosody of {DESCRIBED:,} recordings in two processes, wall clock', command, folder, 5)
+        yield _in_two(f'prosody of {DESCRIBED:,} recordings in two processes, wall clock', command, folder)
 
 
 def write_texts(count: int) -> tuple[list[str], set[tuple[int, int]]]:  # Different texts, and which were made of which
