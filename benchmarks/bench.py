@@ -4,86 +4,27 @@ python benchmarks/bench.py [PART …]
 
 Each part measures one or more rows; without a name all parts run. Both sides take turns, and seconds are those of the
 processor unless a part says otherwise, so that a busy machine does not decide. The table is printed, and merged by
-`what` into nbs/results/bench.csv. To add a part, write a function that yields rows (`beside` makes one) and name it in
-PARTS."""
+`what` into nbs/results/bench.csv. To add a part, write a function that yields rows (`sides.beside` makes one) and name
+it in PARTS; parts on data are in bench_data.py."""
 
-import importlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 
+import bench_data
 import numpy as np
 import pandas as pd
+from sides import beside, need
 
 from omnisapiens_nb.runs.machine import facts
 
 TABLE = Path(__file__).parents[1] / 'nbs' / 'results' / 'bench.csv'
-SHOWN = ['what', 'ours', 'theirs', 'ratio', 'spread', 'goal', 'reached']
+SHOWN = ['what', 'ours', 'theirs', 'ratio', 'spread', 'goal', 'reached', 'our_memory', 'their_memory']
 ROWS = 18_204  # As in the whole test split of the Atlas
 RESAMPLES = 1000
-
-
-def need(
-    package: str,  # As it is imported
-    project: str,  # As it is installed
-) -> str:  # Its name and version
-    "A package that stands on the other side; stops with one sentence where it is not installed."
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        sys.exit(f'this part is measured beside {project}: python -m pip install {project}')
-    return f'{project} {version(project)}'
-
-
-def seconds(
-    function: Callable[[], object],  # What to time
-    calls: int = 1,
-    clock: Callable[[], float] = time.process_time,
-) -> float:  # Of one call, the median
-    "How long a function takes the processor, whatever else the machine does."
-    times = []
-    for _ in range(calls):
-        start = clock()
-        function()
-        times.append(clock() - start)
-    return float(np.median(times))
-
-
-def beside(
-    what: str,  # Name of the row
-    ours: Callable[[], object],  # Our way
-    theirs: Callable[[], object],  # The plain way
-    peer: str,  # What stands on that side
-    times: float,  # Goal: how many times faster we are at least
-    within: float | None = None,  # Goal: our seconds at most
-    share: float = 1,  # How much of the work the plain way does here; its time is scaled
-    turns: int = 7,
-    calls: int = 3,  # Of ours in each turn
-    clock: Callable[[], float] = time.process_time,  # `time.perf_counter` where a side waits or has several processes
-) -> dict[str, object]:  # Medians, the quartiles of the ratio, and the goal
-    "Time both sides in turn."
-    ours()  # The first call finds nothing in the caches
-    pairs = np.array([(seconds(ours, calls, clock), seconds(theirs, 1, clock) / share) for _ in range(turns)])
-    ratios = pairs[:, 1] / pairs[:, 0]
-    fast, slow = np.median(pairs, axis=0)
-    low, ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    soon_enough = within is None or fast <= within
-    return dict(
-        what=what,
-        ours=f'{fast:.3g} s',
-        theirs=f'{slow:.3g} s',
-        ratio=f'{ratio:.3g}',
-        spread=f'{low:.3g} to {high:.3g}',
-        goal=f'≥ {times:g}×' + (f', ≤ {within:g} s' if within else ''),
-        reached='yes' if ratio >= times and soon_enough else 'no',
-        peer=peer,
-        share=share,
-        turns=turns,
-    )
 
 
 def heavy_tailed(
@@ -162,7 +103,12 @@ def report() -> Iterator[dict]:
         yield beside(f'whole report, with shortcuts and reasoning, {size}', whole, plain, **how)
 
 
-PARTS = dict(rows_bootstrap=rows_bootstrap, groups_bootstrap=groups_bootstrap, report=report)
+PARTS = dict(
+    rows_bootstrap=rows_bootstrap,
+    groups_bootstrap=groups_bootstrap,
+    report=report,
+    **bench_data.PARTS,
+)
 
 
 def merged(

@@ -925,19 +925,21 @@ def _of_the_system(error):
     said = ' '.join(str(error).split())[:_SAID]
     return f'{said}; if that is about a server, start it again, and then this command, with --resume if it was a run'
 
-# %% ../nbs/cli.ipynb #5335b712
+# %% ../nbs/cli.ipynb #a21bebb8
 def _fault():
     "Run the command line; what is wrong, in a sentence, and empty where nothing is."
-    from omnisapiens_nb.atlas.reading import SourceError
-
     try:
         app()
-    except SourceError as e:
-        return str(e)
     except ImportError as e:
         return _not_installed(e)
     except OSError as e:
         return _of_the_system(e)
+    except ValueError as e:
+        from omnisapiens_nb.atlas.reading import SourceError  # Here, since `--help` need not wait for it
+
+        if isinstance(e, SourceError):
+            return str(e)
+        raise
     return ''
 
 # %% ../nbs/cli.ipynb #81ac445e

@@ -8,8 +8,10 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import bench
+import bench_data
 import gpu
 import pandas as pd
+import sides
 import whole_report
 
 from omnisapiens_nb.evaluation.evaluate import score_models
@@ -60,23 +62,63 @@ def test_it_fits():
 
 def test_a_missing_peer_is_named():
     with pytest.raises(SystemExit, match='beside no-such-thing: python -m pip install no-such-thing'):
-        bench.need('no_such_thing', 'no-such-thing')
+        sides.need('no_such_thing', 'no-such-thing')
     with pytest.raises(SystemExit, match='no part nothing; choose among rows_bootstrap'):
         bench.main('nothing')
 
 
-def test_both_sides_are_timed():
+def row(**goals):
+    "A row whose sides take a second each, of which the other one's counts fivefold."
     clock = iter(range(1000))
+    how = dict(peer='y', share=0.2, clock=lambda: next(clock))
+    return sides.beside('x', lambda: None, lambda: None, **how, **goals)
 
-    def row(within):
-        return bench.beside(
-            'x', lambda: None, lambda: None, 'y', times=4, within=within, share=0.2, clock=lambda: next(clock)
-        )
 
-    found = row(None)
+def test_both_sides_are_timed():
+    found = row(times=4)
     assert (found['ours'], found['theirs'], found['ratio'], found['spread']) == ('1 s', '5 s', '5', '5 to 5')
-    assert (found['goal'], found['reached']) == ('≥ 4×', 'yes')
-    assert (row(0.5)['goal'], row(0.5)['reached']) == ('≥ 4×, ≤ 0.5 s', 'no')
+    assert found['our_memory'] == found['their_memory'] == ''
+
+
+@pytest.mark.parametrize(
+    'goals, said, reached',
+    [
+        (dict(times=4), '≥ 4×', 'yes'),
+        (dict(times=6), '≥ 6×', 'no'),
+        (dict(times=4, within=0.5), '≥ 4×, ≤ 0.5 s', 'no'),
+        (dict(more=-4), '≤ -4 s more', 'yes'),
+        (dict(more=-5), '≤ -5 s more', 'no'),
+    ],
+)
+def test_goals(goals, said, reached):
+    found = row(**goals)
+    assert (found['goal'], found['reached']) == (said, reached)
+
+
+def test_a_side_says_what_it_took():
+    "Its own seconds count; memory is that of the turns."
+    took = [sides.Took(2, 30, 'a'), sides.Took(10, 200, 'a')]
+    how = dict(peer='y', times=5, turns=2, calls=1, same=str)
+    found = sides.beside('x', lambda: took[0], lambda: took[1], memory=0.2, **how)
+    assert (found['ratio'], found['our_memory'], found['their_memory']) == ('5', '30 MiB', '200 MiB')
+    assert (found['goal'], found['reached']) == ('≥ 5×, ≤ 0.2 of the memory', 'yes')
+    assert sides.beside('x', lambda: took[0], lambda: took[1], memory=0.1, **how)['reached'] == 'no'
+    with pytest.raises(ValueError, match='x: the two sides do not give the same'):
+        sides.beside('x', lambda: took[0], lambda: sides.Took(1, result='b'), **how)
+
+
+def grown(mebibytes):
+    "Work whose process grows by so much."
+    return lambda: len(bytearray(mebibytes << 20))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the peak is read where Linux has it')
+def test_a_process_of_its_own():
+    "Its memory is without ours, and without what it began with."
+    ours = bytearray(300 << 20)
+    small, large = (sides.apart(grown, size) for size in (1, 100))
+    assert (small.result, large.result) == (1 << 20, 100 << 20) and len(ours) > large.result
+    assert small.mebibytes < 20 and 90 < large.mebibytes < 130
 
 
 def test_rows_of_the_bench_are_merged(tmp_path):
@@ -98,3 +140,34 @@ def test_the_plain_report_scores_what_ours_scores(tmp_path, monkeypatch):
     for name in files:
         for key, score in ours[name].items():
             assert score.value == pytest.approx(plain[key, name], abs=1e-12)
+
+
+def test_the_plain_curation_is_ours(tmp_path):
+    "The same rows in the same splits; some are dropped, since their words are in a later split."
+    bench_data.write_meld(tmp_path / 'meld', 2_000)
+    ours = bench_data.our_curation(tmp_path / 'meld', tmp_path / 'ours')()
+    theirs = bench_data.plain_curation(tmp_path / 'meld', tmp_path / 'theirs')()
+    assert dict(ours) == theirs and sum(theirs.values()) < 2_000
+    rows = [bench_data.curated(tmp_path / side) for side in ('ours', 'theirs')]
+    pd.testing.assert_frame_equal(*rows, check_dtype=False)
+
+
+def test_rows_read_in_other_ways_are_ours(tmp_path):
+    bench_data.write_store(tmp_path / 'store', 3_600_000, dict(meld_emotion=('video', 'audio'), tess=('audio',)))
+    numbers = [3, 15, 3, 0]
+    ours = bench_data.our_rows(tmp_path / 'store', numbers)()
+    by_shard = bench_data.pandas_rows(tmp_path / 'store', numbers)()
+    from_copy = bench_data.datasets_rows(tmp_path / 'store', tmp_path / 'cache', numbers)()
+    assert [row['id'] for row in ours] == ['meld_emotion/3', 'tess/7', 'meld_emotion/3', 'meld_emotion/0']
+    assert bench_data.compared(ours) == bench_data.compared(by_shard) == bench_data.compared(from_copy)
+    epochs = bench_data.our_epoch(tmp_path / 'store'), bench_data.streamed_epoch(tmp_path / 'store', tmp_path / 'cache')
+    ours, streamed = map(bench_data.sizes, epochs)
+    assert ours == streamed and len(ours) == 16
+
+
+def test_planted_near_duplicates():
+    texts, made = bench_data.write_texts(100)
+    assert len(set(texts)) == 100
+    assert sorted(made) == [(n - 1, n) for n in range(20, 100, 20)]
+    words = [texts[n].split() for n in (19, 20)]
+    assert sum(a != b for a, b in zip(*words)) == 1

@@ -295,3 +295,21 @@ def test_an_atlas_needs_no_training(mini_sources, mini_atlas, tmp_path):
     assert 'exists already' in without_train('mini', '--out', mini_sources).stderr
     result = without_train('curate', '--source', f'mustard={mini_sources / "mustard"}', '--out', tmp_path / 'atlas')
     assert result.returncode == 0, result.stderr
+
+
+HEAVY = ('numpy', 'pandas', 'pyarrow', 'pydantic', 'scipy', 'torch')
+HELPS = """
+import sys
+from omnisapiens_nb.cli import main
+sys.argv = ['omnisapiens-nb', '--help']
+try:
+    main()
+finally:
+    sys.stderr.write(' '.join(sys.modules))
+"""
+
+
+def test_help_waits_for_nothing():
+    result = subprocess.run([sys.executable, '-c', HELPS], capture_output=True, text=True)
+    assert result.returncode == 0 and 'curate' in result.stdout
+    assert not set(HEAVY) & set(result.stderr.split())
