@@ -5,7 +5,7 @@ python benchmarks/bench.py [PART …]
 Each part measures one or more rows; without a name all parts run. Both sides take turns, and seconds are those of the
 processor unless a part says otherwise, so that a busy machine does not decide. The table is printed, and merged by
 `what` into nbs/results/bench.csv. To add a part, write a function that yields rows (`sides.beside` makes one) and name
-it in PARTS; parts on data are in bench_data.py."""
+it in PARTS; parts on data are in bench_data.py, and those on training in bench_training.py."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bench_data
+import bench_training
 import numpy as np
 import pandas as pd
 from sides import beside, need
@@ -108,6 +109,7 @@ PARTS = dict(
     groups_bootstrap=groups_bootstrap,
     report=report,
     **bench_data.PARTS,
+    **bench_training.PARTS,
 )
 
 
