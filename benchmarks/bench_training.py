@@ -191,6 +191,8 @@ def padding() -> Iterator[dict]:
         spread='',
         goal='≥ 3×',
         reached='yes' if ratio >= 3 else 'no',
+        our_memory='',
+        their_memory='',
         peer='batches drawn from all rows',
         share=1,
         turns=batches,
