@@ -11,7 +11,7 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/11_jobs.ipynb #4a7f628e
 require('train', 'joblib', 'transformers')
 
-# %% ../../nbs/runs/11_jobs.ipynb #d8545f08
+# %% ../../nbs/runs/11_jobs.ipynb #a1304e9f
 import io
 import os
 import warnings
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..atlas.reading import SourceError
-from ..atlas.workers import watch
+from ..atlas.workers import unheard, watch
 
 # %% ../../nbs/runs/11_jobs.ipynb #d9e19161
 def attempt(
@@ -71,11 +71,12 @@ def run_jobs(
             'fix that, and the same command goes on with what is missing'
         )
 
-# %% ../../nbs/runs/11_jobs.ipynb #b20da4c6
+# %% ../../nbs/runs/11_jobs.ipynb #39a067e6
 def _attempt_all(what, jobs, workers):
     "Names and errors of the runs that failed, in the order in which they ended."
     parallel = Parallel(n_jobs=workers, return_as='generator_unordered')
-    done = parallel(delayed(_attempt_for)(os.getpid(), *job) for job in jobs)
+    with unheard():
+        done = parallel(delayed(_attempt_for)(os.getpid(), *job) for job in jobs)
     try:
         with warnings.catch_warnings():
             # joblib replaces a worker whose memory has grown, and warns of it
