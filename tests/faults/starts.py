@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.update(OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1')
+os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS='1')  # As the commands have it before they import transformers
 FEW = dict(steps=6, batch=8, save_every=2)
 SECONDS = 300  # That a start may take; then it is ended, which is a fault
 UNBEGUN, CRASHED = 98, 99  # Exit statuses: a signal came before the command had begun; a fault that is no sentence
