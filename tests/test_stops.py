@@ -65,3 +65,18 @@ def test_an_interrupt_is_not_lost_while_a_sound_is_written(monkeypatch):
         media.write_wav(sound)
     assert buffers[0].getvalue() == usual
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize('fault', [ValueError, AssertionError, OSError])
+def test_an_interrupt_that_a_library_turns_into_another_error(cli_here, monkeypatch, fault):
+    def turned(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise fault('the shape cannot be told') from None
+
+    monkeypatch.setattr('omnisapiens_nb.atlas.check.check', turned)
+    result = cli_here('check', 'anywhere')
+    assert result.returncode == 130
+    assert result.stderr.startswith('error: interrupted;') and 'shape' not in result.stderr
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
