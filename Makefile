@@ -73,7 +73,7 @@ test: .venv/installed ## Every notebook as a test, then tests/
 test-all: .venv/installed ## The same, every page of the site in every window and theme, and more damaged files
 	OMNISAPIENS_ALL=1 $(MAKE) test
 
-faults: .venv/installed ## What was tried against this package, and by a fuzzer, again (half an hour)
+faults: .venv/installed ## What was tried against this package, and by a fuzzer, again (an hour)
 	$(BIN)/python -m pip install --quiet atheris
 	$(BIN)/python tools/faults.py
 

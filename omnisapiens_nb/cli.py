@@ -14,10 +14,13 @@ __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'Tut
            'describe', 'transcribe', 'cards', 'mini', 'init_model', 'sft', 'bam', 'merge', 'rl', 'parse_options',
            'predict', 'evaluate', 'study', 'main']
 
-# %% ../nbs/cli.ipynb #104db121
+# %% ../nbs/cli.ipynb #0575a1a4
 import json
 import os
+import signal
+import threading
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -942,7 +945,7 @@ def _fault():
         raise
     return ''
 
-# %% ../nbs/cli.ipynb #81ac445e
+# %% ../nbs/cli.ipynb #ea1be73d
 _INTERRUPTED = 130
 _HOW_TO_GO_ON = (
     'interrupted; no result is half written, and the same command begins again or goes on; '
@@ -950,19 +953,43 @@ _HOW_TO_GO_ON = (
 )
 
 
+@contextmanager
+def _noted(interrupts):
+    "Note each Ctrl-C before it is raised."
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(*event):
+        interrupts.append(event)
+        usual(*event)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+# %% ../nbs/cli.ipynb #a36b5968
 def main():
     "Entry point of `omnisapiens-nb`."
-    code = 1
-    try:
-        message = _fault()
-    except (KeyboardInterrupt, SystemExit) as e:
-        if isinstance(e, SystemExit) and e.code != _INTERRUPTED:
-            raise
-        code = _INTERRUPTED
-        message = _HOW_TO_GO_ON
+    interrupts = []
+    with _noted(interrupts):
+        try:
+            message = _fault()
+        except (KeyboardInterrupt, SystemExit) as e:
+            if isinstance(e, SystemExit) and e.code != _INTERRUPTED:
+                raise
+            message = _HOW_TO_GO_ON
+            interrupts.append(e)
+        except Exception:
+            if not interrupts:
+                raise
+            message = _HOW_TO_GO_ON
     if message:
-        typer.echo(f'error: {message}', err=True)
-        raise SystemExit(code)
+        typer.echo(f'error: {_HOW_TO_GO_ON if interrupts else message}', err=True)
+        raise SystemExit(_INTERRUPTED if interrupts else 1)
 
 # %% ../nbs/cli.ipynb #2e3feefb
 #| eval: false

@@ -98,14 +98,38 @@ def test_a_damaged_medium_is_named(atlas, tmp_path, workers, name, column, data)
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_worker_that_is_killed(atlas, tmp_path, monkeypatch):
+def test_a_worker_that_is_killed(atlas, whole, tmp_path, monkeypatch):
     "As by the kernel when memory runs out."
     from omnisapiens_nb.runs import describe
 
-    monkeypatch.setattr(describe, '_describe_block', _die)
-    with pytest.raises(SourceError, match='run again with fewer workers'):
+    monkeypatch.setattr(describe, '_describe_block', _die_after_the_first)
+    with pytest.raises(SourceError, match='run again with fewer workers; the blocks that are done are kept'):
         describe_atlas(atlas, tmp_path / 'out', workers=2)
+    monkeypatch.undo()
+    kept = {file: file.stat().st_mtime_ns for file in _blocks_of(tmp_path)}
+    assert kept
+    monkeypatch.setattr(describe, '_fill', _stop)
+    with pytest.raises(KeyboardInterrupt):
+        describe_atlas(atlas, tmp_path / 'out')
+    monkeypatch.undo()
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert contents(describe_atlas(atlas, tmp_path / 'out')) == whole
 
 
-def _die(block):
+def _blocks_of(folder):
+    return list(folder.glob('out.partial/blocks/*.parquet'))
+
+
+def _die_after_the_first(block):
+    from omnisapiens_nb.runs.describe import _describe_block
+
+    if block.rows.start == 0:
+        _describe_block(block)
+        return
+    while not _blocks_of(block.file.parents[2]):
+        time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stop(*_):
+    raise KeyboardInterrupt

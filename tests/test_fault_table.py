@@ -39,3 +39,15 @@ def test_what_is_named_exists():
         else:
             assert (ROOT / 'tests' / f'{where}.py').is_file(), where
     assert not targets and not kinds
+
+
+def test_every_command_that_writes_from_data_is_stopped():
+    from omnisapiens_nb.cli import app
+
+    named = {info.name or info.callback.__name__.replace('_', '-') for info in app.registered_commands}
+    source = (ROOT / 'tests' / 'faults' / 'starts.py').read_text(encoding='utf-8')
+    stopped = set(re.findall(r"^    '([\w-]+)[\w, ]*': Command\(", source, re.M))
+    assert named - stopped == {'check', 'cards', 'mini', 'start'}  # The last is init-model's older name
+    assert stopped - named == {'judge'}  # `evaluate` with a judge
+    page = (ROOT / 'nbs' / 'guides' / '12_faults.ipynb').read_text(encoding='utf-8')
+    assert 'each command but `check`, `cards` and `mini`' in page

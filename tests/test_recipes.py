@@ -243,10 +243,10 @@ def test_the_vllm_server_has_what_trl_relies_on():
     for flag in wanted[wanted.index('--weight-transfer-config') :]:
         assert flag in text
     assert 'VLLM_SERVER_DEV_MODE=1' in text
-    shown = yaml.safe_load(
-        re.search(r'```yaml\n(.*?)```', (RECIPES / 'vllm' / 'README.md').read_text(encoding='utf-8'), re.S)[1]
+    shown = re.search(
+        r'```python\nGRPOConfig\((.*?)\)\n```', (RECIPES / 'vllm' / 'README.md').read_text(encoding='utf-8')
     )
-    assert set(shown['train']) <= {f.name for f in fields(GRPOConfig)}
+    assert set(re.findall(r'(\w+)=', shown[1])) <= {f.name for f in fields(GRPOConfig)}
 
 
 SFT = RECIPES / '7b' / 'released'

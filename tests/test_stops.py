@@ -1,13 +1,17 @@
 "Commands that are killed, interrupted, without room or refused: nothing half done, and the rerun ends the same."
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
+from omnisapiens_nb.atlas import media
 from omnisapiens_nb.evaluation.evaluate import _move_all
 
 
@@ -17,7 +21,7 @@ def test_a_sample_of_stops():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told['tried'] == 15 and told['failed'] == 0
+    assert told['tried'] == 16 and told['failed'] == 0
 
 
 def test_a_report_says_nothing_about_tables_of_another_run(tmp_path, monkeypatch):
@@ -39,3 +43,40 @@ def test_a_report_says_nothing_about_tables_of_another_run(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         _move_all(tmp_path / 'out' / '.unfinished', tmp_path / 'out')
     assert moved and not (tmp_path / 'out' / 'report.html').exists()
+
+
+def test_an_interrupt_is_not_lost_while_a_sound_is_written(monkeypatch):
+    "soundfile writes by calling back from C, where an error goes nowhere."
+    sound = np.zeros(16_000)
+    usual = media.write_wav(sound)
+    buffers = []
+
+    class Interrupted(io.BytesIO):
+        def __init__(self):
+            super().__init__()
+            buffers.append(self)
+
+        def write(self, data):
+            signal.raise_signal(signal.SIGINT)
+            return super().write(data)
+
+    monkeypatch.setattr(media.io, 'BytesIO', Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        media.write_wav(sound)
+    assert buffers[0].getvalue() == usual
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize('fault', [ValueError, AssertionError, OSError])
+def test_an_interrupt_that_a_library_turns_into_another_error(cli_here, monkeypatch, fault):
+    def turned(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise fault('the shape cannot be told') from None
+
+    monkeypatch.setattr('omnisapiens_nb.atlas.check.check', turned)
+    result = cli_here('check', 'anywhere')
+    assert result.returncode == 130
+    assert result.stderr.startswith('error: interrupted;') and 'shape' not in result.stderr
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,6 +1,6 @@
 """What was tried against this package, how often, and what came of it.
 
-python tools/faults.py    runs it all (half an hour) and makes tests/faults/README.md and nbs/results/faults.json
+python tools/faults.py    runs it all (an hour) and makes tests/faults/README.md and nbs/results/faults.json
 python tools/faults.py --table    makes the README again from what is in nbs/results/faults.json
 python tools/faults.py 'stops kills' test_exact    tries these lines again, and keeps the others
 
@@ -56,6 +56,11 @@ TABLE = [
         'a server of answers that dies, refuses or is killed',
         'what was answered is kept; a rerun asks the rest',
         'test_endpoint',
+    ),
+    (
+        'a server of rollouts that dies or falls silent in the middle (TRL with vLLM)',
+        'one sentence, within a minute or when patience ends; the resumed run ends the same',
+        'test_trl_server',
     ),
     (
         'training killed at random, a full disk',

@@ -7,11 +7,13 @@ __all__ = ['LFS_MARK', 'RATE', 'CANCELLED', 'MediaError', 'check_file', 'is_holl
            'known_format', 'has_sound', 'duration', 'video_digest', 'array_digest', 'count_frames', 'read_audio',
            'read_image', 'read_video', 'write_wav', 'write_jpg', 'write_mp4']
 
-# %% ../../nbs/atlas/02_media.ipynb #846b168e
+# %% ../../nbs/atlas/02_media.ipynb #2faf3cce
 import hashlib
 import io
 import math
 import os
+import signal
+import threading
 import warnings
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -434,7 +436,23 @@ def read_video(
             pictures[number] = _upright(frame, aspect)
     return np.stack([pictures[number] for number in keep])
 
-# %% ../../nbs/atlas/02_media.ipynb #e6b4b4fa
+# %% ../../nbs/atlas/02_media.ipynb #56720c47
+@contextmanager
+def _interrupt_afterwards():
+    "Let Ctrl-C wait until the block ends."
+    if threading.current_thread() is not threading.main_thread():  # Others never hear of it
+        yield
+        return
+    pressed = []
+    usual = signal.signal(signal.SIGINT, lambda *event: pressed.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed and callable(usual):
+        usual(*pressed[0])
+
+# %% ../../nbs/atlas/02_media.ipynb #37e631cc
 def write_wav(
     samples: np.ndarray,  # float, shape (samples,), in [-1, 1]
     rate: int = RATE,  # Samples per second
@@ -442,7 +460,8 @@ def write_wav(
 ) -> bytes:  # A 16-bit file
     "Encode mono sound as wav, or as another format without loss."
     buffer = io.BytesIO()
-    _soundfile().write(buffer, samples, rate, format=kind, subtype='PCM_16')
+    with _interrupt_afterwards():
+        _soundfile().write(buffer, samples, rate, format=kind, subtype='PCM_16')
     return buffer.getvalue()
 
 # %% ../../nbs/atlas/02_media.ipynb #627c481c

@@ -689,7 +689,28 @@ class DealsStreams(DealsGenerations):
                 'exactly; set ignore_data_skip=True to continue with the rows that it gives next'
             )
 
-# %% ../../nbs/rl/12_trl.ipynb #c1a6da39
+# %% ../../nbs/rl/12_trl.ipynb #1a4e9a34
+PATIENCE = 3600  # Seconds that a vLLM server may take for an answer
+
+
+def _with_limit(client):
+    "Let a client of TRL's server mode wait no longer than `PATIENCE`; ConnectionError if there is no answer by then."
+    send = client.session.request
+    for adapter in client.session.adapters.values():
+        adapter.max_retries = adapter.max_retries.new(read=1)  # A server that is silent is asked once more
+
+    def request(method, url, **kwargs):
+        try:
+            return send(method, url, timeout=PATIENCE, **kwargs)
+        except OSError as e:
+            raise ConnectionError(
+                f'{client.base_url}: the vLLM server does not answer ({type(e).__name__}); '
+                'start it again, make the trainer again, and resume from the last checkpoint'
+            ) from e
+
+    client.session.request = request
+
+# %% ../../nbs/rl/12_trl.ipynb #153c88ed
 class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, ChecksFirst, DealsStreams, trl.GRPOTrainer):
     "TRL's `GRPOTrainer` with any of our estimators; ValueError for contradictory settings or rows without a task."
 
@@ -710,6 +731,8 @@ class HarpoTrainer(EstimatorCheckpoints, EstimatorAdvantages, ChecksFirst, Deals
         self._examine(args, train_dataset, eval_dataset, estimator, tasks)
         with copied_reference(model):
             super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *others, **kwargs)
+        if self.use_vllm and self.vllm_mode == 'server' and self.accelerator.is_main_process:
+            _with_limit(self.vllm_generation.vllm_client)
         self.estimator = with_weights(self.estimator, self.reward_weights.tolist())
         if self.of_trl is not None:
             self.scale_rewards = self.of_trl.scale_rewards

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCK', 'describe_atlas']
 
-# %% ../../nbs/runs/05_describe.ipynb #c20ead4d
+# %% ../../nbs/runs/05_describe.ipynb #b806b191
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..atlas.media import MediaError
 from ..atlas.reading import SourceError, read_object
 from ..atlas.schema import SCHEMA
 from ..atlas.store import Atlas, atlas_id, open_splits, rewrite_atlas
-from ..atlas.workers import in_order
+from ..atlas.workers import WorkerKilled, in_order
 from .folders import begin, deliver
 
 # %% ../../nbs/runs/05_describe.ipynb #eb231c0d
@@ -81,13 +81,16 @@ def _blocks(shards, extractors, folder):
             blocks.append(_Block(shard, rows, extractors, folder / f'{shard.stem}-{at:08}.parquet'))
     return blocks
 
-# %% ../../nbs/runs/05_describe.ipynb #124a88f9
+# %% ../../nbs/runs/05_describe.ipynb #56f77add
 def _describe_missing(blocks, workers):
     "Describe the blocks that are missing, in this process or in several; SourceError if one of them is killed."
     missing = [block for block in blocks if not block.file.is_file()]
     done = in_order(_describe_block, missing, workers)
-    for _ in tqdm(done, 'describing', total=len(missing), unit=' blocks', disable=None):
-        pass
+    try:
+        for _ in tqdm(done, 'describing', total=len(missing), unit=' blocks', disable=None):
+            pass
+    except WorkerKilled as e:
+        raise SourceError(f'{e}; the blocks that are done are kept') from e
 
 # %% ../../nbs/runs/05_describe.ipynb #19d20694
 def _check_names(names):

@@ -11,7 +11,8 @@ from ..atlas.extras import require
 # %% ../../nbs/runs/11_jobs.ipynb #4a7f628e
 require('train', 'joblib', 'transformers')
 
-# %% ../../nbs/runs/11_jobs.ipynb #d8545f08
+# %% ../../nbs/runs/11_jobs.ipynb #b583b8d4
+import errno
 import io
 import os
 import warnings
@@ -25,8 +26,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..atlas.folders import tells_of_full_disk
 from ..atlas.reading import SourceError
-from ..atlas.workers import watch
+from ..atlas.workers import unheard, watch
 
 # %% ../../nbs/runs/11_jobs.ipynb #d9e19161
 def attempt(
@@ -51,13 +53,13 @@ def _attempt_for(command, *job):
         watch(command)
     return attempt(*job)
 
-# %% ../../nbs/runs/11_jobs.ipynb #8de36b8f
+# %% ../../nbs/runs/11_jobs.ipynb #c965853f
 def run_jobs(
     what: str,  # Name of the bar
     jobs: list[tuple],  # Arguments of `attempt`
     workers: int,  # Processes
 ):
-    "Run all; SourceError names the first that failed."
+    "Run all; SourceError names the first that failed, and OSError one that had no room on the disk."
     try:
         faults = _attempt_all(what, jobs, workers)
     except TerminatedWorkerError as e:
@@ -66,16 +68,20 @@ def run_jobs(
         ) from e
     if faults:
         name, fault = faults[0]
-        raise SourceError(
+        said = (
             f'{len(faults)} of {len(jobs)} runs failed, the first: {name}: {fault}; '
             'fix that, and the same command goes on with what is missing'
         )
+        if tells_of_full_disk(fault) and not fault.startswith(SourceError.__name__):
+            raise OSError(errno.ENOSPC, said)  # The claim of the command adds the name of the output
+        raise SourceError(said)
 
-# %% ../../nbs/runs/11_jobs.ipynb #b20da4c6
+# %% ../../nbs/runs/11_jobs.ipynb #39a067e6
 def _attempt_all(what, jobs, workers):
     "Names and errors of the runs that failed, in the order in which they ended."
     parallel = Parallel(n_jobs=workers, return_as='generator_unordered')
-    done = parallel(delayed(_attempt_for)(os.getpid(), *job) for job in jobs)
+    with unheard():
+        done = parallel(delayed(_attempt_for)(os.getpid(), *job) for job in jobs)
     try:
         with warnings.catch_warnings():
             # joblib replaces a worker whose memory has grown, and warns of it

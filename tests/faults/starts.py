@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.update(OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1')
+os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS='1')  # As the commands have it before they import transformers
 FEW = dict(steps=6, batch=8, save_every=2)
-SECONDS = 600  # That a start may take
+SECONDS = 300  # That a start may take; then it is ended, which is a fault
 UNBEGUN, CRASHED = 98, 99  # Exit statuses: a signal came before the command had begun; a fault that is no sentence
 HAS_FORK = hasattr(os, 'fork')
 MODULES = (
-    'cli atlas.curate atlas.exchange runs.describe runs.fine_tune runs.reinforce runs.predict evaluation.evaluate '
-    'studies.methods studies.descriptors studies.transfer'
+    'cli atlas.curate atlas.exchange runs.describe runs.transcribe runs.fine_tune runs.reinforce runs.predict '
+    'runs.tutorial evaluation.evaluate studies.methods studies.descriptors studies.transfer'
 ).split()  # Imported before the first fork
 
 
@@ -44,6 +46,7 @@ CREMAD = ('--source', 'cremad=IN/sources/cremad')
 MUSTARD = ('--source', 'mustard=IN/sources/mustard')
 SIQ2 = ('--source', 'siq2=IN/sources/siq2')
 SCORED = ('evaluate', '--atlas', 'IN/atlas', '--out', 'OUT/report', '--predictions')
+FEWEST = ('--sft-steps', '4', '--rl-steps', '2', '--test-rows', '2', '--workers', '1')
 JUDGED = ('--judge', 'openai', '--judge-model', 'm', '--judge-url')
 COMMANDS = {
     'curate': Command(('curate', *CREMAD, *MUSTARD, *SIQ2, '--out', 'OUT/atlas'), 'atlas'),
@@ -64,6 +67,14 @@ COMMANDS = {
         ('study', 'A', '--out', 'OUT/study', '--seeds', '1', '--workers', '1', '--quick'), 'study', 'study_A/run.json'
     ),
     'judge': Command((*SCORED, 'IN/a.jsonl', *JUDGED, 'URL'), 'report', 'report.html'),
+    'transcribe': Command(
+        ('transcribe', '--atlas', 'IN/plain', '--model', 'IN/recogniser', '--out', 'OUT/atlas'), 'atlas'
+    ),
+    'init-model': Command(('init-model', '--atlas', 'IN/atlas', '--out', 'OUT/model'), 'model'),
+    'init-model, a copy': Command(('init-model', '--model', 'IN/base', '--out', 'OUT/model'), 'model'),
+    'merge': Command(('merge', '--model', 'IN/stage', '--out', 'OUT/model'), 'model'),
+    'merge, released': Command(('merge', '--model', 'IN/stage', '--form', 'released', '--out', 'OUT/model'), 'model'),
+    'tutorial': Command(('tutorial', *CREMAD, *MUSTARD, *FEWEST, '--out', 'OUT/run'), 'run', 'report.html'),
 }
 TRAINED = dict(
     sft=dict(stage='classify', model='IN/base', train=FEW),
@@ -83,6 +94,7 @@ def load():
         importlib.import_module(f'omnisapiens_nb.{name}')
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # Its bars begin no thread
+    tqdm.set_lock(threading.RLock())  # Its usual lock is one of all forks, and a killed fork may have it
     minilm()
     names = [file.read_text().strip() for file in Path('/proc/self/task').glob('*/comm')]
     others = [name for name in names[1:] if not name.startswith('jemalloc')]  # That one knows of forks
@@ -150,6 +162,7 @@ class Start:
         try:
             os.setsid()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.alarm(SECONDS)
             file = os.open(self.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(file, 2)
@@ -268,6 +281,7 @@ class Bench:
         from omnisapiens_nb.atlas.mini.cremad import write_cremad
         from omnisapiens_nb.atlas.mini.mustard import write_mustard
         from omnisapiens_nb.atlas.mini.siq2 import write_siq2
+        from omnisapiens_nb.atlas.transcripts import tiny_recogniser
 
         sources = self.inputs / 'sources'
         write_cremad(sources / 'cremad', actors=2)
@@ -277,6 +291,7 @@ class Bench:
         self._step(*self.words(COMMANDS['curate'], made)[:-1], made / 'plain')
         self._step('describe', '--atlas', made / 'plain', '--out', made / 'atlas')
         self._step('convert', made / 'atlas', '--out', made / 'lines')
+        tiny_recogniser(made / 'recogniser')
         self._step('init-model', '--atlas', made / 'atlas', '--out', made / 'base')
         self.open(COMMANDS['sft'])
         self._step(*self.words(COMMANDS['sft']))

@@ -163,8 +163,17 @@ def disk(folder):
             subprocess.run(['umount', folder], check=True)
 
 
-LONG = ('study', 'convert, a tar', 'evaluate, again')  # Left out of the sample: long, or like another
-SAMPLE = [('kills', name) for name in starts.COMMANDS if name not in LONG]
+LEFT_OUT = (
+    'study',
+    'tutorial',
+    'convert, a tar',
+    'evaluate, again',
+    'transcribe',
+    'init-model, a copy',
+    'merge',
+    'merge, released',
+)  # Of the sample: long, or like another
+SAMPLE = [('kills', name) for name in starts.COMMANDS if name not in LEFT_OUT]
 SAMPLE += [
     ('interrupts', 'curate'),
     ('interrupts', 'sft'),
