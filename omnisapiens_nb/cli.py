@@ -945,7 +945,7 @@ def _fault():
         raise
     return ''
 
-# %% ../nbs/cli.ipynb #ea1be73d
+# %% ../nbs/cli.ipynb #5b7a6aa8
 _INTERRUPTED = 130
 _HOW_TO_GO_ON = (
     'interrupted; no result is half written, and the same command begins again or goes on; '
@@ -954,42 +954,49 @@ _HOW_TO_GO_ON = (
 
 
 @contextmanager
-def _noted(interrupts):
-    "Note each Ctrl-C before it is raised."
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
+def _listening():
+    "A function that tells whether Ctrl-C came in the block; the handler of the signal stays, since asyncio asks for it."
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
         return
+    numbers, sent = os.pipe()  # Of the signals that came
+    for end in (numbers, sent):
+        os.set_blocking(end, False)
+    usual = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
 
-    def note(*event):
-        interrupts.append(event)
-        usual(*event)
+    def came():
+        try:
+            return signal.SIGINT in os.read(numbers, 512)
+        except BlockingIOError:
+            return False
 
-    signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.set_wakeup_fd(usual)
+        for end in (numbers, sent):
+            os.close(end)
 
-# %% ../nbs/cli.ipynb #a36b5968
+# %% ../nbs/cli.ipynb #1745798b
 def main():
     "Entry point of `omnisapiens-nb`."
-    interrupts = []
-    with _noted(interrupts):
+    with _listening() as interrupt_came:
         try:
             message = _fault()
+            interrupted = interrupt_came()
         except (KeyboardInterrupt, SystemExit) as e:
             if isinstance(e, SystemExit) and e.code != _INTERRUPTED:
                 raise
             message = _HOW_TO_GO_ON
-            interrupts.append(e)
+            interrupted = True
         except Exception:
-            if not interrupts:
-                raise
             message = _HOW_TO_GO_ON
+            interrupted = interrupt_came()
+            if not interrupted:
+                raise
     if message:
-        typer.echo(f'error: {_HOW_TO_GO_ON if interrupts else message}', err=True)
-        raise SystemExit(_INTERRUPTED if interrupts else 1)
+        typer.echo(f'error: {_HOW_TO_GO_ON if interrupted else message}', err=True)
+        raise SystemExit(_INTERRUPTED if interrupted else 1)
 
 # %% ../nbs/cli.ipynb #2e3feefb
 #| eval: false
