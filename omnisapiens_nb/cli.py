@@ -945,7 +945,7 @@ def _fault():
         raise
     return ''
 
-# %% ../nbs/cli.ipynb #5b7a6aa8
+# %% ../nbs/cli.ipynb #ba1b1cd6
 _INTERRUPTED = 130
 _HOW_TO_GO_ON = (
     'interrupted; no result is half written, and the same command begins again or goes on; '
@@ -955,7 +955,7 @@ _HOW_TO_GO_ON = (
 
 @contextmanager
 def _listening():
-    "A function that tells whether Ctrl-C came in the block; the handler of the signal stays, since asyncio asks for it."
+    "A function that tells whether Ctrl-C came in the block; its handler stays, since asyncio asks for it."
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
