@@ -45,7 +45,15 @@ def test_a_report_says_nothing_about_tables_of_another_run(tmp_path, monkeypatch
     assert moved and not (tmp_path / 'out' / 'report.html').exists()
 
 
-def test_an_interrupt_is_not_lost_while_a_sound_is_written(monkeypatch):
+@pytest.fixture
+def heard():
+    "Ctrl-C is heard, also where whoever started the tests lets processes ignore it."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_is_not_lost_while_a_sound_is_written(heard, monkeypatch):
     "soundfile writes by calling back from C, where an error goes nowhere."
     sound = np.zeros(16_000)
     usual = media.write_wav(sound)
@@ -68,7 +76,7 @@ def test_an_interrupt_is_not_lost_while_a_sound_is_written(monkeypatch):
 
 
 @pytest.mark.parametrize('fault', [ValueError, AssertionError, OSError])
-def test_an_interrupt_that_a_library_turns_into_another_error(cli_here, monkeypatch, fault):
+def test_an_interrupt_that_a_library_turns_into_another_error(heard, cli_here, monkeypatch, fault):
     def turned(*_):
         try:
             signal.raise_signal(signal.SIGINT)
