@@ -8,15 +8,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3OmniMoeThinkerForConditionalGeneration,
-)
+from makers import tiny_of
+from transformers import Qwen3OmniMoeThinkerForConditionalGeneration
 
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.store import open_atlas
@@ -157,22 +150,6 @@ def test_every_family_can_judge(family, mini_atlas, tmp_path):
     verdicts = {}
     judge.answer([judge.request(question, 'common')], verdicts.__setitem__)
     assert list(verdicts) == [0] and verdicts[0].correct is None  # Random weights give no verdict, and say so
-
-
-def tiny_of(kind):
-    "A tiny model of another maker, and a tokenizer for it."
-    tokenizer = train_tokenizer(['why is it so? it is a joke, yes or no'] * 9, special=TEXT_SPECIAL)
-    shape = dict(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(tokenizer)
-    )
-    ends = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
-    makers = dict(
-        llama=lambda: LlamaForCausalLM(LlamaConfig(**shape, **ends)),
-        gemma=lambda: Gemma3ForCausalLM(Gemma3TextConfig(**shape, **ends, head_dim=16, num_key_value_heads=1)),
-        gpt2=lambda: GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, **ends)),
-    )
-    torch.manual_seed(0)
-    return makers[kind](), tokenizer
 
 
 @pytest.mark.parametrize('kind', ['llama', 'gemma', 'gpt2'])

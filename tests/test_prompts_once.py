@@ -7,19 +7,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 import trl
+from makers import tiny_of
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    Qwen3NextConfig,
-    Qwen3NextForCausalLM,
-)
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.meld import write_meld
@@ -34,46 +23,15 @@ from omnisapiens_nb.sft.generate import generate
 from omnisapiens_nb.sft.model import tiny_model
 from omnisapiens_nb.sft.processor import train_tokenizer
 from omnisapiens_nb.sft.prompt_cache import distinct, reads_once
-from omnisapiens_nb.sft.text_models import TEXT_SPECIAL, TextProcessor
+from omnisapiens_nb.sft.text_models import TextProcessor
 
 COPIES = 4
 SAME = 1e-5  # Of logits and gradients near 1, in float32
 
 
 def tiny(kind):
-    "A tiny language model of some maker, and its processor."
-    tokenizer = train_tokenizer(['why is it so? it is a joke, yes or no'] * 9, special=TEXT_SPECIAL)
-    shape = dict(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(tokenizer)
-    )
-    ends = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
-    window = dict(num_hidden_layers=6, head_dim=16, num_key_value_heads=1, sliding_window=8)
-    still = dict(attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
-    heads = dict(linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
-    mixed = dict(num_key_value_heads=1, head_dim=16, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16)
-    kinds = ['linear_attention', 'full_attention']
-    makers = dict(
-        llama=lambda: LlamaForCausalLM(LlamaConfig(**shape, **ends)),
-        gemma=lambda: Gemma3ForCausalLM(Gemma3TextConfig(**shape | ends | window)),
-        gpt2=lambda: GPT2LMHeadModel(
-            GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, **ends | still)
-        ),
-        mamba=lambda: MambaForCausalLM(
-            MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, **ends)
-        ),
-        mixed=lambda: Qwen3NextForCausalLM(
-            Qwen3NextConfig(
-                **shape,
-                **ends,
-                **heads,
-                **mixed,
-                layer_types=kinds,
-                shared_expert_intermediate_size=16,
-            )
-        ),
-    )
-    torch.manual_seed(0)
-    model = makers[kind.removesuffix('_lora')]()
+    "A tiny language model of some maker, with adapters where `_lora` stands behind its name, and its processor."
+    model, tokenizer = tiny_of(kind.removesuffix('_lora'))
     if kind.endswith('_lora'):
         model = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False))
     return model, TextProcessor(tokenizer)
@@ -116,7 +74,7 @@ def plainly(monkeypatch):
     return turn_off
 
 
-@pytest.mark.parametrize('kind', ['llama', 'gemma', 'gpt2', 'llama_lora'])
+@pytest.mark.parametrize('kind', ['llama', 'gemma', 'gpt2', 'mistral', 'bloom', 'llama_lora'])
 def test_both_ways_are_equal(kind, plainly):
     model, processor = tiny(kind)
     prompts = prompts_of(processor)

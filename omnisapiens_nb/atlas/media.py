@@ -436,11 +436,12 @@ def read_video(
             pictures[number] = _upright(frame, aspect)
     return np.stack([pictures[number] for number in keep])
 
-# %% ../../nbs/atlas/02_media.ipynb #56720c47
+# %% ../../nbs/atlas/02_media.ipynb #89068830
 @contextmanager
 def _interrupt_afterwards():
     "Let Ctrl-C wait until the block ends."
-    if threading.current_thread() is not threading.main_thread():  # Others never hear of it
+    here = threading.current_thread() is threading.main_thread()  # Other threads never hear of it
+    if not here or signal.getsignal(signal.SIGINT) is None:  # None: a handler in C, which could not be put back
         yield
         return
     pressed = []
