@@ -998,7 +998,6 @@ def main():
         typer.echo(f'error: {_HOW_TO_GO_ON if interrupted else message}', err=True)
         raise SystemExit(_INTERRUPTED if interrupted else 1)
 
-# %% ../nbs/cli.ipynb #2e3feefb
-#| eval: false
-if __name__ == '__main__':
+# %% ../nbs/cli.ipynb #ded200f0
+if __name__ == '__main__' and __package__:
     main()

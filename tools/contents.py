@@ -12,7 +12,16 @@ class Part(NamedTuple):
     inside: str = ''  # The part whose entry this one is in; at the top where it is empty
 
 
-LOOK_UP = ('pieces', 'glossary', 'estimators', 'cli', 'colab', 'release', 'notebooks')  # Pages at the top of nbs/
+LOOK_UP = (
+    'pieces',
+    'glossary',
+    'estimators',
+    'cli',
+    'command',
+    'colab',
+    'release',
+    'notebooks',
+)  # Pages at the top of nbs/
 PARTS = {
     'atlas': Part('The Atlas', 'How annotation files, sound and video become one table of rows that a model can read.'),
     'atlas/sources': Part(
