@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +22,9 @@ from omnisapiens_nb.sft.processor import train_tokenizer
 from omnisapiens_nb.sft.targets import target_text
 
 SECONDS = 300  # That a run may take
+# A crash in the C code of torch or gloo, seen once in some thirty runs of all tests and never in 95 of this one alone:
+# FSDP2 on a CPU, which accelerate offers nobody
+SEGFAULT = 'exitcode: -11'
 SAME = 1e-6  # Two sums of the same float32 numbers in another order differ by less
 LAUNCH = ['-m', 'accelerate.commands.launch', '--config_file', ROOT / 'recipes' / 'cluster' / 'accelerate_fsdp.yaml']
 HERE = ['--num_processes', '2', '--mixed_precision', 'no', '--main_process_port', '0']  # Not four cards in bfloat16
@@ -45,13 +50,13 @@ def made(folder):
 def run(folder, *runs, sharded=True, killed=False):
     "Run sharded_runs.py; where it is to be killed, by itself and by nothing else."
     launch = [*LAUNCH, *HERE] if sharded else []
-    done = subprocess.run(
-        [sys.executable, *launch, ROOT / 'tests' / 'sharded_runs.py', folder, *runs],
-        capture_output=True,
-        text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1', PYTHONPATH=str(ROOT)),
-        timeout=SECONDS,
-    )
+    command = [sys.executable, *launch, ROOT / 'tests' / 'sharded_runs.py', folder, *runs]
+    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1', PYTHONPATH=str(ROOT))
+    call = partial(subprocess.run, command, capture_output=True, text=True, env=environment, timeout=SECONDS)
+    done = call()
+    if SEGFAULT in done.stderr:
+        warnings.warn(f'torch crashed in C while {runs} ran, tried again:\n{done.stderr}', stacklevel=2)
+        done = call()
     assert (done.returncode != 0) == killed, done.stderr
     assert ('exitcode  : 9' in done.stderr) == killed, done.stderr
 
