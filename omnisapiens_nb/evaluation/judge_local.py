@@ -92,17 +92,28 @@ def _reply(judge, new, ends, tokens_in):
         return Reply(text, 'token limit', finished=False, tokens_in=tokens_in, tokens_out=len(new))
     return Reply(text, 'end', finished=True, tokens_in=tokens_in, tokens_out=end + 1)
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #35e1b75e
+# %% ../../nbs/evaluation/10_judge_local.ipynb #bfc4ccc6
+def _likeliest(judge, inputs, **bounds):
+    "Token ids of prompts and replies, whatever settings for generation the checkpoint brought."
+    from transformers import GenerationConfig
+
+    tokenizer = judge.tokenizer
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    brought = judge.model.generation_config
+    judge.model.generation_config = GenerationConfig()
+    try:
+        return judge.model.generate(**inputs, **bounds, do_sample=False, pad_token_id=pad)
+    finally:
+        judge.model.generation_config = brought
+
+# %% ../../nbs/evaluation/10_judge_local.ipynb #ac4778ea
 def _generate(judge, requests):
     "Replies of a local model to a batch of requests."
     inputs = _inputs(judge, requests)
-    tokenizer = judge.tokenizer
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    greedy = dict(do_sample=False, temperature=None, top_p=None, top_k=None)
-    longest = max(request['max_new_tokens'] for request in requests)
-    out = judge.model.generate(**inputs, **greedy, max_new_tokens=longest, pad_token_id=pad)
-    asked = inputs['input_ids'].shape[1]
     ends = _end_tokens(judge)
+    longest = max(request['max_new_tokens'] for request in requests)
+    out = _likeliest(judge, inputs, max_new_tokens=longest, eos_token_id=sorted(ends))
+    asked = inputs['input_ids'].shape[1]
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
 
