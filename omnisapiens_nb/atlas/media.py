@@ -180,7 +180,25 @@ def known_format(
         'copy it again from the source, or convert it to wav, mp4 or png'
     )
 
-# %% ../../nbs/atlas/02_media.ipynb #01a8e244
+# %% ../../nbs/atlas/02_media.ipynb #265f96a1
+_UNPACKED = {1, 3}  # Whole numbers and floating point, in the header of a wav
+_DTS = tuple(map(bytes.fromhex, ('7ffe8001', 'fe7f0180', '1fffe800', 'ff1f00e8')))
+_AC3 = tuple(map(bytes.fromhex, ('0b77', '770b')))
+_QUICK = dict(probesize='4096')  # Bytes
+
+
+def _guessing(data):
+    "Options for FFmpeg's guess of the codec: to read little of a wav that holds samples."
+    unpacked = int.from_bytes(data[20:22], 'little') in _UNPACKED
+    if data[:4] != b'RIFF' or data[12:16] != b'fmt ' or not unpacked:
+        return {}
+    begin = _samples_at(data)
+    sound = data[begin : begin + 65_536].lstrip(b'\0')
+    if sound.startswith(_AC3) or any(mark in sound for mark in _DTS):
+        return {}
+    return _QUICK
+
+# %% ../../nbs/atlas/02_media.ipynb #06e90e0b
 RATE = 16_000  # Samples per second, as the audio tower takes them
 
 
@@ -191,7 +209,8 @@ def _open(data):
         raise MediaError(f'the file is a picture ({found.name}), neither sound nor video')
     av = _pyav()
     try:
-        with av.open(io.BytesIO(data), format=found.demuxer, metadata_errors='replace') as container:
+        guessing = _guessing(data)
+        with av.open(io.BytesIO(data), format=found.demuxer, metadata_errors='replace', options=guessing) as container:
             _check_container(container)
             yield container
     except av.error.FFmpegError as e:
