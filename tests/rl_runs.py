@@ -28,7 +28,7 @@ from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.trl_trainer import last_checkpoint
 from omnisapiens_nb.sft.warmstart import target_ids
 
-KILLS = 10
+KILLS = 10 if os.environ.get('OMNISAPIENS_ALL') == '1' else 4
 DISK = 1 << 20  # Bytes of the largest file on a disk that is full; a checkpoint's weights are larger
 QUICKER = 0.8  # A run that ended before it was killed is killed so much earlier next time
 
@@ -232,7 +232,7 @@ def killed_at_random(folder, name, seconds):
 
 
 def killed(folder, name):
-    "A run left alone, ten killed at random and one at its very end and taken up again, and one that met a full disk."
+    "A run left alone, some killed at random and one at its very end and taken up again, one that met a full disk."
     code, seconds = forked(resumable, folder, 'whole')
     found = dict(whole=[code], ended=broken_off(folder, 'ended', Ended()))
     for i in range(KILLS):

@@ -83,10 +83,14 @@ def test_finished_blocks_are_not_made_again(atlas, whole, monkeypatch):
     assert len(made) == len(set(made))
 
 
-@pytest.mark.parametrize('workers', (1, 2))
 @pytest.mark.parametrize(
-    'name, column, data',
-    (('prosody', 'audios', b''), ('motion', 'videos', b'no video'), ('prosody', 'audios', b'RIFF noise')),
+    'workers, name, column, data',
+    (
+        (1, 'prosody', 'audios', b''),
+        (1, 'motion', 'videos', b'no video'),
+        (1, 'prosody', 'audios', b'RIFF noise'),
+        (2, 'prosody', 'audios', b'RIFF noise'),
+    ),
 )
 def test_a_damaged_medium_is_named(atlas, tmp_path, workers, name, column, data):
     row = next(r for r in reversed(open_atlas(atlas)) if r[column])

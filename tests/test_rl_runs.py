@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from rl_runs import descended
+from rl_runs import KILLS, descended
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
@@ -115,14 +115,14 @@ def test_two_processes_descend_as_one(on_two):
         assert largest_difference(one, torch.load(on_two / f'{name}.pt')) < SAME
 
 
-def test_killed_ten_times_and_a_full_disk(folder):
+def test_killed_at_random_and_a_full_disk(folder):
     "Weights, rewards and the balancer's memory end as those of a run that nobody stopped, bit for bit."
     run(folder, 'killed=kills')
     found = notes(folder, 'kills')
     assert found.pop('whole') == [0]
     assert found['ended'] == [-9, 'checkpoint-12', 0]
     codes = [codes for name, (_, *codes) in found.items() if name.startswith('killed')]
-    assert codes == [[-9, 0]] * 10, found
+    assert codes == [[-9, 0]] * KILLS, found
     assert found['full'] == [1, 'checkpoint-4', 0]
     whole = folder / 'whole' / 'done'
     generations = json.loads((whole / 'facts.json').read_text())['log']
