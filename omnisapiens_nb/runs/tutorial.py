@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRETRAINED', 'METHODS', 'NAMES', 'MOST_TOKENS', 'REWARD_TEXT', 'SHARE_TEXT', 'BLANK_TEXT', 'CHANGE_TEXT',
-           'TutorialConfig', 'bounds_for', 'open_run', 'make_atlas', 'longest_target', 'train_models', 'answer_all',
+           'TutorialConfig', 'bounds_for', 'open_run', 'make_atlas', 'longest_target', 'train_and_answer',
            'data_section', 'training_sections', 'blank_section', 'change_section', 'write_report', 'tutorial']
 
 # %% ../../nbs/runs/09_tutorial.ipynb #21dcc0ee
@@ -203,15 +203,6 @@ def _warm_up(out, atlas, config):
     )
     run_sft(recipe, resume=True)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #c8911977
-def _run_all(what, runs, workers):
-    "Runs that do not depend on each other: one after the other with progress bars, or shared among processes."
-    if workers > 1:
-        run_jobs(what, runs, workers)
-        return
-    for _, run, *arguments in runs:
-        run(*arguments)
-
 # %% ../../nbs/runs/09_tutorial.ipynb #0b817715
 def _reinforce(out, atlas, config, name, longest):
     "The warm-started model after one method."
@@ -231,40 +222,49 @@ def _reinforce(out, atlas, config, name, longest):
     )
     run_rl(recipe, resume=True)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #0f2dc857
-def train_models(
+# %% ../../nbs/runs/09_tutorial.ipynb #91bb944c
+def _what_answers(model):
+    "Name → model and missing modality: every model, and the warm-started one without each modality that it takes."
+    _, processor = load_model(model)
+    taken = processor.taken_signature('text_video_audio').split('_')
+    blanked = {f'sft without {blank}': ('sft', blank) for blank in BLANKS if blank in taken}
+    return {name: (name, '') for name in NAMES} | blanked
+
+
+def _answer(out, atlas, config, file, model, blank, longest):
+    "Predictions of a model; first it is trained, if a method trains it."
+    if model in METHODS:
+        _reinforce(out, atlas, config, model, longest)
+    if not file.exists():
+        run_predict(str(out / model), atlas, 'test', file, config.test_rows, blank, longest)
+
+# %% ../../nbs/runs/09_tutorial.ipynb #fae2faea
+def _run_all(what, jobs, workers):
+    "Jobs that do not depend on each other: one after the other with progress bars, or shared among processes."
+    if workers > 1:
+        run_jobs(what, jobs, workers)
+        return
+    for _, run, *arguments in jobs:
+        run(*arguments)
+
+
+def train_and_answer(
     out: Path,  # Folder of the run
     atlas: Path,  # Atlas folder
     config: TutorialConfig,  # Bounds
-    workers: int = 1,  # Processes for the methods
-) -> int:  # Longest completion
-    "Start a model, warm it up, and train one model per method from there."
+    workers: int = 1,  # Processes for what comes after the warm start
+) -> dict[str, Path]:  # Name → predictions: the models, and `sft without …`
+    "Start a model, warm it up, train one model per method from there, and let all of them answer."
     _warm_up(out, atlas, config)
     longest = longest_target(out / 'sft', atlas, config)
-    runs = [(name, _reinforce, out, atlas, config, name, longest) for name in METHODS if not (out / name).exists()]
-    _run_all('reinforcement', runs, workers)
-    return longest
-
-# %% ../../nbs/runs/09_tutorial.ipynb #5c8666c5
-def answer_all(
-    out: Path,  # Folder of the run
-    atlas: Path,  # Atlas folder
-    config: TutorialConfig,  # Bounds
-    longest: int,  # Longest completion
-    workers: int = 1,  # Processes for them
-) -> dict[str, Path]:  # Name → predictions: the models, and `sft without …`
-    "Predictions of every model, and of the warm-started one without each modality."
-    wanted = {model: (model, '') for model in NAMES}
-    _, processor = load_model(out / 'sft')
-    taken = processor.taken_signature('text_video_audio').split('_')
-    wanted |= {f'sft without {blank}': ('sft', blank) for blank in BLANKS if blank in taken}
+    wanted = _what_answers(out / 'sft')
     files = {name: out / 'predictions' / f'{name.replace(" ", "_")}.jsonl' for name in wanted}
-    runs = []
+    jobs = []
     for name, (model, blank) in wanted.items():
-        asked = str(out / model), atlas, 'test', files[name], config.test_rows, blank, longest
-        if not files[name].exists():
-            runs.append((name, run_predict, *asked))
-    _run_all('answers', runs, workers)
+        if not (out / model).exists() or not files[name].exists():
+            jobs.append((name, _answer, out, atlas, config, files[name], model, blank, longest))
+    jobs.sort(key=lambda job: job[0] not in METHODS)
+    _run_all('training and answers', jobs, workers)
     return files
 
 # %% ../../nbs/runs/09_tutorial.ipynb #cdd6cc78
@@ -425,11 +425,11 @@ def _footer():
         f'Python {found["python"]}.'
     )
 
-# %% ../../nbs/runs/09_tutorial.ipynb #a68d2152
+# %% ../../nbs/runs/09_tutorial.ipynb #0bd704f2
 def write_report(
     out: Path,  # Folder of the run
     atlas: Path,  # Atlas folder
-    files: dict[str, Path],  # From `answer_all`
+    files: dict[str, Path],  # From `train_and_answer`
     config: TutorialConfig,  # Bounds
 ) -> Path:  # report.html
     "Score everything and write the report."
@@ -450,7 +450,7 @@ def write_report(
     write_whole(out / 'report.html', page.encode())
     return out / 'report.html'
 
-# %% ../../nbs/runs/09_tutorial.ipynb #4eecf2be
+# %% ../../nbs/runs/09_tutorial.ipynb #acf515ff
 def tutorial(
     out: Path,  # Folder of the run; made, or resumed
     sources: dict[str, Path] | None = None,  # Source name → folder; none for the mini-Atlas
@@ -465,6 +465,5 @@ def tutorial(
     tasks = routed_columns(open_atlas(atlas, 'train'), 'task')['task']
     if 'qa' in map(answer_kind, tasks):
         minilm()  # If its weights are missing, the error comes before training
-    longest = train_models(out, atlas, config, workers)
-    files = answer_all(out, atlas, config, longest, workers)
+    files = train_and_answer(out, atlas, config, workers)
     return write_report(out, atlas, files, config)
