@@ -180,8 +180,8 @@ def known_format(
         'copy it again from the source, or convert it to wav, mp4 or png'
     )
 
-# %% ../../nbs/atlas/02_media.ipynb #265f96a1
-_UNPACKED = {1, 3}  # Whole numbers and floating point, in the header of a wav
+# %% ../../nbs/atlas/02_media.ipynb #ccc414df
+_PLAIN = {1, 3}  # Whole numbers and floating point, neither compressed, in the header of a wav
 _DTS = tuple(map(bytes.fromhex, ('7ffe8001', 'fe7f0180', '1fffe800', 'ff1f00e8')))
 _AC3 = tuple(map(bytes.fromhex, ('0b77', '770b')))
 _QUICK = dict(probesize='4096')  # Bytes
@@ -189,8 +189,8 @@ _QUICK = dict(probesize='4096')  # Bytes
 
 def _guessing(data):
     "Options for FFmpeg's guess of the codec: to read little of a wav that holds samples."
-    unpacked = int.from_bytes(data[20:22], 'little') in _UNPACKED
-    if data[:4] != b'RIFF' or data[12:16] != b'fmt ' or not unpacked:
+    is_plain = int.from_bytes(data[20:22], 'little') in _PLAIN
+    if data[:4] != b'RIFF' or data[12:16] != b'fmt ' or not is_plain:
         return {}
     begin = _samples_at(data)
     sound = data[begin : begin + 65_536].lstrip(b'\0')

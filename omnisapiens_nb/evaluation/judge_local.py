@@ -20,7 +20,7 @@ from .judge_prompts import Question, is_explained, messages_of
 from .judge_verdicts import Verdict, verdict_of
 from .similarity import MINILM, cosines, minilm
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #cb8d5be7
+# %% ../../nbs/evaluation/10_judge_local.ipynb #87ad09e1
 EXPLANATION = 192  # Extra tokens for an explanation before the verdict
 
 
@@ -48,7 +48,8 @@ class Local:
         strictness: str,  # As for `messages_of`
     ) -> dict:  # All that a verdict depends on
         "What the model is asked."
-        request = dict(local=self.name, max_new_tokens=self.max_new_tokens, messages=messages_of(q, strictness))
+        request = dict(local=self.name, decoding='greedy', max_new_tokens=self.max_new_tokens)
+        request |= dict(messages=messages_of(q, strictness))
         if is_explained(strictness):
             request |= dict(explained=True, max_new_tokens=self.max_new_tokens + EXPLANATION)
         return request

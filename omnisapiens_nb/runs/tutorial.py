@@ -222,9 +222,9 @@ def _reinforce(out, atlas, config, name, longest):
     )
     run_rl(recipe, resume=True)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #91bb944c
+# %% ../../nbs/runs/09_tutorial.ipynb #0de93b8c
 def _what_answers(model):
-    "Name → model and missing modality: every model, and the warm-started one without each modality that it takes."
+    "Name → model and missing modality: all models as they are, the warm-started one with a modality removed too."
     _, processor = load_model(model)
     taken = processor.taken_signature('text_video_audio').split('_')
     blanked = {f'sft without {blank}': ('sft', blank) for blank in BLANKS if blank in taken}
@@ -238,7 +238,7 @@ def _answer(out, atlas, config, file, model, blank, longest):
     if not file.exists():
         run_predict(str(out / model), atlas, 'test', file, config.test_rows, blank, longest)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #fae2faea
+# %% ../../nbs/runs/09_tutorial.ipynb #2286ed2b
 def _run_all(what, jobs, workers):
     "Jobs that do not depend on each other: one after the other with progress bars, or shared among processes."
     if workers > 1:
@@ -253,8 +253,8 @@ def train_and_answer(
     atlas: Path,  # Atlas folder
     config: TutorialConfig,  # Bounds
     workers: int = 1,  # Processes for what comes after the warm start
-) -> dict[str, Path]:  # Name → predictions: the models, and `sft without …`
-    "Start a model, warm it up, train one model per method from there, and let all of them answer."
+) -> dict[str, Path]:  # Name → file of predictions: the models, and `sft without …`
+    "Make a model, warm it up, train a copy of it by each method, and write all predictions."
     _warm_up(out, atlas, config)
     longest = longest_target(out / 'sft', atlas, config)
     wanted = _what_answers(out / 'sft')
