@@ -359,12 +359,13 @@ def training_sections(
         Section('Each task’s share of the update', SHARE_TEXT, shares),
     ]
 
-# %% ../../nbs/runs/09_tutorial.ipynb #e27d86c0
+# %% ../../nbs/runs/09_tutorial.ipynb #96393928
 BLANK_TEXT = (
     'The same model and rows with one modality removed: we leave out the transcript, or set the features of sound or '
-    'pictures to zero. If the answers depend on a modality, the score falls to that of the majority answer. But a '
-    'lower score does not prove such a dependence: features of zero never occurred in training, and they can confuse '
-    'a model that did not need the modality.'
+    'pictures to zero. If the answers depend on nothing but this modality, the score falls to about that of the '
+    'majority answer. If they depend on it in part, the score falls less. But a lower score does not prove such a '
+    'dependence: features of zero never occurred in training, and they can confuse a model that did not need the '
+    'modality.'
 )
 
 
