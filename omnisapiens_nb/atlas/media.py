@@ -180,11 +180,22 @@ def known_format(
         'copy it again from the source, or convert it to wav, mp4 or png'
     )
 
-# %% ../../nbs/atlas/02_media.ipynb #ccc414df
+# %% ../../nbs/atlas/02_media.ipynb #36415e20
 _PLAIN = {1, 3}  # Whole numbers and floating point, neither compressed, in the header of a wav
 _DTS = tuple(map(bytes.fromhex, ('7ffe8001', 'fe7f0180', '1fffe800', 'ff1f00e8')))
-_AC3 = tuple(map(bytes.fromhex, ('0b77', '770b')))
+_AC3 = (0x0B77, 0x770B)
+_MPEG = (0xFF, 0x56)  # And then three bits that are set: packets of MP2, MP3 and AAC
 _QUICK = dict(probesize='4096')  # Bytes
+
+
+def _may_be_packed(sound):
+    "Whether sound begins as a compressed one does, or has the mark of DTS."
+    begin = sound.lstrip(b'\0')[:2]
+    if len(begin) < 2:
+        return True
+    is_ac3 = int.from_bytes(begin) in _AC3
+    is_mpeg = begin[0] in _MPEG and begin[1] >= 0xE0
+    return is_ac3 or is_mpeg or begin == b'ID' or any(mark in sound for mark in _DTS)
 
 
 def _guessing(data):
@@ -193,10 +204,7 @@ def _guessing(data):
     if data[:4] != b'RIFF' or data[12:16] != b'fmt ' or not is_plain:
         return {}
     begin = _samples_at(data)
-    sound = data[begin : begin + 65_536].lstrip(b'\0')
-    if sound.startswith(_AC3) or any(mark in sound for mark in _DTS):
-        return {}
-    return _QUICK
+    return {} if _may_be_packed(data[begin : begin + 65_536]) else _QUICK
 
 # %% ../../nbs/atlas/02_media.ipynb #06e90e0b
 RATE = 16_000  # Samples per second, as the audio tower takes them

@@ -65,12 +65,14 @@ class Local:
             for i, reply in enumerate(replies, start):
                 done(i, verdict_of(reply, requests[i].get('explained', False)))
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #28f48e6b
+# %% ../../nbs/evaluation/10_judge_local.ipynb #f2e5afd9
 def _end_tokens(judge):
     "Tokens with which the model ends a reply."
     ends = judge.model.generation_config.eos_token_id
     if ends is None:
-        return {judge.tokenizer.eos_token_id}
+        ends = judge.tokenizer.eos_token_id
+    if ends is None:
+        return set()
     return {ends} if isinstance(ends, int) else set(ends)
 
 # %% ../../nbs/evaluation/10_judge_local.ipynb #bc350b2b
@@ -93,27 +95,30 @@ def _reply(judge, new, ends, tokens_in):
         return Reply(text, 'token limit', finished=False, tokens_in=tokens_in, tokens_out=len(new))
     return Reply(text, 'end', finished=True, tokens_in=tokens_in, tokens_out=end + 1)
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #bfc4ccc6
+# %% ../../nbs/evaluation/10_judge_local.ipynb #7d3abfa6
 def _likeliest(judge, inputs, **bounds):
     "Token ids of prompts and replies, whatever settings for generation the checkpoint brought."
     from transformers import GenerationConfig
 
     tokenizer = judge.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    brought = judge.model.generation_config
-    judge.model.generation_config = GenerationConfig()
+    holders = [module for module in judge.model.modules() if 'generation_config' in vars(module)]  # Of PEFT inside too
+    brought = [holder.generation_config for holder in holders]
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
     try:
         return judge.model.generate(**inputs, **bounds, do_sample=False, pad_token_id=pad)
     finally:
-        judge.model.generation_config = brought
+        for holder, settings in zip(holders, brought):
+            holder.generation_config = settings
 
-# %% ../../nbs/evaluation/10_judge_local.ipynb #ac4778ea
+# %% ../../nbs/evaluation/10_judge_local.ipynb #03350843
 def _generate(judge, requests):
     "Replies of a local model to a batch of requests."
     inputs = _inputs(judge, requests)
     ends = _end_tokens(judge)
     longest = max(request['max_new_tokens'] for request in requests)
-    out = _likeliest(judge, inputs, max_new_tokens=longest, eos_token_id=sorted(ends))
+    out = _likeliest(judge, inputs, max_new_tokens=longest, eos_token_id=sorted(ends) or None)
     asked = inputs['input_ids'].shape[1]
     for mask, new in zip(inputs['attention_mask'], out[:, asked:].tolist()):
         yield _reply(judge, new, ends, tokens_in=int(mask.sum()))
