@@ -192,8 +192,8 @@ def warm_start(tmp_path_factory, mini_atlas):
 
 @contextmanager
 def quick_gguf():
-    """Within the block, `gguf` takes slices of a plain array: of a mapped file it takes ten million, each of which
-    numpy makes a mapped file again, and that is half the time of a conversion."""
+    """Within the block, `gguf` takes its many slices of a plain array. Of a mapped file, numpy makes each slice a
+    mapped file again, which takes longer than the rest of a conversion."""
     from gguf import gguf_reader
 
     mapped = np.memmap

@@ -22,8 +22,8 @@ from omnisapiens_nb.sft.processor import train_tokenizer
 from omnisapiens_nb.sft.targets import target_text
 
 SECONDS = 300  # That a run may take
-# A crash in the C code of torch or gloo, seen once in some thirty runs of all tests and never in 95 of this one alone:
-# FSDP2 on a CPU, which accelerate offers nobody
+# A crash in the C code of torch or gloo, seen once in a run of all tests and never when it was sought: FSDP2 on a CPU,
+# which accelerate offers nobody
 SEGFAULT = 'exitcode: -11'
 SAME = 1e-6  # Two sums of the same float32 numbers in another order differ by less
 LAUNCH = ['-m', 'accelerate.commands.launch', '--config_file', ROOT / 'recipes' / 'cluster' / 'accelerate_fsdp.yaml']

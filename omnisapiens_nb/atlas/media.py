@@ -180,11 +180,12 @@ def known_format(
         'copy it again from the source, or convert it to wav, mp4 or png'
     )
 
-# %% ../../nbs/atlas/02_media.ipynb #36415e20
+# %% ../../nbs/atlas/02_media.ipynb #ed4dc596
 _PLAIN = {1, 3}  # Whole numbers and floating point, neither compressed, in the header of a wav
 _DTS = tuple(map(bytes.fromhex, ('7ffe8001', 'fe7f0180', '1fffe800', 'ff1f00e8')))
 _AC3 = (0x0B77, 0x770B)
 _MPEG = (0xFF, 0x56)  # And then three bits that are set: packets of MP2, MP3 and AAC
+_TITLE = b'ID'  # Before the packets of an MP3 that has a title
 _QUICK = dict(probesize='4096')  # Bytes
 
 
@@ -195,7 +196,7 @@ def _may_be_packed(sound):
         return True
     is_ac3 = int.from_bytes(begin) in _AC3
     is_mpeg = begin[0] in _MPEG and begin[1] >= 0xE0
-    return is_ac3 or is_mpeg or begin == b'ID' or any(mark in sound for mark in _DTS)
+    return is_ac3 or is_mpeg or begin == _TITLE or any(mark in sound for mark in _DTS)
 
 
 def _guessing(data):
