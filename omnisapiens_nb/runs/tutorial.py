@@ -288,13 +288,13 @@ def _reason_table(atlas, most=12):
     sizes = rejected.groupby(['dataset', 'reason']).size().reset_index(name='rows')
     return sizes.sort_values('rows', ascending=False).head(most)
 
-# %% ../../nbs/runs/09_tutorial.ipynb #152f35ac
+# %% ../../nbs/runs/09_tutorial.ipynb #badcc44d
 def _absent_clips(counts):
     "A sentence on clips that were missing."
     absent = []
     for key, count in counts.items():
         if count['text_only']:
-            absent.append(f'{count["text_only"]} of {DATASETS[key].name}')
+            absent.append(f'{count["text_only"]} of {key}')
     if not absent:
         return ''
     return f'Clips not in the folder, so kept as text rows: {", ".join(absent)}.'
