@@ -7,6 +7,8 @@ __all__ = ['SIZE', 'BANDS', 'ROWS', 'NEAR', 'shingles', 'jaccard', 'count_up', '
            'candidate_pairs', 'near_pairs']
 
 # %% ../../nbs/atlas/09_near_text.ipynb #e9db1588
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -97,32 +99,34 @@ def band_probability(
     return 1 - (1 - s**rows) ** bands
 
 # %% ../../nbs/atlas/09_near_text.ipynb #30337253
-def _group_pairs(keys):
-    "Index pairs of equal keys, one array of shape (2, pairs) for each key that is there twice or more."
+_CHUNK = 100_000  # Pairs looked at in one go, and up to one text's more; it bounds the memory
+
+
+def _equal_pairs(keys):
+    "Index pairs of equal keys in chunks of shape (2, pairs), the smaller index first."
     order = np.argsort(keys, kind='stable')
-    bounds = np.flatnonzero(np.diff(keys[order])) + 1
-    starts = np.concatenate([[0], bounds])
-    sizes = np.diff(starts, append=len(keys))
-    several = sizes > 1
-    for start, size in zip(starts[several], sizes[several]):
-        left, right = np.triu_indices(size, 1)
-        yield np.stack([order[start + left], order[start + right]])
+    in_order = keys[order]
+    group_ends = np.searchsorted(in_order, in_order, 'right')
+    following = group_ends - np.arange(len(keys)) - 1
+    paired = np.flatnonzero(following)
+    chunk_of = np.cumsum(following[paired]) // _CHUNK
+    for part in np.split(paired, np.flatnonzero(np.diff(chunk_of)) + 1):
+        left = np.repeat(part, following[part])
+        right = left + 1 + count_up(following[part])
+        yield np.stack([order[left], order[right]])
 
 # %% ../../nbs/atlas/09_near_text.ipynb #6abcc692
 def candidate_pairs(
     signatures: np.ndarray,  # From `minhash`, BANDS·ROWS numbers a text
-) -> np.ndarray:  # int64, shape (2, pairs), each pair once, the smaller index first
+) -> Iterator[np.ndarray]:  # int64, shape (2, pairs), each pair in one chunk only, the smaller index first
     "Pairs of texts that agree in a whole band (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4)."
-    texts = signatures.shape[1]
-    numbered = []  # A pair as one number, low · texts + high
-    for band in signatures.reshape(BANDS, ROWS, -1):
-        for pairs in _group_pairs(_band_keys(band)):
-            low, high = np.sort(pairs, axis=0)
-            numbered.append(low * texts + high)
-    if not numbered:
-        return np.empty((2, 0), np.int64)
-    once = np.unique(np.concatenate(numbered))
-    return np.stack(np.divmod(once, texts))
+    keys = [_band_keys(band) for band in signatures.reshape(BANDS, ROWS, -1)]
+    for number, key in enumerate(keys):
+        for pairs in _equal_pairs(key):
+            for earlier in keys[:number]:
+                left, right = earlier[pairs]
+                pairs = pairs[:, left != right]
+            yield pairs
 
 # %% ../../nbs/atlas/09_near_text.ipynb #4b966e3e
 def _band_keys(band):
@@ -133,18 +137,22 @@ def _band_keys(band):
 
 # %% ../../nbs/atlas/09_near_text.ipynb #3969ad05
 NEAR = 0.7  # Similarity from which two texts count as near-duplicates
-_CHUNK = 100_000  # Pairs checked at a time, which bounds the memory
+
+
+def _shared(table, i, j):
+    "How many shingles each pair shares; by a product where the pairs are most of those between their texts."
+    left, left_at = np.unique(i, return_inverse=True)
+    right, right_at = np.unique(j, return_inverse=True)
+    if len(left) * len(right) > 4 * len(i):
+        return table[i].multiply(table[j]).sum(1)
+    product = (table[left] @ table[right].T).toarray()
+    return product[left_at, right_at]
 
 
 def _similarities(table, i, j):
     sizes = np.diff(table.indptr)
-    parts = [np.empty(0)]
-    for at in range(0, len(i), _CHUNK):
-        a = i[at : at + _CHUNK]
-        b = j[at : at + _CHUNK]
-        both = table[a].multiply(table[b]).sum(1)
-        parts.append(both / (sizes[a] + sizes[b] - both))
-    return np.concatenate(parts)
+    both = _shared(table, i, j)
+    return both / (sizes[i] + sizes[j] - both)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #2314af2d
 def near_pairs(
@@ -154,8 +162,14 @@ def near_pairs(
     "Pairs of texts at least so similar; misses about 1 in 40 at .7 and 1 in 2,800 at .8 (`band_probability`)."
     if len(texts) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    table = shingle_table(texts)
-    i, j = candidate_pairs(minhash(table, BANDS * ROWS))
-    similar = _similarities(table.astype(np.int32), i, j)
-    keep = similar >= threshold
-    return i[keep], j[keep], similar[keep]
+    kept = []
+    similarities = []
+    table = shingle_table(texts).astype(np.int32)
+    for pairs in candidate_pairs(minhash(table, BANDS * ROWS)):
+        similar = _similarities(table, *pairs)
+        is_near = similar >= threshold
+        kept.append(pairs[:, is_near])
+        similarities.append(similar[is_near])
+    i, j = np.concatenate(kept, axis=1)
+    order = np.lexsort((j, i))
+    return i[order], j[order], np.concatenate(similarities)[order]
