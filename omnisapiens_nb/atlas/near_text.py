@@ -51,10 +51,11 @@ def count_up(
     return np.arange(counts.sum()) - np.repeat(starts, counts)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #cdea072d
-def shingle_table(
-    texts: list[str],  # Texts, normalised, none empty
-) -> csr_array:  # uint8, shape (texts, different shingles); 1 where a text holds a shingle
-    "Which text holds which shingle."
+_TEXTS = 10_000  # Texts that are cut into shingles in one go, which bounds the memory
+
+
+def _windows(texts):
+    "A number for each run of `SIZE` characters, text after text, and how many runs each text has."
     padded = [text.ljust(SIZE) for text in texts]
     lengths = np.array([len(text) for text in padded])
     counts = lengths - SIZE + 1
@@ -64,9 +65,27 @@ def shingle_table(
     mixed = np.zeros(len(windows), np.uint64)
     for offset, factor in enumerate(_FACTORS):
         mixed = (mixed ^ codes[windows + offset]) * factor
-    _, columns = np.unique(mixed, return_inverse=True)
-    row_ends = np.concatenate([[0], np.cumsum(counts)])
-    table = csr_array((np.ones(len(windows), np.uint8), columns, row_ends))
+    return mixed, counts
+
+# %% ../../nbs/atlas/09_near_text.ipynb #b6f3db93
+def shingle_table(
+    texts: list[str],  # Texts, normalised, none empty
+) -> csr_array:  # uint8, shape (texts, different shingles); 1 where a text holds a shingle
+    "Which text holds which shingle."
+    different = []
+    places = []
+    counts = []
+    for at in range(0, len(texts), _TEXTS):
+        mixed, counted = _windows(texts[at : at + _TEXTS])
+        in_part, place = np.unique(mixed, return_inverse=True)
+        different.append(in_part)
+        places.append(place.astype(np.int32))
+        counts.append(counted)
+    everywhere = np.unique(np.concatenate(different))
+    numbers = [np.searchsorted(everywhere, in_part).astype(np.int32) for in_part in different]
+    columns = np.concatenate([number[place] for number, place in zip(numbers, places, strict=True)])
+    row_ends = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    table = csr_array((np.ones(len(columns), np.uint8), columns, row_ends))
     table.sum_duplicates()
     table.data[:] = 1
     return table
@@ -144,8 +163,8 @@ def _shared(table, i, j):
     left, left_at = np.unique(i, return_inverse=True)
     right, right_at = np.unique(j, return_inverse=True)
     if len(left) * len(right) > 4 * len(i):
-        return table[i].multiply(table[j]).sum(1)
-    product = (table[left] @ table[right].T).toarray()
+        return table[i].multiply(table[j]).sum(1, np.int32)
+    product = (table[left].astype(np.int32) @ table[right].T).toarray()
     return product[left_at, right_at]
 
 
@@ -164,7 +183,7 @@ def near_pairs(
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     kept = []
     similarities = []
-    table = shingle_table(texts).astype(np.int32)
+    table = shingle_table(texts)
     for pairs in candidate_pairs(minhash(table, BANDS * ROWS)):
         similar = _similarities(table, *pairs)
         is_near = similar >= threshold
