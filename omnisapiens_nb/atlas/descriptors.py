@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from scipy.fft import next_fast_len
-from scipy.signal import find_peaks
 
 from .extras import require
 from .holistic import PARTS, POINTS
@@ -230,6 +229,8 @@ def _pitch_statistics(sound):
 # %% ../../nbs/atlas/16_descriptors.ipynb #73f12bd0
 def _syllables(loudness):
     "Peaks of the loudness, smoothed over five frames, that stand out by three decibels."
+    from scipy.signal import find_peaks  # Slow to import, and models that read descriptors need no peaks
+
     smooth = np.convolve(np.pad(loudness, 2, 'edge'), np.ones(5) / 5, 'valid')
     peaks, _ = find_peaks(np.pad(smooth, 1, constant_values=smooth.min()), prominence=3, distance=8)
     return len(peaks)
