@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/tutorial
 EXTRAS ?= dev
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Python compiles a module when it first imports it, and most of those installed it never does
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+INSTALL := $(BIN)/python -m pip install --quiet $(COMPILE) --constraint constraints.txt
 # Processes of the tests; each takes about a gigabyte
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
 export OMP_NUM_THREADS := 1

@@ -1,6 +1,7 @@
-"""Parts of bench.py on data: curation, near-duplicates, reading rows, descriptors, and how soon a command answers."""
+"""Parts of bench.py on data: curation, near-duplicates, reading rows, descriptors, installation, a command's start."""
 
 import bisect
+import os
 import random
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import pandas as pd
 from curation import SHARES, WORDS, utterance
 from sides import Took, apart, beside, children, need
 
+ROOT = Path(__file__).parents[1]
 MELD_ROWS = 200_000  # Two of each line; a million would take minutes a side
 REPEATED = 25  # One line in so many is an earlier one, in capitals
 MELD_LABELS = dict(joy='positive', anger='negative', sadness='negative', surprise='positive', neutral='neutral')
@@ -430,6 +432,31 @@ def start() -> Iterator[dict]:
     yield beside('import omnisapiens_nb', bare, nothing, more=0.05, **how)
 
 
+def installation() -> Iterator[dict]:
+    "What `make tutorial` does before the tutorial, and the first imports, beside pip's usual way."
+    with tempfile.TemporaryDirectory() as name:
+        clone = Path(name) / 'clone'
+        subprocess.run(['git', 'clone', '--quiet', ROOT, clone], check=True)
+
+        def install(*options):
+            shutil.rmtree(clone / '.venv', ignore_errors=True)
+            subprocess.run(['make', 'install', *options], cwd=clone, check=True, capture_output=True)
+            command = [clone / '.venv' / 'bin' / 'python', '-c', 'import omnisapiens_nb.runs.tutorial']
+            subprocess.run(command, cwd='/', env=written, check=True)
+
+        written = {key: value for key, value in os.environ.items() if key != 'PYTHONDONTWRITEBYTECODE'}
+        yield beside(
+            'installation, and the first imports',
+            partial(install, 'PYTHONDONTWRITEBYTECODE='),
+            partial(install, 'PYTHONDONTWRITEBYTECODE=1'),
+            'pip, which compiles every module first',
+            within=150,
+            turns=3,
+            calls=1,
+            clock=children,
+        )
+
+
 PARTS = dict(
     curation=curation,
     media_curation=media_curation,
@@ -438,4 +465,5 @@ PARTS = dict(
     epoch=epoch,
     descriptors=descriptors,
     start=start,
+    installation=installation,
 )

@@ -1,6 +1,6 @@
 """Many rows through the command line, with processor seconds and peak memory: python benchmarks/load.py
 
-300,000 rows of words go through `curate` and `check`, and 200,000 predictions through `evaluate`. Each command is a
+A million rows of words go through `curate` and `check`, and 200,000 predictions through `evaluate`. Each command is a
 process of its own; the system says what it took. The result is nbs/results/load.csv."""
 
 import csv
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from omnisapiens_nb.atlas.store import StoreWriter
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / 'nbs' / 'results' / 'load.csv'
-ROWS = (75_000, 150_000, 300_000)  # Of the Atlas; MELD makes two of each line
+ROWS = (250_000, 500_000, 1_000_000)  # Of the Atlas; MELD makes two of each line
 PREDICTIONS = (50_000, 100_000, 200_000)
 FILES = dict(train=0.8, dev=0.1, test=0.1)  # MELD's tables, and their shares of the lines
 TURNS = 10  # Of a dialogue
@@ -31,7 +32,8 @@ COLUMNS = 'Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,S
     ','
 )
 EMOTIONS = dict(neutral='neutral', joy='positive', anger='negative', sadness='negative', surprise='positive')
-VOCABULARY = 20_000  # Words that remarks are made of
+SYLLABLES = 'ba ce di fo gu la me ni po ru sa te vi xo zu ber cal den fin gor'.split()
+WORDS = [''.join(parts) for parts in product(SYLLABLES, repeat=3)]
 MEBIBYTE = 1 << 10  # In the system's unit of memory, 1024 bytes
 SKILL = 0.7  # How often an answer is known
 
@@ -39,7 +41,7 @@ SKILL = 0.7  # How often an answer is known
 def remark(rng: random.Random) -> str:
     "Some words; frequent ones more often, as in speech."
     count = rng.randint(4, 20)
-    return ' '.join(f'word{int(VOCABULARY ** rng.random())}' for _ in range(count))
+    return ' '.join(WORDS[int(len(WORDS) ** rng.random())] for _ in range(count))
 
 
 def write_meld(
