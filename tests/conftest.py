@@ -3,6 +3,7 @@
 With OMNISAPIENS_REQUIRE_ALL=1 a file that is missing is a failure."""
 
 import fcntl
+import gc
 import io
 import json
 import os
@@ -255,6 +256,11 @@ LONGEST = (
     'test_small_lm.py',
     'test_devices.py',
 )
+
+
+def pytest_collection_finish():
+    "What was imported by now stays, so no search for garbage looks at it again; each run of a trainer starts some."
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -3,6 +3,7 @@
 FOLDER holds an atlas and a base model (see test_rl_runs.py)."""
 
 import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -246,6 +247,7 @@ KINDS = dict(shared=shared, looped=looped, descended=descended, killed=killed)
 
 
 if __name__ == '__main__':
+    gc.freeze()  # As in conftest.py
     for named in sys.argv[2:]:
         kind, name = named.split('=')
         KINDS[kind](Path(sys.argv[1]), name)

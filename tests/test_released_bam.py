@@ -210,7 +210,7 @@ def test_a_checkpoint_has_the_heads_too(tmp_path):
 
 @pytest.fixture
 def in_float64():
-    "Adam divides each gradient by its size; in 32 bits, the last digits of a tiny one differ by machine and then count."
+    "Adam divides each gradient by its size; in 32 bits, the last digits of a tiny one differ by machine and count."
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
