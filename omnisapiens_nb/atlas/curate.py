@@ -23,6 +23,8 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from .datasets import DATASETS, STYLES, build_prompt, reword
@@ -40,7 +42,7 @@ from omnisapiens_nb.atlas.media import (
     write_wav,
 )
 from .reading import SourceError
-from .schema import MEDIA, SPLITS, Note, Reject, Rejected, Row, row_faults, row_of, signature
+from .schema import MEDIA, SPLITS, Note, Reject, Rejected, Row, row_faults, signature
 from .sources.registry import ADAPTERS, adapter
 from omnisapiens_nb.atlas.store import (
     StoreWriter,
@@ -412,8 +414,13 @@ def _take_out(result, unfinished, leakage, reasons):
             count['text_only'] -= text_only
 
 
+_NAMED = ['id', 'dataset', 'source_file', 'source_row', 'absent_media']  # What a rejection tells
+
+
 def _write_without(splits, unfinished, reasons):
-    "Write the shards anew without the rows that have a reason; returns their splits, absences and rejections."
+    """Write the shards anew without the rows that have a reason; returns their splits, absences and rejections.
+
+    Rows that stay are copied as tables, since each of them was checked before."""
     everything = unfinished / 'all'
     (unfinished / 'data').rename(everything)
     writer = StoreWriter(unfinished)
@@ -421,13 +428,13 @@ def _write_without(splits, unfinished, reasons):
     for split in SPLITS:
         if not splits[split]:
             continue
-        for row in open_atlas(everything, split):
-            reason = reasons.get(row['id'])
-            if reason:
+        for table in open_atlas(everything, split).tables():
+            goes = pa.array([row_id in reasons for row_id in table['id'].to_pylist()], pa.bool_())
+            writer.add_table(split, table.filter(pc.invert(goes)))
+            for row in table.select(_NAMED).filter(goes).to_pylist():
+                reason = reasons[row['id']]
                 rejected = Rejected(row['dataset'], row['source_file'], row['source_row'], reason, row['id'])
                 dropped.append((split, bool(row['absent_media']), rejected))
-            else:
-                writer.add(row_of(row))
     writer.finish()
     shutil.rmtree(everything)
     return dropped

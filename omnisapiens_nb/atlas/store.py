@@ -13,13 +13,15 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -63,6 +65,7 @@ class _SplitWriter:
         self.writer = None  # Of the last shard, while it is open
         self.buffer = []
         self.weight = 0  # Of the buffer
+        self.rest = SCHEMA.empty_table()  # Rows of tables that do not fill a row group yet
 
     def add(self, row):
         self.buffer.append(row)
@@ -70,14 +73,24 @@ class _SplitWriter:
         if self.weight >= GROUP_BYTES or len(self.buffer) == GROUP_ROWS:
             self.flush()
 
+    def add_table(self, table):
+        waiting = pa.concat_tables([self.rest, table])
+        start = 0
+        for end in _group_ends(_weights(waiting)):
+            self._write(waiting.slice(start, end - start))
+            start = end
+        self.rest = waiting.slice(start).combine_chunks()
+
     def flush(self):
-        if not self.buffer:
-            return
-        if self.writer is None:
-            self._open()
-        self.writer.write_table(_table(self.buffer))
+        if self.buffer:
+            self._write(_table(self.buffer))
         self.buffer = []
         self.weight = 0
+
+    def _write(self, table):
+        if self.writer is None:
+            self._open()
+        self.writer.write_table(table.combine_chunks())
         if self.shards[-1].stat().st_size >= SHARD_BYTES:
             self._close()
 
@@ -92,6 +105,8 @@ class _SplitWriter:
 
     def finish(self):
         self.flush()
+        if len(self.rest):
+            self._write(self.rest)
         if self.writer:
             self._close()
         total = f'of-{len(self.shards):05}.parquet'
@@ -109,6 +124,32 @@ def _table(rows):
     columns = zip(*map(_VALUES, rows))
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+# %% ../../nbs/atlas/11_store.ipynb #c53f5a13
+def _weights(table):
+    "Bytes of media and descriptors of each row."
+    total = np.zeros(len(table), np.int64)
+    for name in _HEAVY:
+        lists = table.column(name).combine_chunks()
+        sizes = pc.binary_length(lists.flatten()).to_numpy()
+        np.add.at(total, pc.list_parent_indices(lists).to_numpy(), sizes)
+    return total
+
+
+def _group_ends(weights):
+    "Rows with which a row group is full, as they would be if the rows came one by one."
+    heavy = np.cumsum(weights)
+    ends = []
+    start = 0
+    while start < len(weights):
+        before = heavy[start - 1] if start else 0
+        filled = np.searchsorted(heavy, before + GROUP_BYTES) + 1
+        end = min(int(filled), start + GROUP_ROWS)
+        if end > len(weights):
+            break
+        ends.append(end)
+        start = end
+    return ends
 
 # %% ../../nbs/atlas/11_store.ipynb #ce5ede1f
 class StoreWriter:
@@ -128,6 +169,14 @@ class StoreWriter:
     ):
         "Add a row; its split says which shards it goes to."
         self.splits[row.split].add(row)
+
+    def add_table(
+        self,
+        split: str,  # Of all its rows
+        table: pa.Table,  # Rows in our schema, of any number
+    ):
+        "Add rows as they lie in a file, without looking at each; a writer takes rows or tables, not both."
+        self.splits[split].add_table(table)
 
     def finish(self) -> list[Path]:  # Every shard written
         "Close the shards and give them their final names, `{split}-NNNNN-of-NNNNN.parquet`."
@@ -357,11 +406,17 @@ class _Shards:
 _TOGETHER = 16  # Rows in memory beside their row group
 
 
-def _all_rows(groups):
-    "Rows of row groups, one after the other."
+def _tables(groups):
+    "Each row group as a table, with its place."
     for path, file, group in groups:
         with _naming_damage(path, group):
             table = file.read_row_group(group, use_threads=False)
+        yield path, group, table
+
+
+def _all_rows(groups):
+    "Rows of row groups, one after the other."
+    for path, group, table in _tables(groups):
         for part in table.to_batches(_TOGETHER):
             with _naming_damage(path, group):
                 rows = part.to_pylist()
@@ -430,6 +485,11 @@ class Atlas(Sequence):
         "File and number of a row, for a message."
         path, number = self._shards.place(range(len(self))[i])
         return f'{path}, row {number + 1}'
+
+    def tables(self) -> Iterator[pa.Table]:  # One for each row group
+        "Rows in order, as they lie in the files, with nothing made up for what a file lacks."
+        for _, _, table in _tables(self._shards.groups):
+            yield table
 
     def columns(
         self,
