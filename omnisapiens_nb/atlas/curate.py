@@ -51,6 +51,7 @@ from omnisapiens_nb.atlas.store import (
     file_sha256,
     open_atlas,
     output_hashes,
+    row_tables,
 )
 from .twins import Twins
 from .workers import in_order
@@ -428,7 +429,7 @@ def _write_without(splits, unfinished, reasons):
     for split in SPLITS:
         if not splits[split]:
             continue
-        for table in open_atlas(everything, split).tables():
+        for table in row_tables(open_atlas(everything, split)):
             goes = pa.array([row_id in reasons for row_id in table['id'].to_pylist()], pa.bool_())
             writer.add_table(split, table.filter(pc.invert(goes)))
             for row in table.select(_NAMED).filter(goes).to_pylist():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GROUP_BYTES', 'GROUP_ROWS', 'SHARD_BYTES', 'UNNAMED', 'UNSIGNED', 'StoreWriter', 'dataset_card', 'released_options',
-           'released_value', 'Atlas', 'routed_columns', 'split_of', 'by_split', 'shards_of', 'open_atlas', 'atlas_id',
-           'open_splits', 'rewrite_atlas', 'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
+           'released_value', 'Atlas', 'row_tables', 'routed_columns', 'split_of', 'by_split', 'shards_of', 'open_atlas',
+           'atlas_id', 'open_splits', 'rewrite_atlas', 'file_sha256', 'content_hash', 'output_hashes', 'subset_atlas']
 
 # %% ../../nbs/atlas/11_store.ipynb #be352303
 import bisect
@@ -486,11 +486,6 @@ class Atlas(Sequence):
         path, number = self._shards.place(range(len(self))[i])
         return f'{path}, row {number + 1}'
 
-    def tables(self) -> Iterator[pa.Table]:  # One for each row group
-        "Rows in order, as they lie in the files, with nothing made up for what a file lacks."
-        for _, _, table in _tables(self._shards.groups):
-            yield table
-
     def columns(
         self,
         *names: str,  # Columns without media
@@ -503,6 +498,14 @@ class Atlas(Sequence):
         if made_up or null:
             _fill(columns, made_up | null, self._shards, self.split)
         return {name: columns[name] for name in names}
+
+# %% ../../nbs/atlas/11_store.ipynb #5658fd38
+def row_tables(
+    atlas: Atlas,  # Rows of one split
+) -> Iterator[pa.Table]:  # One for each row group
+    "Rows in order, as they lie in the files, with nothing made up for what a file lacks."
+    for _, _, table in _tables(atlas._shards.groups):
+        yield table
 
 # %% ../../nbs/atlas/11_store.ipynb #5a1c0e19
 def _check_ids(atlas, ids):
