@@ -112,3 +112,26 @@ def test_no_adapter_needs_the_generator():
     code = 'import sys, omnisapiens_nb.atlas.sources.registry; print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert not [name for name in done.stdout.split() if name.startswith(MINI)]
+
+
+NAMES_OF_0_1_0 = (
+    'BEHAVIOUR WHO FRAMES EVENTS SURPRISE WELCOME UNWELCOME PRAISE BLAME EMOTION_OF MELD_COLUMNS MELD_FILES SPEAKERS '
+    'MELD_WEIGHTS CREMAD_CODES CREMAD_SENTENCES FEELS HANDS SIQ2_QUESTIONS WRITERS voice_cues face_cues voice face '
+    'utterance remark write_lines write_table write_file write_meld write_cremad write_siq2 write_mustard write_mini'
+)
+
+
+def test_names_of_version_0_1_0_lead_on():
+    "They stood in one module; the package in its place imports nothing before it is asked for one."
+    code = (
+        'import sys, omnisapiens_nb.atlas.mini as mini\n'
+        'before = [name for name in sys.modules if name.startswith(mini.__name__ + ".")]\n'
+        'from omnisapiens_nb.atlas.mini import meld, voice\n'
+        f'found = [getattr(mini, name) for name in {NAMES_OF_0_1_0.split()}]\n'
+        'print(before, len(found), voice.__module__, meld.__name__, *mini.WRITERS, hasattr(mini, "shoe"))\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    four = 'cremad meld mustard siq2'.split()
+    empty, count, voice, meld, *writers, has_shoe = done.stdout.split()
+    assert (empty, count, voice, meld) == ('[]', '34', f'{MINI}.behaviour', f'{MINI}.meld')
+    assert sorted(writers) == four and has_shoe == 'False'
