@@ -437,6 +437,7 @@ def installation() -> Iterator[dict]:
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name) / 'clone'
         subprocess.run(['git', 'clone', '--quiet', ROOT, clone], check=True)
+        written = {key: value for key, value in os.environ.items() if key != 'PYTHONDONTWRITEBYTECODE'}
 
         def install(*options):
             shutil.rmtree(clone / '.venv', ignore_errors=True)
@@ -444,7 +445,6 @@ def installation() -> Iterator[dict]:
             command = [clone / '.venv' / 'bin' / 'python', '-c', 'import omnisapiens_nb.runs.tutorial']
             subprocess.run(command, cwd='/', env=written, check=True)
 
-        written = {key: value for key, value in os.environ.items() if key != 'PYTHONDONTWRITEBYTECODE'}
         yield beside(
             'installation, and the first imports',
             partial(install, 'PYTHONDONTWRITEBYTECODE='),

@@ -74,6 +74,8 @@ class _SplitWriter:
             self.flush()
 
     def add_table(self, table):
+        if self.buffer:
+            self.flush()
         waiting = pa.concat_tables([self.rest, table])
         start = 0
         for end in _group_ends(_weights(waiting)):
@@ -82,8 +84,11 @@ class _SplitWriter:
         self.rest = waiting.slice(start).combine_chunks()
 
     def flush(self):
+        if len(self.rest):
+            self._write(self.rest)
         if self.buffer:
             self._write(_table(self.buffer))
+        self.rest = SCHEMA.empty_table()
         self.buffer = []
         self.weight = 0
 
@@ -105,8 +110,6 @@ class _SplitWriter:
 
     def finish(self):
         self.flush()
-        if len(self.rest):
-            self._write(self.rest)
         if self.writer:
             self._close()
         total = f'of-{len(self.shards):05}.parquet'
@@ -175,7 +178,7 @@ class StoreWriter:
         split: str,  # Of all its rows
         table: pa.Table,  # Rows in our schema, of any number
     ):
-        "Add rows as they lie in a file, without looking at each; a writer takes rows or tables, not both."
+        "Add rows as they lie in a file, without looking at each."
         self.splits[split].add_table(table)
 
     def finish(self) -> list[Path]:  # Every shard written
