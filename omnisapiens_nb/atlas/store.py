@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import attrgetter
 from pathlib import Path
 
@@ -77,11 +77,10 @@ class _SplitWriter:
         if self.buffer:
             self.flush()
         waiting = pa.concat_tables([self.rest, table])
-        start = 0
-        for end in _group_ends(_weights(waiting)):
+        ends = [0, *_group_ends(_weights(waiting))]
+        for start, end in pairwise(ends):
             self._write(waiting.slice(start, end - start))
-            start = end
-        self.rest = waiting.slice(start).combine_chunks()
+        self.rest = waiting.slice(ends[-1]).combine_chunks()
 
     def flush(self):
         if len(self.rest):
