@@ -40,7 +40,7 @@ def recipe(mini_atlas, warm_start, tmp_path, monkeypatch):
     "recipes/3b_16gb/rl.yaml, for a moment, with the tiny model."
     found = yaml.safe_load((ROOT / 'recipes' / '3b_16gb' / 'rl.yaml').read_text(encoding='utf-8'))
     assert found['four_bit'] and found['dtype'] == 'float16' and found['train']['fp16']
-    monkeypatch.setattr('omnisapiens_nb.rl.trl_trainer.atlas_reward', lambda recipe: counted)
+    monkeypatch.setattr('omnisapiens_nb.rl.trl_trainer.atlas_reward', lambda recipe, form: counted)
     found |= dict(atlas=mini_atlas, model=str(warm_start), out=tmp_path / 'out', rows=2, device='cuda:0')
     return TRLRecipe(**found | dict(train=found['train'] | SHORT))
 

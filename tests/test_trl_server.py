@@ -152,7 +152,7 @@ def test_a_server_that_dies(make, waits):
 
 
 def test_a_server_that_falls_silent(make, waits, monkeypatch):
-    monkeypatch.setattr(trl_trainer, 'PATIENCE', 0.5)
+    monkeypatch.setattr(trl_trainer, 'SERVER_PATIENCE', 0.5)
     with served(last=3, end=fall_silent) as port:
         trainer = make(port)
         begun = time.monotonic()

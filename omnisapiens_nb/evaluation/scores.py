@@ -21,7 +21,7 @@ from ..atlas.datasets import is_clinical
 from ..atlas.reading import SourceError
 from ..atlas.schema import DOMAINS, MULTI_LABEL, answer_kind, answer_labels, task_named
 from ..atlas.store import Atlas, routed_columns
-from .answers import Kind, classify, match_label, match_labels, normalise, read_answer
+from .answers import Kind, classify, label_set, match_label, match_labels, read_answer
 from .metrics import metric_of, similar_share
 from .similarity import cosines
 from .uncertainty import Interval, bootstrap, bootstrap_difference
@@ -284,8 +284,7 @@ def _folded_set(answer):
     "A list of labels as it was written, each in its normal form; None if there is none."
     if answer is None:
         return None
-    parts = (normalise(part) for part in answer.split(','))
-    return ', '.join(sorted({part for part in parts if part})) or None
+    return ', '.join(sorted(label_set(answer))) or None
 
 # %% ../../nbs/evaluation/04_scores.ipynb #c6e05acf
 def held_out_pairs(

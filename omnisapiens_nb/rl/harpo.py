@@ -65,7 +65,7 @@ def step_scale(
     return (before / after).item() if after > 0 else 1.0
 
 # %% ../../nbs/rl/06_harpo.ipynb #2f3c25c4
-Start = Literal['zero', 'first', 'corrected']  # How an average begins, see the table above
+Start = Literal['zero', 'first', 'corrected']  # How an average begins: at 0, at its first value, or bias-corrected
 
 
 @dataclass

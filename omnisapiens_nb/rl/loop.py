@@ -31,7 +31,7 @@ from ..evaluation.answers import parse_response
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, task_metrics
 from .groups import Step
 from .harpo import RENAMED, Harpo
-from .rewards import score
+from .rewards import Recipe, score
 from ..sft.batches import Examples, draw_batch, stable_hash
 from ..sft.generate import generate, to_text
 from ..sft.processor import Example, RowEncoder
@@ -131,7 +131,8 @@ class RLConfig(BaseModel):
     clip: float = Field(0.2, gt=0)  # Clip range of the ratio
     beta: float = Field(0.0, ge=0)  # Weight of the KL term against the start
     max_grad_norm: float = Field(1.0, gt=0)  # Largest gradient norm
-    recipe: Literal['harpo', 'grpo'] = 'harpo'  # Reward recipe, see `rl.rewards.score`
+    recipe: Recipe = 'harpo'  # Reward recipe, see `rl.rewards.score`
+    reward_form: Literal['released', 'corrected'] = 'released'  # Rewards as the authors' code computes them, or not
     shuffle_rewards: bool = False  # Control: the rewards of a step in random order
     seed: int = 0  # Of prompts and sampling
     save_every: int = Field(25, gt=0)  # Steps between checkpoints
@@ -276,11 +277,15 @@ def rewards_of(
     examples: list[Example],  # Their rows
     config: RLConfig,  # Settings
     embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
+    lengths: list[int] | None = None,  # Tokens of each completion; the released form counts characters
 ) -> list[float]:  # One per rollout
-    "The papers' rewards, as their released code computes them."
+    "The papers' rewards, as their released code computes them or corrected."
     answers = [e.row['answer'] for e in examples]
     tasks = [e.row['task'] for e in examples]  # As in the file: the authors' code reads the kind of answer from it
-    scores = score(texts, answers, tasks, recipe=config.recipe, released=True, embed=embed)
+    if config.reward_form == 'released':
+        scores = score(texts, answers, tasks, recipe=config.recipe, released=True, embed=embed)
+    else:
+        scores = score(texts, answers, tasks, recipe=config.recipe, lengths=lengths, embed=embed)
     return [s.total for s in scores]
 
 # %% ../../nbs/rl/11_loop.ipynb #325a47c3
@@ -346,6 +351,19 @@ class Update:
     total: int  # Rollouts in all processes, those with advantage 0 counted
 
 # %% ../../nbs/rl/11_loop.ipynb #d6e791b3
+def _that_teach(rows, reference):
+    "Rollouts that change the loss: those with an advantage, and all of them under a KL term."
+    if reference is not None:
+        return rows
+    return [row for row in rows if row[-1] != 0]
+
+
+def _neighbours(rows, parts):
+    "At most `parts` lists of rows, each of them in a row, so that a group stays together."
+    size = math.ceil(len(rows) / parts) or 1
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
 def _updates(model, processor, rolled, config, reference, ranks):
     "The updates of a step; those from which no process can learn are left out."
     mini_batches = math.ceil(config.prompts / config.mini_batch)
@@ -353,9 +371,7 @@ def _updates(model, processor, rolled, config, reference, ranks):
     moves = mini_batches * config.epochs > 1
     for number in range(mini_batches):
         rows = rolled[number * size : (number + 1) * size]
-        kept = [row for row in rows if row[-1] != 0 or reference is not None]
-        together = math.ceil(len(kept) / config.accumulate) or 1  # Rollouts in a row, so that a group stays together
-        shares = [kept[start : start + together] for start in range(0, len(kept), together)]
+        shares = _neighbours(_that_teach(rows, reference), config.accumulate)
         parts = [make_part(model, reference, processor, share, moves) for share in shares]
         sizes = ranks.gather([(len(rows), len(parts))])
         if any(parts_there for _, parts_there in sizes):
@@ -473,7 +489,8 @@ def gathered_step(
     "Roll out and score; MediaError if no process could read any prompt of the step."
     mine = roll_out(model, processor, examples, config, step, ranks)
     texts = to_text(processor, mine.completions)
-    rewards = rewards_of(texts, mine.examples, config, embed)
+    lengths = [len(completion) for completion in mine.completions]
+    rewards = rewards_of(texts, mine.examples, config, embed, lengths)
     facts = ranks.gather(_facts(mine, texts, rewards, processor.tokenizer.eos_token_id, ranks.rank))
     skipped = dict(ranks.gather(list(mine.skipped.items())))
     if not facts:

@@ -7,8 +7,10 @@ __all__ = ['ALIKE', 'UNLIKE', 'OPTIMIZERS', 'DAPO_DRAWS', 'TaskSpec', 'generator
            'warm_up', 'TestbedConfig', 'sample', 'advantages_of', 'Run', 'moved', 'by_task', 'train', 'summary']
 
 # %% ../../nbs/rl/09_testbed.ipynb #dd3b4718
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -186,12 +188,12 @@ class World(Environment):
         weights: list[Tensor],  # Of two layers, one set for each world
         p: Prompts,  # What is asked
     ) -> Tensor:  # (worlds, prompts, answers)
-        "Logits of all answers; very low for an answer that the task does not allow."
+        "Logits of all answers; −∞ for an answer that the task does not allow."
         w1, b1, w2, b2 = weights
         hidden = torch.tanh(torch.baddbmm(b1, p.x, w1))
         logits = torch.baddbmm(b2, hidden, w2)
         forbidden = ~self.allowed[p.task]
-        return logits.masked_fill(forbidden, -1e9)
+        return logits.masked_fill(forbidden, -math.inf)
 
     def scores(
         self,
@@ -241,8 +243,8 @@ def warm_up(
 class TestbedConfig:
     "Settings of a run."
 
-    estimator: str = 'grpo'  # A key of `ESTIMATORS`
-    optimizer: str = 'sgd'  # Or 'adam'
+    estimator: str  # A key of `ESTIMATORS`
+    optimizer: Literal['sgd', 'adam'] = 'sgd'
     equalise: bool = False  # Rescale advantages to the mean absolute value of GRPO's
     lr: float | None = None  # If None, .1 for sgd and .001 for adam
     steps: int = 300  # Updates
@@ -348,7 +350,7 @@ class _Log:
 
     def add(self, task: Tensor, rewards: Tensor, advantages: Tensor, length: Tensor) -> None:
         "Count a step: tasks are (worlds, prompts), rewards and advantages (worlds, prompts, rollouts)."
-        live = (rewards.amax(2) > rewards.amin(2)).double()
+        live = (rewards.amax(2) > rewards.amin(2)).double()  # Equal answers have equal rewards to the last bit
         self.size += by_task(advantages.abs().sum(2), task, self.tasks)
         self.live += by_task(live, task, self.tasks)
         self.count += by_task(torch.ones_like(live), task, self.tasks)
@@ -388,7 +390,7 @@ def _descend(
 def train(
     world: World,  # What to learn
     weights: list[Tensor],  # From `warm_up`; left as they are
-    config: TestbedConfig = TestbedConfig(),  # Settings
+    config: TestbedConfig,  # Settings
 ) -> Run:  # Of all worlds at once
     "Train by policy gradient with any estimator; each world has an estimator of its own."
     weights = [w.clone().requires_grad_() for w in weights]

@@ -41,6 +41,7 @@ class TRLRecipe(AskingRecipe):
     trainer: Literal['trl']
     estimator: EstimatorName = DEFAULT_ESTIMATOR  # A key of `ESTIMATORS`
     reward: Literal['harpo', 'grpo'] = 'harpo'  # Recipe of the rewards, see `rl.rewards.score`
+    reward_form: Literal['released', 'corrected'] = 'released'  # Rewards as the authors' code computes them, or not
     sampled_rows: int | None = Field(None, gt=0)  # Rollouts sampled at a time; if absent, all of a generation
     four_bit: bool = False  # Base in four bits, by bitsandbytes; with `lora` only
     lora: dict | None = None  # PEFT's names, such as `r` and `lora_alpha`; if absent, all weights are trained
@@ -154,7 +155,7 @@ def make_trainer(
     try:
         trainer = OmniHarpoTrainer(
             model,
-            atlas_reward(recipe.reward),
+            atlas_reward(recipe.reward, form=recipe.reward_form),
             settings,
             rows,
             processor,
