@@ -20,6 +20,7 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -978,25 +979,34 @@ def _listening():
             os.close(end)
 
 # %% ../nbs/cli.ipynb #1745798b
+def _end(
+    interrupt_came: Callable[[], bool],  # Whether Ctrl-C came meanwhile
+) -> tuple[str, bool]:  # What is wrong, in a sentence, or empty; and whether Ctrl-C ended it
+    "Run the command line to its end; errors that are no sentence go through."
+    try:
+        message = _fault()
+        return message, interrupt_came()
+    except KeyboardInterrupt:
+        return _HOW_TO_GO_ON, True
+    except SystemExit as e:
+        if e.code != _INTERRUPTED:
+            raise
+        return _HOW_TO_GO_ON, True
+    except Exception:  # Some libraries turn Ctrl-C into an error of their own
+        if not interrupt_came():
+            raise
+        return _HOW_TO_GO_ON, True
+
+
 def main():
     "Entry point of `omnisapiens-nb`."
     with _listening() as interrupt_came:
-        try:
-            message = _fault()
-            interrupted = interrupt_came()
-        except (KeyboardInterrupt, SystemExit) as e:
-            if isinstance(e, SystemExit) and e.code != _INTERRUPTED:
-                raise
-            message = _HOW_TO_GO_ON
-            interrupted = True
-        except Exception:
-            message = _HOW_TO_GO_ON
-            interrupted = interrupt_came()
-            if not interrupted:
-                raise
-    if message:
-        typer.echo(f'error: {_HOW_TO_GO_ON if interrupted else message}', err=True)
-        raise SystemExit(_INTERRUPTED if interrupted else 1)
+        message, interrupted = _end(interrupt_came)
+    if not message:
+        return
+    said = _HOW_TO_GO_ON if interrupted else message
+    typer.echo(f'error: {said}', err=True)
+    raise SystemExit(_INTERRUPTED if interrupted else 1)
 
 # %% ../nbs/cli.ipynb #ded200f0
 if __name__ == '__main__' and __package__:

@@ -39,8 +39,19 @@ def _installed(name):
         return 'not installed'
 
 
+def _loaded(name):
+    "The version of a package that this session has imported; None if it has imported none."
+    module = sys.modules.get(MODULES.get(name, name))
+    return getattr(module, '__version__', None)
+
+
 def _plain(text):
     return text.split('+')[0]  # without the build, as in 2.13.0+cpu
+
+
+def _deciding_first(name):
+    "The order of the table: first the packages that decide what a run does, each part by name."
+    return name not in DECIDING, name
 
 # %% ../nbs/colab.ipynb #7c1e5a02
 def _extra_of(requirement):
@@ -69,18 +80,15 @@ def versions(
     constraints: str | Path,  # File of the tested versions
 ) -> pd.DataFrame:  # Indexed by package: version, tested version where it differs, loaded version where that differs
     "What is installed, beside what the notebooks were tested with."
-    tested, rows = tested_versions(constraints), []
-    for name in sorted(_required('') | _required('all'), key=lambda n: (n not in DECIDING, n)):
-        here, loaded = _installed(name), getattr(sys.modules.get(MODULES.get(name, name)), '__version__', None)
+    tested = tested_versions(constraints)
+    rows = []
+    for name in sorted(_required('') | _required('all'), key=_deciding_first):
+        here = _installed(name)
+        loaded = _loaded(name)
         stale = loaded is not None and _plain(loaded) != _plain(here)
-        rows.append(
-            {
-                'package': name,
-                'version': here,
-                'tested with': '' if _plain(here) == tested[name] else tested[name],
-                'note': f'{loaded} is loaded: restart the session' if stale else '',
-            }
-        )
-    return pd.DataFrame([r for r in rows if r['package'] in DECIDING or r['tested with'] or r['note']]).set_index(
-        'package'
-    )
+        note = f'{loaded} is loaded: restart the session' if stale else ''
+        differs = _plain(here) != tested[name]
+        row = {'package': name, 'version': here, 'tested with': tested[name] if differs else '', 'note': note}
+        if name in DECIDING or differs or stale:
+            rows.append(row)
+    return pd.DataFrame(rows).set_index('package')

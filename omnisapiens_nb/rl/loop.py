@@ -7,6 +7,11 @@ __all__ = ['EstimatorName', 'token_logps', 'surrogate', 'kl_estimate', 'known_es
            'leave_ranks', 'readable', 'Rollouts', 'roll_out', 'rewards_of', 'shuffled', 'Part', 'make_part', 'Update',
            'Learnt', 'update', 'step_log', 'GatheredStep', 'gathered_step', 'train_rl']
 
+# %% ../../nbs/rl/11_loop.ipynb #559c2564
+from ..atlas.extras import require
+
+require('train', 'transformers')
+
 # %% ../../nbs/rl/11_loop.ipynb #98fa9192
 import copy
 import math
@@ -221,7 +226,8 @@ def readable(
     rows: list[int],  # Positions in them
 ) -> tuple[list[int], dict[str, str]]:  # Those that can be read, and what is wrong with the others by id
     "Encode rows, and set aside those whose media cannot be read."
-    good, skipped = [], {}
+    good = []
+    skipped = {}
     for i in rows:
         try:
             examples[i]

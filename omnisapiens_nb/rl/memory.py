@@ -166,7 +166,8 @@ def _weights(plan: Plan) -> _Weights:
     "Bytes of the base, of what training adds, and of the casts of a pass."
     H, I, K, n, _, _ = _shape(plan.model)
     counts = _counts(plan.model)
-    total, linear = counts.total, counts.linear
+    total = counts.total
+    linear = counts.linear
     adapters = plan.rank * (4 * H + 2 * (H + K) + 3 * (H + I)) * n
     if not plan.rank:
         base = 4 * total
@@ -252,8 +253,10 @@ PATCH_NUMBERS = 3 * TEMPORAL * PATCH**2  # Colours, frames and pixels of a patch
 def _towers(plan: Plan) -> _Towers:
     "What the towers of sound and video need."
     config = thinker_config(plan.model)
-    d, f = config.audio_config.d_model, config.audio_config.encoder_ffn_dim
-    e, g = config.vision_config.hidden_size, config.vision_config.intermediate_size
+    d = config.audio_config.d_model
+    f = config.audio_config.encoder_ffn_dim
+    e = config.vision_config.hidden_size
+    g = config.vision_config.intermediate_size
     sound = 2 * plan.sound  # Positions
     video = MERGE**2 * plan.video
     reading = sound * 26 * d + video * (34 * e + 2 * PATCH_NUMBERS)

@@ -132,7 +132,8 @@ def sample_groups(
     return [[found[rollout] for rollout in rollouts] for rollouts in groups]
 
 # %% ../../nbs/rl/16_shared_prompts.ipynb #3c7b406a
-PADDING, PROMPT = -2, -1  # Owners of columns; a completion's number, from 0, owns its columns
+PADDING = -2  # Owner of a column without a token
+PROMPT = -1  # Owner of a prompt's columns; those of a completion belong to its number, from 0
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,15 @@ def tree_mask(
 ) -> Tensor:  # (prompts, 1, columns, columns): 0 if a column is seen, otherwise the smallest number
     "Which columns a column sees: those before it of its prompt and of its own completion."
     columns = owner.shape[1]
-    asks, gives = owner[:, :, None], owner[:, None, :]
+    asker = owner[:, :, None]
+    giver = owner[:, None, :]
     before = torch.ones(columns, columns, dtype=torch.bool).tril()
-    seen = before & ((gives == PROMPT) | (gives == asks))
-    seen &= (asks != PADDING) | torch.eye(
-        columns, dtype=torch.bool
-    )  # Padding sees itself, since a softmax needs at least one column
+    of_prompt = giver == PROMPT
+    of_its_own = giver == asker
+    seen = before & (of_prompt | of_its_own)
+    itself = torch.eye(columns, dtype=torch.bool)
+    # A softmax needs at least one column, so padding sees itself
+    seen = torch.where(asker == PADDING, seen & itself, seen)
     least = torch.finfo(dtype).min
     return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, least)[:, None]
 
@@ -236,7 +240,8 @@ def merge_equal(
     weights: list[list[float]],  # Prompt by prompt, the weight of each rollout
 ) -> tuple[list[list[list[int]]], list[list[float]]]:  # The different ones, and the sums of their weights
     "Join the equal rollouts of a prompt, and add their weights."
-    texts, sums = [], []
+    texts = []
+    sums = []
     for of_prompt, of_rollouts in zip(completions, weights, strict=True):
         together = {}
         for completion, weight in zip(of_prompt, of_rollouts, strict=True):

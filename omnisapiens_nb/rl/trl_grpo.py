@@ -5,6 +5,11 @@
 # %% auto #0
 __all__ = ['HarpoScriptArguments', 'trainer_of', 'main']
 
+# %% ../../nbs/rl/18_trl_grpo.ipynb #c03bff25
+from ..atlas.extras import require
+
+require('train', 'transformers', 'trl')
+
 # %% ../../nbs/rl/18_trl_grpo.ipynb #d206bb1c
 import sys
 from contextlib import contextmanager

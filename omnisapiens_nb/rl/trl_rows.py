@@ -6,6 +6,11 @@
 __all__ = ['SIGNATURE', 'UNTOLD', 'filled', 'generations_in_order', 'shuffled_generations', 'PromptBatches', 'PromptStream',
            'task_name', 'column_of', 'labels_of', 'known_tasks', 'TaskReader']
 
+# %% ../../nbs/rl/17_trl_rows.ipynb #bde0f0ef
+from ..atlas.extras import require
+
+require('train', 'datasets', 'transformers')
+
 # %% ../../nbs/rl/17_trl_rows.ipynb #f458255d
 import copy
 from collections import defaultdict

@@ -11,6 +11,11 @@ __all__ = ['OF_TRL', 'DECIDED', 'PAPERS', 'START_PATIENCE', 'COMPARED', 'STATE_F
            'join_media', 'without_media', 'MediaTrainer', 'omni_settings', 'PromptReader', 'OmniHarpoTrainer',
            'atlas_prompts', 'atlas_reward']
 
+# %% ../../nbs/rl/12_trl.ipynb #f4eeb4ec
+from ..atlas.extras import require
+
+require('train', 'accelerate', 'datasets', 'transformers', 'trl')
+
 # %% ../../nbs/rl/12_trl.ipynb #40963691
 import copy
 import hashlib

@@ -8,6 +8,11 @@ __all__ = ['Adapters', 'ANY', 'SCALINGS', 'measured', 'row_descriptors', 'Scaled
            'load_adapters', 'describe_bam', 'is_bam', 'BamFolder', 'load_bam', 'adapted', 'check_described',
            'without_scale', 'release_bam']
 
+# %% ../../nbs/sft/09_bam_training.ipynb #0ed3433d
+from ..atlas.extras import require
+
+require('train', 'peft', 'transformers')
+
 # %% ../../nbs/sft/09_bam_training.ipynb #d575edab
 import copy
 import hashlib

@@ -6,6 +6,11 @@
 __all__ = ['SFTCollator', 'SignatureBatches', 'EpochCallback', 'GatheredHead', 'StopsAtTheEnd', 'OmniCheckpoints',
            'OmniSFTTrainer', 'last_checkpoint', 'release_forward', 'trl_sft']
 
+# %% ../../nbs/sft/10_trl_sft.ipynb #584bcf2c
+from ..atlas.extras import require
+
+require('train', 'accelerate', 'datasets', 'peft', 'transformers', 'trl')
+
 # %% ../../nbs/sft/10_trl_sft.ipynb #652feb4e
 import copy
 import math
