@@ -260,14 +260,28 @@ def _packets(data):
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
+def _expected_frames(container, data):
+    "How many frames a video says it has, or its packets where it does not say; MediaError if there are too many."
+    stated = _first_track(container, 'video').frames
+    if stated:
+        return stated
+    packets = _packets(data)
+    check_bound(packets, 'frames', 'frames')
+    return packets
+
+
+def _decoded(container):
+    "Yield the frames of an open video."
+    for number, frame in enumerate(container.decode(video=0), 1):
+        check_bound(number, 'frames', 'frames')
+        yield frame
+
+
 def _frames(data):
-    "Yield the decoded frames of a video."
+    "Yield the frames of a video."
     with _open(data) as container:
-        if not _first_track(container, 'video').frames:  # The file does not say how many there are
-            check_bound(_packets(data), 'frames', 'frames')
-        for number, frame in enumerate(container.decode(video=0), 1):
-            check_bound(number, 'frames', 'frames')
-            yield frame
+        _expected_frames(container, data)
+        yield from _decoded(container)
 
 
 def _pixels(frame, form, width=None):
@@ -426,13 +440,6 @@ def read_image(
         raise MediaError('the picture cannot be decoded; check that it opens, or copy it again from the source') from e
 
 # %% ../../nbs/atlas/02_media.ipynb #18b7f7cb
-def _aspect(data):
-    "Width of a pixel of a video over its height."
-    with _open(data) as container:
-        videos = _known(container.streams.video)
-        return float(videos[0].sample_aspect_ratio or 1) if videos else 1.0
-
-
 def _upright(frame, aspect):
     "A frame as a viewer shows it, uint8, shape (height, width, 3)."
     if aspect == 1:
@@ -444,25 +451,42 @@ def _upright(frame, aspect):
     turns = round(frame.rotation / 90)
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
+# %% ../../nbs/atlas/02_media.ipynb #7c5a4bfb
+def _spread(total, frames):
+    "The places of some frames of a video, evenly from first to last; of all frames for None."
+    if frames is None:
+        return range(total)
+    return np.linspace(0, total - 1, frames).round().astype(int).tolist()
+
+
+def _shown_at(decoded, places, aspect):
+    "How many frames there are, and those at some places as a viewer shows them."
+    wanted = set(places)
+    total = 0
+    pictures = {}
+    for number, frame in enumerate(decoded):
+        total += 1
+        if number in wanted:
+            pictures[number] = _upright(frame, aspect)
+    return total, pictures
+
 # %% ../../nbs/atlas/02_media.ipynb #fa493168
 def read_video(
     data: bytes,  # mp4 … as bytes
     frames: int | None = None,  # How many, spread evenly from first to last; None for all
 ) -> np.ndarray:  # uint8, shape (frames, height, width, 3)
     "Decode a video into RGB frames, upright and with square pixels; MediaError if that fails or there are none."
-    aspect = _aspect(data)
-    total = count_frames(data)
+    with _open(data) as container:
+        expected = _expected_frames(container, data)
+        aspect = float(_first_track(container, 'video').sample_aspect_ratio or 1)
+        places = _spread(expected, frames)
+        total, pictures = _shown_at(_decoded(container), places, aspect)
     if not total:
         raise MediaError(_NO_FRAMES)
-    keep = range(total)
-    if frames is not None:
-        keep = np.linspace(0, total - 1, frames).round().astype(int).tolist()
-    wanted = set(keep)
-    pictures = {}
-    for number, frame in enumerate(_frames(data)):
-        if number in wanted:
-            pictures[number] = _upright(frame, aspect)
-    return np.stack([pictures[number] for number in keep])
+    if total != expected:
+        places = _spread(total, frames)
+        _, pictures = _shown_at(_frames(data), places, aspect)
+    return np.stack([pictures[place] for place in places])
 
 # %% ../../nbs/atlas/02_media.ipynb #89068830
 @contextmanager
