@@ -25,9 +25,9 @@ from omnisapiens_nb.rl import loop
 from omnisapiens_nb.rl.loop import RLConfig, join_ranks, leave_ranks, train_rl, update
 from omnisapiens_nb.rl.trl_trainer import OmniHarpoTrainer, atlas_prompts
 from omnisapiens_nb.sft.batches import Examples, choose_rows
+from omnisapiens_nb.sft.losses import target_ids
 from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.trl_trainer import last_checkpoint
-from omnisapiens_nb.sft.warmstart import target_ids
 
 KILLS = 10 if os.environ.get('OMNISAPIENS_ALL') == '1' else 4
 DISK = 1 << 20  # Bytes of the largest file on a disk that is full; a checkpoint's weights are larger

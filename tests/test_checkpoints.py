@@ -15,9 +15,9 @@ from omnisapiens_nb.runs.fine_tune import BAMRecipe, LMHeadRecipe, plan_stage, r
 from omnisapiens_nb.runs.predict import open_responder, run_predict
 from omnisapiens_nb.sft.bam_training import ANY, BAMConfig, is_bam, load_bam, release_bam
 from omnisapiens_nb.sft.batches import Examples, choose_rows
+from omnisapiens_nb.sft.fit import FitConfig
 from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.stages import ClassifyConfig, is_staged, load_stages, merge, save_stages, train_classifier
-from omnisapiens_nb.sft.warmstart import FitConfig
 
 # The published label scheme
 SCHEME = dict(

@@ -36,6 +36,7 @@ from omnisapiens_nb.sft.bam_training import (
     train_bam,
 )
 from omnisapiens_nb.sft.batches import Examples, choose_rows
+from omnisapiens_nb.sft.fit import FitConfig, load_checkpoint
 from omnisapiens_nb.sft.generate import predict, writing
 from omnisapiens_nb.sft.heads import Heads
 from omnisapiens_nb.sft.model import TOKEN_FIELDS, load_model
@@ -52,7 +53,7 @@ from omnisapiens_nb.sft.stages import (
     train_lm_head,
 )
 from omnisapiens_nb.sft.trl_trainer import trl_sft
-from omnisapiens_nb.sft.warmstart import FitConfig, SFTConfig, load_checkpoint, warm_start
+from omnisapiens_nb.sft.warmstart import SFTConfig, warm_start
 
 HALVES = {torch.bfloat16: dict(bf16=True), torch.float16: dict(fp16=True, bf16=False)}
 CASES = [('cuda:0', torch.bfloat16), ('cuda:1', torch.float16)]

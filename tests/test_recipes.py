@@ -14,8 +14,8 @@ from omnisapiens_nb.rl.advantages import ESTIMATORS
 from omnisapiens_nb.rl.memory import PAPER, card, largest_batch, peak, plan_recipe, sound_tokens, video_tokens
 from omnisapiens_nb.runs.fine_tune import plan_stage, read_stage
 from omnisapiens_nb.runs.reinforce import TRLRecipe, read_rl
+from omnisapiens_nb.sft.fit import rate_factor
 from omnisapiens_nb.sft.sizes import meta_model, parameters, thinker_config
-from omnisapiens_nb.sft.warmstart import rate_factor
 
 RECIPES = ROOT / 'recipes'
 RL = sorted(p for p in RECIPES.rglob('rl*.yaml') if 'verl' not in p.parts)

@@ -33,13 +33,14 @@ from omnisapiens_nb.runs.fine_tune import (
 from omnisapiens_nb.runs.folders import read_log
 from omnisapiens_nb.runs.recipes import SFTRecipe
 from omnisapiens_nb.runs.train import run_sft, start_model
-from omnisapiens_nb.sft import warmstart
+from omnisapiens_nb.sft import fit as fitting
 from omnisapiens_nb.sft.bam_training import BAMConfig
 from omnisapiens_nb.sft.batches import Examples
+from omnisapiens_nb.sft.fit import FitConfig
 from omnisapiens_nb.sft.model import load_model, save_model
 from omnisapiens_nb.sft.stages import ClassifyConfig, load_stages
 from omnisapiens_nb.sft.trl_trainer import SFTCollator
-from omnisapiens_nb.sft.warmstart import FitConfig, SFTConfig
+from omnisapiens_nb.sft.warmstart import SFTConfig
 
 STEPS = 11
 TRAIN = dict(steps=STEPS, batch=8, save_every=3)
@@ -100,7 +101,7 @@ def test_interrupted_at_a_random_step(folder, monkeypatch, stage):
     at = random.randrange(1, rounds)
     again, _ = recipe(folder, stage, f'{stage}-again')
     with monkeypatch.context() as patch:
-        patch.setattr(warmstart, '_step', stops_before(at, warmstart._step))
+        patch.setattr(fitting, '_step', stops_before(at, fitting._step))
         with pytest.raises(Stopped):
             run(again)
     run(again, resume=True)

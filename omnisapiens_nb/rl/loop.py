@@ -38,10 +38,10 @@ from .groups import Step
 from .harpo import RENAMED, Harpo
 from .rewards import Recipe, score
 from ..sft.batches import Examples, draw_batch, stable_hash
+from ..sft.fit import Trained, load_checkpoint, save_checkpoint
 from ..sft.generate import generate, to_text
 from ..sft.processor import Example, RowEncoder
 from ..sft.prompt_cache import completion_logits
-from ..sft.warmstart import Trained, load_checkpoint, save_checkpoint
 
 # %% ../../nbs/rl/11_loop.ipynb #88d6e88f
 def token_logps(

@@ -71,10 +71,10 @@ from omnisapiens_nb.rl.trl_rows import (
     labels_of,
 )
 from ..sft.batches import Examples, naming_row, read_row
+from ..sft.losses import last_places
 from ..sft.media_once import media_once
 from ..sft.processor import QWEN2_5, Profile, RowEncoder, as_messages
 from ..sft.trl_trainer import EpochCallback, GatheredHead, OmniCheckpoints, StopsAtTheEnd
-from ..sft.warmstart import last_places
 
 # %% ../../nbs/rl/12_trl.ipynb #1c8afa70
 _logger = logging.get_logger(__name__)

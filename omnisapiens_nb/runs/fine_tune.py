@@ -35,6 +35,7 @@ from .train import begin_step, lora_config, run_sft, training_rows
 from ..sft.bam_training import BAMConfig, describe_bam, freeze, save_adapters, train_bam, unusable_of
 from ..sft.batches import Examples
 from ..sft.families import family_of
+from ..sft.fit import FitConfig
 from ..sft.heads import Heads
 from ..sft.model import file_beside, load_model, save_model
 from ..sft.sizes import GIB, meta_model, parameters
@@ -49,7 +50,6 @@ from omnisapiens_nb.sft.stages import (
     train_lm_head,
 )
 from ..sft.targets import Target
-from ..sft.warmstart import FitConfig
 
 # %% ../../nbs/runs/07_fine_tune.ipynb #4de872cd
 class ClassifyRecipe(Recipe):

@@ -25,9 +25,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from .batches import Examples, by_signature, heard, on_device
 from .heads import unwrapped
+from .losses import last_places
 from .processor import Example, RowEncoder
 from .prompt_cache import begun_inputs, reads_once
-from .warmstart import last_places
 
 # %% ../../nbs/sft/05_generate.ipynb #47efdab0
 _SAMPLING = dict(do_sample=True, temperature=1.0, top_p=1.0, top_k=0)

@@ -22,8 +22,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .batches import on_device
 from .heads import accepted, unwrapped
+from .losses import last_logits, last_places
 from .processor import Example, RowEncoder
-from .warmstart import last_logits, last_places
 
 # %% ../../nbs/sft/18_prompt_cache.ipynb #2ed3021b
 def distinct(

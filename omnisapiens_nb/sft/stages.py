@@ -32,6 +32,7 @@ from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES
 from .batches import Examples, on_device
 from .families import Family, family_of, read_adapter, say_below
+from .fit import FitConfig, fit
 from .generate import Responder, writing
 from omnisapiens_nb.sft.heads import (
     Heads,
@@ -43,11 +44,11 @@ from omnisapiens_nb.sft.heads import (
     save_heads,
     weights_of,
 )
+from .losses import answer_places, last_logits, target_batch, target_loss
 from .model import file_beside, load_model, save_model
 from .processor import Example, RowEncoder
 from .released import ADAPTERS, HEADS, load_released_heads, write_released
 from .targets import Target
-from .warmstart import FitConfig, answer_places, fit, last_logits, target_batch, target_loss
 
 # %% ../../nbs/sft/07_stages.ipynb #1af54456
 SUFFIXES = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj')  # As the release names them

@@ -33,9 +33,9 @@ from transformers import PreTrainedModel, TrainerCallback
 from ..atlas.reading import SAFELY, SourceError
 from .batches import Examples, heard, stable_hash
 from .heads import unwrapped
+from .losses import target_batch
 from .processor import RowEncoder
 from .targets import Target
-from .warmstart import target_batch
 
 # %% ../../nbs/sft/10_trl_sft.ipynb #61050173
 class SFTCollator:

@@ -26,8 +26,9 @@ from ..runs.predict import run_predict
 from ..runs.recipes import SFTRecipe
 from ..runs.train import run_sft, start_model
 from ..sft.bam_training import BAMConfig
+from ..sft.fit import FitConfig
 from ..sft.stages import ClassifyConfig
-from ..sft.warmstart import FitConfig, SFTConfig
+from ..sft.warmstart import SFTConfig
 from .methods import mini_atlas
 from .tables import answers_in, write_manifest, write_tables
 

@@ -56,7 +56,7 @@ from ..runs.jobs import run_jobs
 from ..runs.machine import facts
 from ..runs.train import lora_config, start_from
 from ..sft.batches import stable_hash
-from ..sft.warmstart import load_checkpoint, save_checkpoint
+from ..sft.fit import load_checkpoint, save_checkpoint
 from .tables import OLDER_NAMES, slug
 
 # %% ../../nbs/studies/11_words.ipynb #6554a48e
