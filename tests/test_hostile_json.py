@@ -11,7 +11,7 @@ from omnisapiens_nb.atlas.mini.registry import WRITERS
 from omnisapiens_nb.atlas.reading import SourceError, read_object
 from omnisapiens_nb.atlas.store import atlas_id, rewrite_atlas
 from omnisapiens_nb.rl.advantages import ESTIMATORS
-from omnisapiens_nb.rl.trl_trainer import STATE_FILE, load_estimator
+from omnisapiens_nb.rl.trl_checkpoints import STATE_FILE, load_estimator
 from omnisapiens_nb.runs.describe import describe_atlas
 from omnisapiens_nb.runs.folders import read_log, read_settings
 from omnisapiens_nb.runs.tutorial import data_section

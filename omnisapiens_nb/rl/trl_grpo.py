@@ -20,7 +20,8 @@ import trl
 from trl.scripts import grpo
 
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS
-from .trl_trainer import HarpoTrainer, made_estimator
+from .trl_estimators import made_estimator
+from .trl_trainer import HarpoTrainer
 
 # %% ../../nbs/rl/18_trl_grpo.ipynb #b2d35bbb
 @dataclass
