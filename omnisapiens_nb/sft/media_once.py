@@ -88,11 +88,12 @@ def _pictures_once(encode, shared, pixels, grids):
 def _replacements(model, media):
     "The methods of a model that are replaced: name, media, and what makes the new one of the old one."
     tokens = family_of(model).processor.form.audio_tokens
-    still = partial(_pictures_once, pixels='pixel_values', grids='image_grid_thw')
-    film = partial(_pictures_once, pixels='pixel_values_videos', grids='video_grid_thw')
-    yield 'get_audio_features', _shared(media, 'input_features'), partial(_sounds_once, tokens=tokens)
-    yield 'get_image_features', _shared(media, 'image_grid_thw'), still
-    yield 'get_video_features', _shared(media, 'video_grid_thw'), film
+    images_once = partial(_pictures_once, pixels='pixel_values', grids='image_grid_thw')
+    videos_once = partial(_pictures_once, pixels='pixel_values_videos', grids='video_grid_thw')
+    sounds_once = partial(_sounds_once, tokens=tokens)
+    yield 'get_audio_features', _shared(media, 'input_features'), sounds_once
+    yield 'get_image_features', _shared(media, 'image_grid_thw'), images_once
+    yield 'get_video_features', _shared(media, 'video_grid_thw'), videos_once
 
 
 @contextmanager
