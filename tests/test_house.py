@@ -22,7 +22,12 @@ SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT / 'settings.ini', encoding='utf-8')
 SETTINGS = SETTINGS['DEFAULT']
 ORDER = ['atlas', 'evaluation', 'sft', 'rl', 'runs', 'studies']  # A room imports from those before it
-TRAINERS = {'rl.trl_trainer', 'rl.trl_grpo', 'sft.trl_trainer'}  # The modules that need TRL at their head
+TRAINERS = {
+    'rl.trl_trainer',
+    'rl.trl_estimators',
+    'rl.trl_grpo',
+    'sft.trl_trainer',
+}  # Need TRL at once
 
 
 def read(name):

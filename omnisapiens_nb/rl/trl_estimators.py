@@ -44,7 +44,8 @@ def task_metrics(
 def _unknown_name(name):
     near = get_close_matches(name, ESTIMATORS, n=1)
     guess = f'did you mean {near[0]!r}? ' if near else ''
-    return f'no estimator is called {name!r}; {guess}choose from {", ".join(ESTIMATORS)}'
+    known_names = ', '.join(ESTIMATORS)
+    return f'no estimator is called {name!r}; {guess}choose from {known_names}'
 
 # %% ../../nbs/rl/20_trl_estimators.ipynb #6aa18803
 def made_estimator(
@@ -92,9 +93,13 @@ def check_settings(
 ):
     "ValueError for settings that an estimator overrules."
     own = OF_TRL.get(estimator) if isinstance(estimator, str) else None
-    defaults = trl.GRPOConfig.__dataclass_fields__
-    changed = [name for name in DECIDED if getattr(args, name) != defaults[name].default]
-    wrong = [name for name in changed if own is None or getattr(args, name) != getattr(own, name)]
+    wrong = []
+    for name in DECIDED:
+        told = getattr(args, name)
+        default = trl.GRPOConfig.__dataclass_fields__[name].default
+        meant = default if own is None else getattr(own, name)
+        if told not in (default, meant):
+            wrong.append(name)
     if wrong:
         raise ValueError(
             f'{", ".join(wrong)}: the estimator decides this; leave it at its default and choose another `estimator`'
@@ -131,11 +136,21 @@ class Paper:
 
     def on_card(self) -> dict:  # `title`, `id`, `citation`
         "What TRL's model card takes."
-        where = f'eprint = {{arXiv:{self.number}}}' if self.number else f'journal = {{{self.journal}}}'
-        key = self.name.lower().replace(' ', '_').replace('.', '')
-        fields = [f'title = {{{{{self.title}}}}}', f'author = {{{self.author}}}', f'year = {self.year}', where]
-        entry = f'@article{{{key}{self.year},\n    ' + ',\n    '.join(fields) + '\n}'
-        return dict(title=self.title, id=self.number, citation=entry)
+        if self.number:
+            where = f'eprint = {{arXiv:{self.number}}}'
+        else:
+            where = f'journal = {{{self.journal}}}'
+        name = self.name.lower().replace(' ', '_')
+        key = name.replace('.', '') + str(self.year)
+        fields = [
+            f'@article{{{key}',
+            f'title = {{{{{self.title}}}}}',
+            f'author = {{{self.author}}}',
+            f'year = {self.year}',
+            where,
+        ]
+        citation = ',\n    '.join(fields) + '\n}'
+        return dict(title=self.title, id=self.number, citation=citation)
 
 # %% ../../nbs/rl/20_trl_estimators.ipynb #87b4a3e1
 _REINFORCE_PP = Paper(
