@@ -9,6 +9,7 @@ __all__ = ['CREMAD_SENTENCES', 'CHECKSUMS', 'read_votes', 'voted', 'read_checksu
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from ..adapters import Adapter, labelled
@@ -107,10 +108,18 @@ class Cremad(Adapter):
         cremad=dict(intended='intended emotion, from the file name', crowd='what most of the crowd heard in the voice')
     )
 
-    def records(self):
+    @cached_property
+    def votes(self):
+        "Clip to the letters of its vote; None by the rule that asks for no votes."
         by_crowd = self.rules['cremad'] == self.RULES['cremad']['crowd']
-        self.votes = dict(read_votes(self.folder)) if by_crowd else None
-        self.checksums = read_checksums(self.folder)
+        return dict(read_votes(self.folder)) if by_crowd else None
+
+    @cached_property
+    def checksums(self):
+        "Clip to sha256 and bytes; empty where there is no list."
+        return read_checksums(self.folder)
+
+    def records(self):
         yield from read_csv(self.folder, 'SentenceFilenames.csv', ('Stimulus_Number', 'Filename'))
 
     def row(self, record, dataset):

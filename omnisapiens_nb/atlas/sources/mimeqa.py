@@ -8,6 +8,7 @@ __all__ = ['MIMEQA_COLUMNS', 'GLOBAL_KINDS', 'MimeQA']
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #564df571
 import math
 import re
+from dataclasses import replace
 
 from ..adapters import Adapter
 from ..groups import split_of
@@ -34,6 +35,12 @@ def _names(header, path):
         what = f'no column {", ".join(missing)} (found {", ".join(header)})'
         raise SourceError(f'{path}: {what}; rename the header of your table')
     return found
+
+
+def _with_our_names(record, names):
+    "A record whose columns have our names too."
+    columns = {ours: record.data[name] for ours, name in names.items()}
+    return replace(record, data=record.data | columns)
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #bcffd1ba
 GLOBAL_KINDS = ('Social Judgment', 'Working Memory', 'Perspective Taking')
@@ -93,14 +100,14 @@ class MimeQA(Adapter):
     def records(self):
         records = list(read_csv(self.folder, self.file, ('question', 'reference_answer')))
         fullest = max((record.data for record in records), key=len)  # A broken line lacks columns
-        self.names = _names(list(fullest), self.folder / self.file)
-        yield from records
+        names = _names(list(fullest), self.folder / self.file)
+        for record in records:
+            yield record if record.fault else _with_our_names(record, names)
 
     def row(self, record, dataset):
         fields = record.data
-        file, kind, timestamp = (fields[self.names[ours]] for ours in MIMEQA_COLUMNS)
-        start, end = _span(timestamp)
-        stem = _stem(file)
+        start, end = _span(fields['timestamp'])
+        stem = _stem(fields['file'])
         group = _group(stem)
         answer = fields['reference_answer'].strip()
         return Row(
@@ -109,7 +116,7 @@ class MimeQA(Adapter):
             task=dataset.task,
             answer=answer,
             raw_label=answer,
-            question=_ask(fields['question'].strip(), kind.strip(), start, end),
+            question=_ask(fields['question'].strip(), fields['kind'].strip(), start, end),
             split=split_of(group, self.seed),
             group=group,
             source_medium=group,

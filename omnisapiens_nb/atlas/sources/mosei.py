@@ -231,13 +231,13 @@ def _span(interval):
     return start, end
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #a990f379
-def _fold(splits, video):
+def _fold(video, splits):
+    "The one split of a video; `Reject` if it is in none, or in several."
     if not re.fullmatch(r'[\w-]{1,64}', video):
         raise Reject(f'{video!r} is not a video id')
-    found = splits.get(video, [])
-    if len(found) == 1:
-        return found[0]
-    where = f'in {" and ".join(found)} folds' if found else 'in no fold'
+    if len(splits) == 1:
+        return splits[0]
+    where = f'in {" and ".join(splits)} folds' if splits else 'in no fold'
     raise Reject(f'video {video} is {where}; the standard folds have it once')
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #23951a4a
@@ -305,7 +305,7 @@ class Mosei(Adapter):
     )
 
     def records(self):
-        self.folds = read_folds(self.folder)
+        splits = read_folds(self.folder)
         path = self.folder / MOSEI_WORDS
         number = 0
         with (
@@ -315,6 +315,8 @@ class Mosei(Adapter):
             for key in labels:
                 for data, fault in sentences(labels, words, key):
                     number += 1
+                    if not fault:
+                        data['splits'] = splits.get(data['video'], [])
                     yield Record(MOSEI_LABELS, number, data, fault)
 
     def row(self, record, dataset):
@@ -323,7 +325,7 @@ class Mosei(Adapter):
         k = sentence['k']
         text = sentence['text']
         start, end = _span(sentence['interval'])
-        split = _fold(self.folds, video)
+        split = _fold(video, sentence['splits'])
         raw, label = label_by(self.rules[dataset.key], sentence['values'])
         clip = self.folder / 'Segmented' / f'{video}_{k}.mp4'
         if not text and not clip.is_file():
