@@ -119,6 +119,8 @@ def _keep(kind, row, data, name):
 WINDOW = 300  # Seconds of sound that Qwen2.5-Omni hears; the rest is cut off when a row is read for it
 LONG = 30  # Seconds; nothing is said of a shorter recording
 SECONDS_A_LETTER = 2  # Nobody speaks more slowly
+_MOST_TIMES = 2  # A clip that was cut may last so many times the span of its row …
+_SPARE = 5  # … and so many seconds more; nothing is said of it
 
 
 def length_notes(
@@ -133,7 +135,7 @@ def length_notes(
     if seconds > WINDOW:
         notes.append(f'it lasts {seconds:.0f} s, of which Qwen2.5-Omni hears the first {WINDOW}')
     span = row.end - row.start if row.start is not None and row.end is not None else None
-    if span is not None and DATASETS[row.dataset].cut and seconds > 2 * span + 5:
+    if span is not None and DATASETS[row.dataset].cut and seconds > _MOST_TIMES * span + _SPARE:
         notes.append(f'it lasts {seconds:.0f} s, and its row says {span:.1f} s; it may be cut in the wrong place')
     return notes
 
@@ -571,10 +573,13 @@ def _card(result, content):
     return card + _noted(result.notes) + f'\n## Shared between splits\n\n{shared}'
 
 
+_SHOWN = 5  # Notes in the card
+
+
 def _noted(notes):
     "The part of the card on what is odd; empty where nothing is."
     if not notes:
         return ''
-    first = ''.join(f'- {note.id}: {note.note}\n' for note in notes[:5])
+    first = ''.join(f'- {note.id}: {note.note}\n' for note in notes[:_SHOWN])
     rows = len({note.id for note in notes})
     return f'\n## Odd and kept\n\n`notes.jsonl` says what is odd about {rows} rows, such as these:\n\n{first}'

@@ -41,7 +41,8 @@ def frames_of(
 # %% ../../nbs/atlas/16_descriptors.ipynb #5ac8dbbf
 LOWEST = 60  # Hz
 HIGHEST = 900  # Hz
-WINDOW = 3 * RATE // LOWEST  # Samples
+_PERIODS = 3  # Of the lowest voice, in a window
+WINDOW = _PERIODS * RATE // LOWEST  # Samples
 
 
 def _windows(sound):
@@ -53,7 +54,7 @@ def _windows(sound):
 # %% ../../nbs/atlas/16_descriptors.ipynb #ad494cfa
 BAND = 5000  # Hz
 FINE = 2  # Lags per sample
-_LAGS = FINE * RATE // LOWEST + 3
+_LAGS = FINE * RATE // LOWEST + 3  # From 0 to the one behind the lowest voice's, which lies between two
 _LENGTH = next_fast_len(WINDOW + _LAGS // FINE + 1, real=True)  # Long enough that no lag wraps around
 _WEIGHTS = np.hanning(WINDOW + 2)[1:-1]
 
@@ -122,7 +123,7 @@ def _candidates(frames, usable):
 # %% ../../nbs/atlas/16_descriptors.ipynb #f10ff251
 def _unvoiced(frames, greatest):
     "The rating R of having no voice, (frames, 1)."
-    half = WINDOW // 6  # Of a period of the lowest voice
+    half = WINDOW // _PERIODS // 2  # Of a period of the lowest voice
     middle = frames[:, WINDOW // 2 - half : WINDOW // 2 + half]
     share = np.abs(middle).max(1, keepdims=True) / max(greatest, 1e-12)
     return VOICED + np.maximum(0, 2 - share * (1 + VOICED) / SILENT)
@@ -213,6 +214,7 @@ _LOWEST_NOTE = 27.5  # Hz; the lowest A of a piano
 
 
 def _spread(x):
+    "From the 10th percentile to the 90th."
     high, low = np.percentile(x, (90, 10))
     return float(high - low)
 
@@ -227,12 +229,19 @@ def _pitch_statistics(sound):
     return semitones.mean(), semitones.std(), _spread(semitones), voiced.mean()
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #73f12bd0
+_SMOOTHED = 5  # Frames of which the mean is taken
+_PROMINENCE = 3  # Decibels by which a peak stands out
+_APART = 8  # Frames from one peak to the next, at least
+
+
 def _syllables(loudness):
-    "Peaks of the loudness, smoothed over five frames, that stand out by three decibels."
+    "Number of peaks of the smoothed loudness, which come about once per syllable."
     from scipy.signal import find_peaks  # Slow to import, and models that read descriptors need no peaks
 
-    smooth = np.convolve(np.pad(loudness, 2, 'edge'), np.ones(5) / 5, 'valid')
-    peaks, _ = find_peaks(np.pad(smooth, 1, constant_values=smooth.min()), prominence=3, distance=8)
+    longer = np.pad(loudness, _SMOOTHED // 2, 'edge')
+    smooth = np.convolve(longer, np.ones(_SMOOTHED) / _SMOOTHED, 'valid')
+    ended = np.pad(smooth, 1, constant_values=smooth.min())  # A peak may lie at the very beginning or end
+    peaks, _ = find_peaks(ended, prominence=_PROMINENCE, distance=_APART)
     return len(peaks)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #1023fa64
@@ -281,7 +290,8 @@ def motion(
     grey = pictures.mean(-1, dtype=np.float32) / 255
     brightness = [grey.mean(), grey.mean((1, 2)).std()]
     if len(grey) < 2:
-        return np.array([*brightness, *[np.nan] * 6], np.float32)
+        unknown = [np.nan] * (len(MOTION) - len(brightness))
+        return np.array([*brightness, *unknown], np.float32)
     change = np.abs(np.diff(grey, axis=0))
     half = change.shape[1] // 2
     statistics = [

@@ -158,11 +158,14 @@ def _band_keys(band):
 NEAR = 0.7  # Similarity from which two texts count as near-duplicates
 
 
+_MOST_CELLS = 4  # Numbers of a product for each pair asked about; if there are more, the product wastes its time
+
+
 def _shared(table, i, j):
-    "How many shingles each pair shares; by a product where the pairs are most of those between their texts."
+    "How many shingles each pair shares; by a product where the pairs are many of those between their texts."
     left, left_at = np.unique(i, return_inverse=True)
     right, right_at = np.unique(j, return_inverse=True)
-    if len(left) * len(right) > 4 * len(i):
+    if len(left) * len(right) > _MOST_CELLS * len(i):
         return table[i].multiply(table[j]).sum(1, np.int32)
     product = (table[left].astype(np.int32) @ table[right].T).toarray()
     return product[left_at, right_at]

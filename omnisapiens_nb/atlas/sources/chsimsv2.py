@@ -17,6 +17,7 @@ from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/07_chsimsv2.ipynb #c81b9ece
 STEP = 5  # Steps per unit
+_HIGHLY = 4  # Steps from 0; from there on a score is highly negative or positive
 SLACK = 0.001  # How far from a step, in steps, a float may lie
 NUMBER = r'\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*'
 
@@ -35,7 +36,7 @@ def score_band(
         raise Reject(f'label {text[:40]!r} is not a multiple of .2; the bands are defined on those')
     if k == 0:
         return 'neutral'
-    degree = 'highly' if abs(k) >= 4 else 'weakly'
+    degree = 'highly' if abs(k) >= _HIGHLY else 'weakly'
     sign = 'positive' if k > 0 else 'negative'
     return f'{degree} {sign}'
 

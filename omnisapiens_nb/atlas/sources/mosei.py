@@ -255,6 +255,9 @@ def _transcript(words, video, k, start, end):
     return words_between(features[:, 0], intervals, start, end)
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #20b37c6d
+_NUMBERS = 1 + len(EMOTIONS)  # Of a sentence: sentiment, then emotions
+
+
 def sentences(
     labels: h5py.Group,  # `data` of the labels
     words: h5py.Group | None,  # `data` of the words, if there are any
@@ -262,7 +265,7 @@ def sentences(
 ) -> Iterator[tuple[dict, str]]:  # Video, k, values, interval and text of each sentence, and a fault
     "The sentences of one entry, whether it is a whole video or one aligned sentence."
     try:
-        features, intervals = read_sequence(labels, key, 7)
+        features, intervals = read_sequence(labels, key, _NUMBERS)
     except Reject as reason:
         yield {}, str(reason)
         return
