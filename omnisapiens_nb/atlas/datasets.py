@@ -22,6 +22,7 @@ from omnisapiens_nb.atlas.schema import (
     Row,
     answer_kind,
     leading_tags,
+    signature_of,
     task_named,
 )
 
@@ -529,6 +530,9 @@ PHRASES = dict(
     text_video='a video',
     text_video_audio='a video and audio recording',
     text_image='an image',
+    text_audio_image='a speech recording and an image',
+    text_video_image='a video and an image',
+    text_video_audio_image='a video and audio recording and an image',
 )
 
 # %% ../../nbs/atlas/04_datasets.ipynb #04899bef
@@ -660,6 +664,8 @@ def _speaking_of(problem, signature):
     before = problem[: old.start()]
     after = problem[old.end() :]
     words = old['words'] or ''
+    if 'image' in old[0] and 'image' not in signature:
+        words = words.replace('text', 'transcript')
     if signature != 'text':
         return f'{before}The above is {PHRASES[signature]}{words}{after}'
     if words:
@@ -675,12 +681,15 @@ def without_media(
     gone = [kind for kind in kinds if row.get(kind)]
     if not gone:
         return row
+    gone_tags = {TAGS[kind] for kind in gone}
     tags = leading_tags(row['problem'])
-    kept = [tag for tag in tags if tag not in {TAGS[kind] for kind in gone}]
-    lines = row['problem'].split('\n')[len(tags) :]
-    signature = '_'.join(['text', *dict.fromkeys(tag.strip('<>') for tag in TAGS.values() if tag in kept)])
-    problem = '\n'.join([*kept, _speaking_of('\n'.join(lines), signature)])
-    return row | {kind: [] for kind in gone} | dict(problem=problem, modality_signature=signature)
+    kept_tags = [tag for tag in tags if tag not in gone_tags]
+    kept_kinds = [kind for kind, tag in TAGS.items() if tag in kept_tags]
+    signature = signature_of(kept_kinds)
+    words = '\n'.join(row['problem'].split('\n')[len(tags) :])
+    problem = '\n'.join([*kept_tags, _speaking_of(words, signature)])
+    emptied = {kind: [] for kind in gone}
+    return row | emptied | dict(problem=problem, modality_signature=signature)
 
 # %% ../../nbs/atlas/04_datasets.ipynb #00485be5
 def words_carry(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'TASKS', 'SPLITS', 'KINDS', 'SUBJECTS', 'RELEASED', 'OURS', 'SCHEMA', 'MEDIA', 'TAGS',
            'HELD_OUT_TASKS', 'MULTI_LABEL', 'splits_named', 'answer_kind', 'task_named', 'class_index', 'Row', 'row_of',
-           'Rejected', 'Note', 'Reject', 'signature', 'leading_tags', 'labels_in', 'answer_labels', 'row_faults']
+           'Rejected', 'Note', 'Reject', 'signature_of', 'signature', 'leading_tags', 'labels_in', 'answer_labels',
+           'row_faults']
 
 # %% ../../nbs/atlas/01_schema.ipynb #c70d76ac
 import re
@@ -253,12 +254,19 @@ class Reject(ValueError):
 TAGS = dict(videos='<video>', audios='<audio>', images='<image>')
 
 
+def signature_of(
+    kinds: Collection[str],  # Columns of `MEDIA` that hold something, in any order
+) -> str:  # Such as `text_video_audio`
+    "Modality signature of a row with these media, in the released spelling."
+    media = [tag.strip('<>') for kind, tag in TAGS.items() if kind in kinds]
+    return '_'.join(['text', *media])
+
+
 def signature(
     row: Row,  # Row whose media lists are filled
 ) -> str:  # Such as `text_video_audio`
-    "Modality signature of a row, in the released spelling."
-    media = [tag.strip('<>') for kind, tag in TAGS.items() if getattr(row, kind)]
-    return '_'.join(['text', *media])
+    "Modality signature of a row."
+    return signature_of([kind for kind in MEDIA if getattr(row, kind)])
 
 # %% ../../nbs/atlas/01_schema.ipynb #59ef0c84
 def leading_tags(
