@@ -125,8 +125,10 @@ _KILOBITS = {  # Whether MPEG-1, and layer → thousand bits a second
 def _mpeg_frame(head):
     "Length in bytes of the frame of MPEG sound that begins with these four bytes; 0 if none does."
     bits = int.from_bytes(head)
-    version, layer = bits >> 19 & 3, 4 - (bits >> 17 & 3)
-    place, rate = bits >> 12 & 15, bits >> 10 & 3
+    version = bits >> 19 & 3
+    layer = 4 - (bits >> 17 & 3)
+    place = bits >> 12 & 15
+    rate = bits >> 10 & 3
     if bits >> 21 != 0x7FF or version == 1 or layer == 4 or place in (0, 15) or rate == 3:
         return 0
     first = version == 3

@@ -77,7 +77,8 @@ def load_recogniser(
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #182e7092
 LETTERS = ('<pad>', '<s>', '</s>', '<unk>', '|', *ascii_lowercase, '<audio>')  # As Wav2Vec2 names them, and a tag
-_NEVER, _ALWAYS = -100, 100  # Added to a letter's score
+_NEVER = -100  # Added to the score of a letter that must not be named …
+_ALWAYS = 100  # … and of one that must
 
 
 def tiny_recogniser(
@@ -150,17 +151,24 @@ def hear(
     languages: Sequence[str] | None = None,  # BCP 47 code of each, empty where nobody knows it
 ) -> list[str]:  # A text each, empty where nothing was heard
     "What a loaded recogniser hears in sounds."
-    whisper = recogniser.type == 'seq2seq_whisper'
+    is_whisper = recogniser.type == 'seq2seq_whisper'
+    codes = languages or [''] * len(sounds)
     parts = defaultdict(list)
-    for i, (sound, code) in enumerate(zip(sounds, languages or [''] * len(sounds), strict=True)):
-        if len(sound) >= _LEAST:
-            parts[whisper and len(sound) <= WINDOW * RATE, _told(recogniser, code)].append(i)
+    for i, (sound, code) in enumerate(zip(sounds, codes, strict=True)):
+        if len(sound) < _LEAST:
+            continue
+        together = is_whisper and len(sound) <= WINDOW * RATE
+        key = (together, _told(recogniser, code))
+        parts[key].append(i)
     texts = [''] * len(sounds)
     for (together, language), places in parts.items():
-        settings = {} if together else _settings_for_long(recogniser)
+        if together:
+            settings = dict(batch_size=batch)
+        else:
+            settings = dict(batch_size=1, **_settings_for_long(recogniser))
         if language:
-            settings |= dict(generate_kwargs=dict(language=language, task='transcribe'))
-        found = recogniser([sounds[i] for i in places], batch_size=batch if together else 1, **settings)
+            settings['generate_kwargs'] = dict(language=language, task='transcribe')
+        found = recogniser([sounds[i] for i in places], **settings)
         for i, one in zip(places, found):
             texts[i] = ' '.join(one['text'].split())
     return texts

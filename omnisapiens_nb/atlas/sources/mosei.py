@@ -270,7 +270,8 @@ def sentences(
         yield {}, str(reason)
         return
     aligned = re.fullmatch(r'(.*)\[(\d{1,9})\]', key)
-    video, first = (aligned[1], int(aligned[2])) if aligned else (key, 0)
+    video = aligned[1] if aligned else key
+    first = int(aligned[2]) if aligned else 0
     fault = ''
     if aligned and len(features) > 1:
         fault = f'{key!r} has {len(features)} rows where one sentence is expected'

@@ -310,7 +310,8 @@ def _check_version(folder, labels):
 def _check_together(folder, ids_of):
     "SourceError for files that speak of other segments."
     for one, other in combinations(ids_of, 2):
-        ids, others = set(ids_of[one]), set(ids_of[other])
+        ids = set(ids_of[one])
+        others = set(ids_of[other])
         stray = len(ids ^ others)
         if stray > max(_STRAYS, len(ids | others) / 10):
             raise SourceError(
