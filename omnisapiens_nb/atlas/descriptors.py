@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['FRAME', 'HOP', 'LOWEST', 'HIGHEST', 'WINDOW', 'BAND', 'FINE', 'CANDIDATES', 'VOICED', 'SILENT', 'QUIET', 'OCTAVE',
            'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'Pooling', 'MOST_LISTED', 'frames_of', 'autocorrelation',
-           'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'is_dense',
-           'landmarks_of', 'read_descriptors']
+           'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'load_torch_file',
+           'is_dense', 'landmarks_of', 'read_descriptors']
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #af9ef2cc
 import io
 from collections.abc import Mapping
 from pickle import UnpicklingError
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from .extras import require
 from .holistic import PARTS, POINTS
 from .landmarks import PLACES, pool_landmarks
 from .media import RATE, MediaError
-from .reading import check_torch_file
+from .reading import TORCH_MARKS, check_torch_file
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #2f9eac21
 FRAME = RATE * 40 // 1000  # Samples
@@ -321,19 +321,29 @@ class NoDescriptors(MediaError):
     "A file in which nothing was measured: its row has no descriptors, and nobody has to fix it."
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #e45f0e57
-def _from_pt(data):
-    "What a `.pt` file holds: tensors, numbers, lists and dictionaries."
-    file = io.BytesIO(data)
+def load_torch_file(
+    file: BinaryIO,  # Of torch, at its beginning
+):  # Tensors, numbers, lists and dictionaries
+    "What a file of torch holds, none of it run; UnpicklingError if it is more than that, ValueError if it is damaged."
     try:
         check_torch_file(file)
         return torch.load(file, weights_only=True, map_location='cpu')
+    except UnpicklingError:
+        raise
+    except Exception as e:  # A damaged archive can make torch raise any error
+        raise ValueError(str(e) or type(e).__name__) from e
+
+
+def _from_pt(data):
+    try:
+        return load_torch_file(io.BytesIO(data))
     except UnpicklingError as e:
         raise MediaError(
             'the .pt file holds more than tensors, and reading it would run what is in it; '
             'use a file that holds only tensors'
         ) from e
-    except Exception as e:  # A damaged archive can make torch raise any error
-        reason = (str(e) or type(e).__name__).splitlines()[0][:60]
+    except ValueError as e:
+        reason = str(e).splitlines()[0][:60]
         raise MediaError(f'the .pt file is damaged ({reason}); copy it again') from e
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #babc98db
@@ -346,7 +356,7 @@ def _from_safetensors(data):
     return found.get('features')
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #4f817ceb
-Pooling = Literal['ours', 'released']  # How frames become one vector, see the tables above
+Pooling = Literal['ours', 'released']  # How frames become one vector: by those with a point, or by all, as released
 
 
 MOST_LISTED = 10_000_000  # Entries of lists; a list can hold the same list many times
@@ -468,9 +478,6 @@ def _pooled(loaded, pooling):
     return _pool_video(loaded, pooling) if loaded.keys() & PARTS.keys() else None
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #f04087e1
-_TORCH = (b'PK\x03\x04', b'\x80\x02\x8a\n')  # A zip archive; a pickled magic number in versions before 1.6
-
-
 def _checked(features, width):
     "Features as (width,) floats."
     features = _as_floats(features, 'features')
@@ -493,7 +500,7 @@ def read_descriptors(
     "Descriptors of one medium; NoDescriptors if nothing was measured, MediaError if they are none or of another width."
     if not data:
         raise MediaError('an empty file of descriptors; copy it again')
-    if data.startswith(_TORCH):
+    if data.startswith(TORCH_MARKS):
         features = _pooled(_from_pt(data), pooling)
     else:
         features = _from_safetensors(data)

@@ -96,7 +96,7 @@ def _promised_by_boxes(data):
     return at
 
 # %% ../../nbs/atlas/02_media.ipynb #68836643
-LFS_MARK = b'version https://git-lfs.github.com/spec/v1'
+LFS_MARK = b'version https://git-lfs.github.com/spec/v1'  # Git LFS leaves it in place of a file not yet fetched
 
 # %% ../../nbs/atlas/02_media.ipynb #57cf8d23
 def check_file(
