@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FRAME', 'HOP', 'LOWEST', 'HIGHEST', 'WINDOW', 'BAND', 'FINE', 'CANDIDATES', 'VOICED', 'SILENT', 'QUIET', 'OCTAVE',
-           'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'Pooling', 'MOST_LISTED', 'frames_of', 'autocorrelation',
-           'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'load_torch_file',
-           'is_dense', 'landmarks_of', 'read_descriptors']
+           'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'FeatureSet', 'Pooling', 'MOST_LISTED', 'frames_of',
+           'autocorrelation', 'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors',
+           'load_torch_file', 'is_dense', 'landmarks_of', 'read_descriptors']
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #af9ef2cc
 import io
@@ -156,7 +156,7 @@ def _best_path(strengths, costs):
     return np.array(path[::-1])
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #763eb81e
-_PART = 500  # Frames
+_BATCH = 500  # Frames
 
 
 def _all_candidates(sound):
@@ -167,8 +167,8 @@ def _all_candidates(sound):
     frames = _windows(usable)
     spoilt = _windows(broken).any(1)
     found = []
-    for at in range(0, len(frames), _PART):
-        part = slice(at, at + _PART)
+    for at in range(0, len(frames), _BATCH):
+        part = slice(at, at + _BATCH)
         hz, strengths = _candidates(frames[part], ~spoilt[part])
         silent = np.full((len(hz), 1), np.nan)
         found.append((np.hstack([silent, hz]), np.hstack([_unvoiced(frames[part], greatest), strengths])))
@@ -305,9 +305,12 @@ def motion(
     return np.array(statistics, np.float32)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #6b7fce30
+FeatureSet = Literal['ComParE_2016', 'eGeMAPSv02']  # Of openSMILE: 6,373 functionals or 88
+
+
 def functionals(
     sound: np.ndarray,  # float32, shape (samples,), 16 kHz
-    name: str = 'ComParE_2016',  # Or `eGeMAPSv02`
+    name: FeatureSet = 'ComParE_2016',  # Which functionals
 ) -> np.ndarray:  # float32, shape (6373,) or (88,)
     "openSMILE functionals of a sound (Schuller et al. 2016; Eyben et al. 2016)."
     require('features', 'opensmile')

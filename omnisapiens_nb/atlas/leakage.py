@@ -326,7 +326,7 @@ def _entry(ids, kind, ties, matches, left, right):
 
 # %% ../../nbs/atlas/10_leakage.ipynb #04ff928a
 WORDS = ('text', 'near_text')  # Kinds that drop no rows of sets with given sentences
-_A_SPLIT = 10  # If a split has at least so many rows, dropping all of them is not chance
+_LEAST_ROWS = 10  # If a split has at least so many rows, dropping all of them is not chance
 
 
 def is_scripted(
@@ -342,7 +342,7 @@ def _check_not_scripted(kind, places, place_of, dropped):
     gone = np.bincount(place_of[dropped], minlength=len(places))
     for (dataset, split), size, taken in zip(places, sizes.tolist(), gone.tolist()):
         is_open = dataset in DATASETS and answer_kind(DATASETS[dataset].task) == 'qa'
-        if taken == size >= _A_SPLIT and not is_open:
+        if taken == size >= _LEAST_ROWS and not is_open:
             raise SourceError(
                 f'{dataset}: to drop by {kind} would take all {size} rows of its {split} split; if its speakers '
                 'say the same given sentences whatever the label, write scripted=True in its Dataset; '

@@ -51,7 +51,7 @@ def count_up(
     return np.arange(counts.sum()) - np.repeat(starts, counts)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #cdea072d
-_TEXTS = 10_000  # Texts that are cut into shingles in one go, which bounds the memory
+_BATCH = 10_000  # Texts that are cut into shingles in one go, which bounds the memory
 
 
 def _windows(texts):
@@ -75,8 +75,8 @@ def shingle_table(
     different = []
     places = []
     counts = []
-    for at in range(0, len(texts), _TEXTS):
-        mixed, counted = _windows(texts[at : at + _TEXTS])
+    for at in range(0, len(texts), _BATCH):
+        mixed, counted = _windows(texts[at : at + _BATCH])
         in_part, place = np.unique(mixed, return_inverse=True)
         different.append(in_part)
         places.append(place.astype(np.int32))

@@ -399,7 +399,7 @@ def check_torch_file(
 _SAFE = re.compile(r'[\w.-]+\.safetensors')
 _SAFE_HERE = re.compile(r'[\w.-]+\.safetensors(\.index\.json)?')
 _PICKLED = dict(model='pytorch_model*.bin', adapter_model='adapter_model*.bin')  # Beside the name without an end
-_TAKE = 'save it again with `save_pretrained`, or take a copy of the model in safetensors'
+_WEIGHTS_FIX = 'save it again with `save_pretrained`, or take a copy of the model in safetensors'
 
 
 class _Parts(BaseModel):
@@ -422,14 +422,18 @@ def check_weights(
         parts = folder / f'{name}.safetensors.index.json'
         old = sorted(folder.glob(pickled))
         if old and not parts.is_file() and not (folder / f'{name}.safetensors').is_file():
-            raise SourceError(f'{old[0]}: weights as a pickle, which can run code; only safetensors are read; {_TAKE}')
+            raise SourceError(
+                f'{old[0]}: weights as a pickle, which can run code; only safetensors are read; {_WEIGHTS_FIX}'
+            )
         named = read_settings(parts, _Parts).weight_map.values() if parts.is_file() else ()
         wrong = [part for part in named if not _SAFE.fullmatch(part)]
         if wrong:
             raise SourceError(
-                f'{parts}: names {wrong[0][:60]!r} where a safetensors file beside it is expected; {_TAKE}'
+                f'{parts}: names {wrong[0][:60]!r} where a safetensors file beside it is expected; {_WEIGHTS_FIX}'
             )
     config = folder / 'config.json'
     named = read_settings(config, _Configuration).transformers_weights if config.is_file() else None
     if named and not _SAFE_HERE.fullmatch(named):
-        raise SourceError(f'{config}: transformers_weights is {named[:60]!r}, no safetensors file beside it; {_TAKE}')
+        raise SourceError(
+            f'{config}: transformers_weights is {named[:60]!r}, no safetensors file beside it; {_WEIGHTS_FIX}'
+        )

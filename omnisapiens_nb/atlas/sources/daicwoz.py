@@ -25,7 +25,8 @@ from omnisapiens_nb.atlas.reading import (
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/04_daicwoz.ipynb #a39275a9
-DAIC_FILES = {  # Table → its split, and its column of scores
+# Table → its split, and its column of scores
+DAIC_FILES = {
     'train_split_Depression_AVEC2017.csv': ('train', 'PHQ8_Score'),
     'dev_split_Depression_AVEC2017.csv': ('validation', 'PHQ8_Score'),
     'full_test_split.csv': ('test', 'PHQ_Score'),

@@ -16,8 +16,11 @@ from ..reading import SourceError, read_csv
 from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/03_mimeqa.ipynb #2fb743b3
-MIMEQA_COLUMNS = dict(  # Our name of a column → the spellings it may have
-    file=('file', 'file_name', 'video', 'video_id'), kind=('question type', 'question_type'), timestamp=('timestamp',)
+# Our name of a column → the spellings it may have
+MIMEQA_COLUMNS = dict(
+    file=('file', 'file_name', 'video', 'video_id'),
+    kind=('question type', 'question_type'),
+    timestamp=('timestamp',),
 )
 
 

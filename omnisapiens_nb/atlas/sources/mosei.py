@@ -182,7 +182,7 @@ def words_between(
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #98304ffb
 FOLDS = dict(train='train', valid='validation', test='test')
-_EXPORT = (
+_FOLDS_FIX = (
     'write the SDK’s lists standard_train_fold, standard_valid_fold and standard_test_fold of video ids down as '
     'mosei_folds.json {"train": […], "valid": […], "test": […]}'
 )
@@ -194,7 +194,7 @@ def _fold_lists(folder):
     paths = {name: folder / f'mosei_{name}.txt' for name in FOLDS}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
-        raise SourceError(f'{folder}: neither mosei_folds.json nor {", ".join(missing)}; {_EXPORT}')
+        raise SourceError(f'{folder}: neither mosei_folds.json nor {", ".join(missing)}; {_FOLDS_FIX}')
     return {name: path.read_text(encoding='utf-8-sig', errors='replace').split() for name, path in paths.items()}
 
 # %% ../../../nbs/atlas/sources/05_mosei.ipynb #6955d2a1
@@ -207,7 +207,7 @@ def read_folds(
     for name, split in FOLDS.items():
         ids = lists.get(name)
         if not isinstance(ids, list) or not ids or not all(isinstance(video, str) for video in ids):
-            raise SourceError(f'{folder}: the fold {name!r} is no list of video ids; {_EXPORT}')
+            raise SourceError(f'{folder}: the fold {name!r} is no list of video ids; {_FOLDS_FIX}')
         for video in set(ids):
             splits.setdefault(video.strip(), []).append(split)
     return splits

@@ -54,7 +54,7 @@ def sha256_of(
     return digest
 
 # %% ../../../nbs/atlas/sources/09_ptsd.ipynb #8b0c28b3
-_ORDER = list(PTSD_SPLITS.values())
+_SPLIT_ORDER = list(PTSD_SPLITS.values())
 
 
 def number_copies(
@@ -65,7 +65,7 @@ def number_copies(
     seen = Counter()
     numbers = {}
     sound = [record for record in records if not record.fault]
-    for record in sorted(sound, key=lambda record: (_ORDER.index(record.data['split']), record.row)):
+    for record in sorted(sound, key=lambda record: (_SPLIT_ORDER.index(record.data['split']), record.row)):
         digest = record.data['sha256']
         seen[digest] += 1
         numbers[record.row] = f'-{seen[digest]}' if seen[digest] > 1 else ''

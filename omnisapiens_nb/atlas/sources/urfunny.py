@@ -25,10 +25,10 @@ _OLD_TEXTS = ('STRING', 'BINSTRING', 'SHORT_BINSTRING')  # Of Python 2, whose te
 _CONSTANTS = dict(NONE=None, NEWTRUE=True, NEWFALSE=False)
 _EMPTY = dict(EMPTY_LIST=list, EMPTY_DICT=dict, EMPTY_TUPLE=tuple)
 _TUPLES = dict(TUPLE1=1, TUPLE2=2, TUPLE3=3)
-_NOTHING = ('PROTO', 'FRAME', 'STOP')
+_NO_VALUE = ('PROTO', 'FRAME', 'STOP')
 _PUTS = ('PUT', 'BINPUT', 'LONG_BINPUT')
 _GETS = ('GET', 'BINGET', 'LONG_BINGET')
-_ASKS = ('GLOBAL', 'STACK_GLOBAL', 'INST')
+_IMPORTS = ('GLOBAL', 'STACK_GLOBAL', 'INST')
 
 # %% ../../../nbs/atlas/sources/06_urfunny.ipynb #a815078c
 def _is_short(x):
@@ -82,7 +82,7 @@ class _Stack(list):
 def _refuse(stack, name, told):
     names = told.split() if told else [x for x in stack[-2:] if type(x) is str]
     asked = '.'.join(names)[:40]
-    what = f'asks for {asked}' if name in _ASKS else f'has a step {name}'
+    what = f'asks for {asked}' if name in _IMPORTS else f'has a step {name}'
     raise ValueError(f'it {what}, which plain data never do')
 
 
@@ -135,7 +135,7 @@ class _PlainMachine:
             self.stack.append(told.encode('latin-1').decode())
         elif name in _EMPTY:
             self.stack.append(_EMPTY[name]())
-        elif name not in _NOTHING:
+        elif name not in _NO_VALUE:
             _build(self.stack, name, told)
 
     def _keep(self, place):
