@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from omnisapiens_nb.atlas.datasets import ATLAS_KEYS
+from omnisapiens_nb.atlas.datasets import ATLAS_KEYS, DATASETS
+from omnisapiens_nb.atlas.schema import Reject
+from omnisapiens_nb.atlas.sources.registry import ADAPTERS
 
 ATLAS = ROOT / 'omnisapiens_nb' / 'atlas'
 MINI = 'omnisapiens_nb.atlas.mini'
@@ -112,6 +114,36 @@ def test_no_adapter_needs_the_generator():
     code = 'import sys, omnisapiens_nb.atlas.sources.registry; print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert not [name for name in done.stdout.split() if name.startswith(MINI)]
+
+
+def outcome(adapter, record, dataset):
+    "The row of a record, or why there is none."
+    try:
+        return adapter.row(record, dataset)
+    except Reject as reason:
+        return str(reason)
+
+
+CHOICES = [(source, {}) for source in ADAPTERS]
+CHOICES += [
+    (source, {key: short})
+    for source, kind in ADAPTERS.items()
+    for key, choices in kind.RULES.items()
+    for short in choices
+]
+
+
+@pytest.mark.parametrize('source, rules', CHOICES, ids=lambda x: x if isinstance(x, str) else '-'.join(x.values()))
+def test_a_row_needs_nothing_but_its_record(every_source, held_out_sources, source, rules):
+    "An adapter that has read no records makes the same rows of another's."
+    datasets = [dataset for dataset in DATASETS.values() if dataset.source == source]
+    folder = (held_out_sources if datasets[0].held_out else every_source) / source
+    reader = ADAPTERS[source](folder, rules=rules)
+    fresh = ADAPTERS[source](folder, rules=rules)
+    records = [record for record in reader.records() if not record.fault]
+    expected = [outcome(reader, record, dataset) for record in records for dataset in datasets]
+    found = [outcome(fresh, record, dataset) for record in records for dataset in datasets]
+    assert expected and found == expected
 
 
 NAMES_OF_0_1_0 = (

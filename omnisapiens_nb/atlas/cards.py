@@ -300,6 +300,7 @@ FACTS['sarcnet'] = Facts(
 )
 
 # %% ../../nbs/atlas/15_cards.ipynb #37c8bd53
+# Label to rows in train, validation and test
 COUNTS = {
     'meld_emotion': {
         'anger': [1109, 153, 345],
@@ -320,7 +321,7 @@ COUNTS = {
         'neutral': [728, 83, 276],
         'sad': [851, 98, 322],
     },
-}  # Label to rows in train, validation and test
+}
 
 # %% ../../nbs/atlas/15_cards.ipynb #579f7b98
 CATEGORIES = dict(cls='text-classification', qa='question-answering')

@@ -27,6 +27,7 @@ from omnisapiens_nb.atlas.schema import (
     answer_labels,
     labels_in,
     leading_tags,
+    signature_of,
     task_named,
 )
 from .store import Atlas, file_sha256, open_atlas, shards_of
@@ -115,8 +116,7 @@ def _label_problems(row, dataset, task):
 
 # %% ../../nbs/atlas/14_check.ipynb #ad7d018b
 def _media_problems(row):
-    media = [tag.strip('<>') for kind, tag in TAGS.items() if row[kind]]
-    if row['modality_signature'] != '_'.join(['text', *media]):
+    if row['modality_signature'] != signature_of([kind for kind in MEDIA if row[kind]]):
         yield 'the signature does not say what media there are'
     tags = leading_tags(row['problem'])
     if any(tags.count(tag) != len(row[kind] or ()) for kind, tag in TAGS.items()):

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
-from .datasets import DATASETS, STYLES, build_prompt, reword
+from .datasets import DATASETS, STYLES, Style, build_prompt, reword
 from .folders import check_free, made_whole
 from .leakage import KINDS, Leakage, forget, is_scripted, leakage_table, report, rows_to_drop
 from omnisapiens_nb.atlas.media import (
@@ -119,6 +119,8 @@ def _keep(kind, row, data, name):
 WINDOW = 300  # Seconds of sound that Qwen2.5-Omni hears; the rest is cut off when a row is read for it
 LONG = 30  # Seconds; nothing is said of a shorter recording
 SECONDS_A_LETTER = 2  # Nobody speaks more slowly
+_MOST_TIMES = 2  # A clip that was cut may last so many times the span of its row …
+_SPARE = 5  # … and so many seconds more; nothing is said of it
 
 
 def length_notes(
@@ -133,7 +135,7 @@ def length_notes(
     if seconds > WINDOW:
         notes.append(f'it lasts {seconds:.0f} s, of which Qwen2.5-Omni hears the first {WINDOW}')
     span = row.end - row.start if row.start is not None and row.end is not None else None
-    if span is not None and DATASETS[row.dataset].cut and seconds > 2 * span + 5:
+    if span is not None and DATASETS[row.dataset].cut and seconds > _MOST_TIMES * span + _SPARE:
         notes.append(f'it lasts {seconds:.0f} s, and its row says {span:.1f} s; it may be cut in the wrong place')
     return notes
 
@@ -236,7 +238,7 @@ class Prepared(NamedTuple):
 
 def prepare_row(
     row: Row,  # Fresh from an adapter; changed in place
-    style: str = 'atlas',  # Style of the prompt, one of `STYLES`
+    style: Style = 'atlas',  # Of the prompt
 ) -> Prepared:
     "Load media, build the prompt, check the schema."
     if not row.answer:
@@ -288,7 +290,7 @@ def admit(
 def finish_row(
     row: Row,  # Fresh from an adapter; then ready for the store
     leakage: Leakage,  # Sees the row, even if it has no answer
-    style: str = 'atlas',  # Style of the prompt, one of `STYLES`
+    style: Style = 'atlas',  # Of the prompt
 ) -> Loaded:  # Of its media
     "Prepare and admit one row; `Reject` with every fault."
     return admit(prepare_row(row, style), leakage)
@@ -313,7 +315,7 @@ class Choices:
 
     seed: int = 0  # Of splits made by group
     rules: dict[str, str] = field(default_factory=dict)  # Dataset key → name of a rule, where there is a choice
-    style: str = 'atlas'  # Of the prompts, one of `STYLES`
+    style: Style = 'atlas'  # Of the prompts
     near: bool = True  # Search for near-duplicate texts
     drop: tuple[str, ...] = ()  # Kinds of leakage whose training side is dropped
 
@@ -415,7 +417,7 @@ def _take_out(result, unfinished, leakage, reasons):
             count['text_only'] -= text_only
 
 
-_NAMED = ['id', 'dataset', 'source_file', 'source_row', 'absent_media']  # What a rejection tells
+_REJECTED_COLUMNS = ['id', 'dataset', 'source_file', 'source_row', 'absent_media']  # What a rejection tells
 
 
 def _write_without(splits, unfinished, reasons):
@@ -432,7 +434,7 @@ def _write_without(splits, unfinished, reasons):
         for table in row_tables(open_atlas(everything, split)):
             goes = pa.array([row_id in reasons for row_id in table['id'].to_pylist()], pa.bool_())
             writer.add_table(split, table.filter(pc.invert(goes)))
-            for row in table.select(_NAMED).filter(goes).to_pylist():
+            for row in table.select(_REJECTED_COLUMNS).filter(goes).to_pylist():
                 reason = reasons[row['id']]
                 rejected = Rejected(row['dataset'], row['source_file'], row['source_row'], reason, row['id'])
                 dropped.append((split, bool(row['absent_media']), rejected))
@@ -571,10 +573,13 @@ def _card(result, content):
     return card + _noted(result.notes) + f'\n## Shared between splits\n\n{shared}'
 
 
+_SHOWN = 5  # Notes in the card
+
+
 def _noted(notes):
     "The part of the card on what is odd; empty where nothing is."
     if not notes:
         return ''
-    first = ''.join(f'- {note.id}: {note.note}\n' for note in notes[:5])
+    first = ''.join(f'- {note.id}: {note.note}\n' for note in notes[:_SHOWN])
     rows = len({note.id for note in notes})
     return f'\n## Odd and kept\n\n`notes.jsonl` says what is odd about {rows} rows, such as these:\n\n{first}'

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['FRAME', 'HOP', 'LOWEST', 'HIGHEST', 'WINDOW', 'BAND', 'FINE', 'CANDIDATES', 'VOICED', 'SILENT', 'QUIET', 'OCTAVE',
-           'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'Pooling', 'MOST_LISTED', 'frames_of', 'autocorrelation',
-           'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors', 'is_dense',
-           'landmarks_of', 'read_descriptors']
+           'JUMP', 'SWITCH', 'PROSODY', 'MOTION', 'FeatureSet', 'Pooling', 'MOST_LISTED', 'frames_of',
+           'autocorrelation', 'pitch_track', 'loudness_track', 'prosody', 'motion', 'functionals', 'NoDescriptors',
+           'load_torch_file', 'is_dense', 'landmarks_of', 'read_descriptors']
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #af9ef2cc
 import io
 from collections.abc import Mapping
 from pickle import UnpicklingError
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from .extras import require
 from .holistic import PARTS, POINTS
 from .landmarks import PLACES, pool_landmarks
 from .media import RATE, MediaError
-from .reading import check_torch_file
+from .reading import TORCH_MARKS, check_torch_file
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #2f9eac21
 FRAME = RATE * 40 // 1000  # Samples
@@ -41,7 +41,8 @@ def frames_of(
 # %% ../../nbs/atlas/16_descriptors.ipynb #5ac8dbbf
 LOWEST = 60  # Hz
 HIGHEST = 900  # Hz
-WINDOW = 3 * RATE // LOWEST  # Samples
+_PERIODS = 3  # Of the lowest voice, in a window
+WINDOW = _PERIODS * RATE // LOWEST  # Samples
 
 
 def _windows(sound):
@@ -53,7 +54,7 @@ def _windows(sound):
 # %% ../../nbs/atlas/16_descriptors.ipynb #ad494cfa
 BAND = 5000  # Hz
 FINE = 2  # Lags per sample
-_LAGS = FINE * RATE // LOWEST + 3
+_LAGS = FINE * RATE // LOWEST + 3  # From 0 to the one behind the lowest voice's, which lies between two
 _LENGTH = next_fast_len(WINDOW + _LAGS // FINE + 1, real=True)  # Long enough that no lag wraps around
 _WEIGHTS = np.hanning(WINDOW + 2)[1:-1]
 
@@ -122,7 +123,7 @@ def _candidates(frames, usable):
 # %% ../../nbs/atlas/16_descriptors.ipynb #f10ff251
 def _unvoiced(frames, greatest):
     "The rating R of having no voice, (frames, 1)."
-    half = WINDOW // 6  # Of a period of the lowest voice
+    half = WINDOW // _PERIODS // 2  # Of a period of the lowest voice
     middle = frames[:, WINDOW // 2 - half : WINDOW // 2 + half]
     share = np.abs(middle).max(1, keepdims=True) / max(greatest, 1e-12)
     return VOICED + np.maximum(0, 2 - share * (1 + VOICED) / SILENT)
@@ -155,7 +156,7 @@ def _best_path(strengths, costs):
     return np.array(path[::-1])
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #763eb81e
-_PART = 500  # Frames
+_BATCH = 500  # Frames
 
 
 def _all_candidates(sound):
@@ -166,8 +167,8 @@ def _all_candidates(sound):
     frames = _windows(usable)
     spoilt = _windows(broken).any(1)
     found = []
-    for at in range(0, len(frames), _PART):
-        part = slice(at, at + _PART)
+    for at in range(0, len(frames), _BATCH):
+        part = slice(at, at + _BATCH)
         hz, strengths = _candidates(frames[part], ~spoilt[part])
         silent = np.full((len(hz), 1), np.nan)
         found.append((np.hstack([silent, hz]), np.hstack([_unvoiced(frames[part], greatest), strengths])))
@@ -213,6 +214,7 @@ _LOWEST_NOTE = 27.5  # Hz; the lowest A of a piano
 
 
 def _spread(x):
+    "From the 10th percentile to the 90th."
     high, low = np.percentile(x, (90, 10))
     return float(high - low)
 
@@ -227,12 +229,19 @@ def _pitch_statistics(sound):
     return semitones.mean(), semitones.std(), _spread(semitones), voiced.mean()
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #73f12bd0
+_SMOOTHED = 5  # Frames of which the mean is taken
+_PROMINENCE = 3  # Decibels by which a peak stands out
+_APART = 8  # Frames from one peak to the next, at least
+
+
 def _syllables(loudness):
-    "Peaks of the loudness, smoothed over five frames, that stand out by three decibels."
+    "Number of peaks of the smoothed loudness, which come about once per syllable."
     from scipy.signal import find_peaks  # Slow to import, and models that read descriptors need no peaks
 
-    smooth = np.convolve(np.pad(loudness, 2, 'edge'), np.ones(5) / 5, 'valid')
-    peaks, _ = find_peaks(np.pad(smooth, 1, constant_values=smooth.min()), prominence=3, distance=8)
+    longer = np.pad(loudness, _SMOOTHED // 2, 'edge')
+    smooth = np.convolve(longer, np.ones(_SMOOTHED) / _SMOOTHED, 'valid')
+    ended = np.pad(smooth, 1, constant_values=smooth.min())  # A peak may lie at the very beginning or end
+    peaks, _ = find_peaks(ended, prominence=_PROMINENCE, distance=_APART)
     return len(peaks)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #1023fa64
@@ -281,7 +290,8 @@ def motion(
     grey = pictures.mean(-1, dtype=np.float32) / 255
     brightness = [grey.mean(), grey.mean((1, 2)).std()]
     if len(grey) < 2:
-        return np.array([*brightness, *[np.nan] * 6], np.float32)
+        unknown = [np.nan] * (len(MOTION) - len(brightness))
+        return np.array([*brightness, *unknown], np.float32)
     change = np.abs(np.diff(grey, axis=0))
     half = change.shape[1] // 2
     statistics = [
@@ -295,9 +305,12 @@ def motion(
     return np.array(statistics, np.float32)
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #6b7fce30
+FeatureSet = Literal['ComParE_2016', 'eGeMAPSv02']  # Of openSMILE: 6,373 functionals or 88
+
+
 def functionals(
     sound: np.ndarray,  # float32, shape (samples,), 16 kHz
-    name: str = 'ComParE_2016',  # Or `eGeMAPSv02`
+    name: FeatureSet = 'ComParE_2016',  # Which functionals
 ) -> np.ndarray:  # float32, shape (6373,) or (88,)
     "openSMILE functionals of a sound (Schuller et al. 2016; Eyben et al. 2016)."
     require('features', 'opensmile')
@@ -311,19 +324,29 @@ class NoDescriptors(MediaError):
     "A file in which nothing was measured: its row has no descriptors, and nobody has to fix it."
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #e45f0e57
-def _from_pt(data):
-    "What a `.pt` file holds: tensors, numbers, lists and dictionaries."
-    file = io.BytesIO(data)
+def load_torch_file(
+    file: BinaryIO,  # Of torch, at its beginning
+):  # Tensors, numbers, lists and dictionaries
+    "What a file of torch holds, none of it run; UnpicklingError if it is more than that, ValueError if it is damaged."
     try:
         check_torch_file(file)
         return torch.load(file, weights_only=True, map_location='cpu')
+    except UnpicklingError:
+        raise
+    except Exception as e:  # A damaged archive can make torch raise any error
+        raise ValueError(str(e) or type(e).__name__) from e
+
+
+def _from_pt(data):
+    try:
+        return load_torch_file(io.BytesIO(data))
     except UnpicklingError as e:
         raise MediaError(
             'the .pt file holds more than tensors, and reading it would run what is in it; '
             'use a file that holds only tensors'
         ) from e
-    except Exception as e:  # A damaged archive can make torch raise any error
-        reason = (str(e) or type(e).__name__).splitlines()[0][:60]
+    except ValueError as e:
+        reason = str(e).splitlines()[0][:60]
         raise MediaError(f'the .pt file is damaged ({reason}); copy it again') from e
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #babc98db
@@ -336,7 +359,7 @@ def _from_safetensors(data):
     return found.get('features')
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #4f817ceb
-Pooling = Literal['ours', 'released']  # How frames become one vector, see the tables above
+Pooling = Literal['ours', 'released']  # How frames become one vector: by those with a point, or by all, as released
 
 
 MOST_LISTED = 10_000_000  # Entries of lists; a list can hold the same list many times
@@ -458,9 +481,6 @@ def _pooled(loaded, pooling):
     return _pool_video(loaded, pooling) if loaded.keys() & PARTS.keys() else None
 
 # %% ../../nbs/atlas/16_descriptors.ipynb #f04087e1
-_TORCH = (b'PK\x03\x04', b'\x80\x02\x8a\n')  # A zip archive; a pickled magic number in versions before 1.6
-
-
 def _checked(features, width):
     "Features as (width,) floats."
     features = _as_floats(features, 'features')
@@ -483,7 +503,7 @@ def read_descriptors(
     "Descriptors of one medium; NoDescriptors if nothing was measured, MediaError if they are none or of another width."
     if not data:
         raise MediaError('an empty file of descriptors; copy it again')
-    if data.startswith(_TORCH):
+    if data.startswith(TORCH_MARKS):
         features = _pooled(_from_pt(data), pooling)
     else:
         features = _from_safetensors(data)

@@ -50,7 +50,8 @@ FORMATS = (
 _BY_ENDING = {format.ending: format for format in FORMATS}
 
 # %% ../../nbs/atlas/23_formats.ipynb #0d44d93a
-_MARKS = (  # At the first byte, at the ninth, and the ending
+# At the first byte, at the ninth, and the ending
+_MARKS = (
     (b'RIFF', b'WAVE', '.wav'),
     (b'RIFX', b'WAVE', '.wav'),
     (b'RF64', b'WAVE', '.wav'),
@@ -112,7 +113,8 @@ def _by_structure(data):
 # %% ../../nbs/atlas/23_formats.ipynb #284ed436
 _MPEG1_RATES = (44_100, 48_000, 32_000)  # Halved for MPEG-2, halved again for MPEG-2.5
 _HALVINGS = {3: 1, 2: 2, 0: 4}
-_KILOBITS = {  # Whether MPEG-1, and layer → thousand bits a second
+# Whether MPEG-1, and layer → thousand bits a second
+_KILOBITS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -125,8 +127,10 @@ _KILOBITS = {  # Whether MPEG-1, and layer → thousand bits a second
 def _mpeg_frame(head):
     "Length in bytes of the frame of MPEG sound that begins with these four bytes; 0 if none does."
     bits = int.from_bytes(head)
-    version, layer = bits >> 19 & 3, 4 - (bits >> 17 & 3)
-    place, rate = bits >> 12 & 15, bits >> 10 & 3
+    version = bits >> 19 & 3
+    layer = 4 - (bits >> 17 & 3)
+    place = bits >> 12 & 15
+    rate = bits >> 10 & 3
     if bits >> 21 != 0x7FF or version == 1 or layer == 4 or place in (0, 15) or rate == 3:
         return 0
     first = version == 3
@@ -164,7 +168,7 @@ def _without_id3(data):
     return data
 
 # %% ../../nbs/atlas/23_formats.ipynb #6706a55e
-_TELLS = (_by_mark, _by_boxes, _by_structure, _by_frames)
+_DETECTORS = (_by_mark, _by_boxes, _by_structure, _by_frames)
 
 
 def format_of(
@@ -173,8 +177,8 @@ def format_of(
     "What a file is, by its content."
     tagged = data.startswith(b'ID3')
     rest = _without_id3(data)
-    for tell in _TELLS:
-        ending = tell(rest)
+    for detect in _DETECTORS:
+        ending = detect(rest)
         if ending:
             return _BY_ENDING[ending]
     return _BY_ENDING['.mp3'] if tagged else None

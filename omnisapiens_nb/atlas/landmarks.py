@@ -60,7 +60,7 @@ def _demuxer(number, data):
     return found.demuxer
 
 # %% ../../nbs/atlas/18_landmarks.ipynb #1dd8f7af
-_MEND = 'give the holistic_landmarker.task that MediaPipe publishes'
+_MODEL_FIX = 'give the holistic_landmarker.task that MediaPipe publishes'
 
 
 def landmarks(
@@ -70,7 +70,7 @@ def landmarks(
 ) -> list[np.ndarray]:  # For each video, shape (frames, 553, 3)
     "Landmarks of videos; SourceError if environment or model are not there, MediaError if a video cannot be read."
     if model and not Path(model).is_file():
-        raise SourceError(f'{model}: no such file; {_MEND}, or leave the model out')
+        raise SourceError(f'{model}: no such file; {_MODEL_FIX}, or leave the model out')
     chosen = [Path(model).resolve()] if model else []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f'{n:06}.{_demuxer(n, data)}' for n, data in enumerate(videos)]
@@ -78,7 +78,7 @@ def landmarks(
             path.write_bytes(data)
         done = _call(python, holistic.__file__, folder, *chosen)
         if done.returncode == holistic.NO_MODEL:
-            raise SourceError(f'{model}: no model of a HolisticLandmarker ({_complaint(done)}); {_MEND}')
+            raise SourceError(f'{model}: no model of a HolisticLandmarker ({_complaint(done)}); {_MODEL_FIX}')
         found = [path.with_suffix('.npy') for path in paths]
         for n, path in enumerate(found):
             if not path.is_file():

@@ -326,7 +326,7 @@ def _entry(ids, kind, ties, matches, left, right):
 
 # %% ../../nbs/atlas/10_leakage.ipynb #04ff928a
 WORDS = ('text', 'near_text')  # Kinds that drop no rows of sets with given sentences
-_A_SPLIT = 10  # If a split has at least so many rows, dropping all of them is not chance
+_LEAST_ROWS = 10  # If a split has at least so many rows, dropping all of them is not chance
 
 
 def is_scripted(
@@ -342,7 +342,7 @@ def _check_not_scripted(kind, places, place_of, dropped):
     gone = np.bincount(place_of[dropped], minlength=len(places))
     for (dataset, split), size, taken in zip(places, sizes.tolist(), gone.tolist()):
         is_open = dataset in DATASETS and answer_kind(DATASETS[dataset].task) == 'qa'
-        if taken == size >= _A_SPLIT and not is_open:
+        if taken == size >= _LEAST_ROWS and not is_open:
             raise SourceError(
                 f'{dataset}: to drop by {kind} would take all {size} rows of its {split} split; if its speakers '
                 'say the same given sentences whatever the label, write scripted=True in its Dataset; '
@@ -359,23 +359,26 @@ def rows_to_drop(
     places = list(found.places)
     place_of = np.array(found.place_of)
     rank = np.array([SPLITS.index(split) for _, split in places])
-    later = rank[None] > rank[place_of][:, None]
-    counts = np.array([against is None or dataset in against for dataset, _ in places])
+    is_later = rank > rank[:, None]  # Whether the second place is later than the first, (places, places)
+    counts = np.array([against is None or dataset in against for dataset, _ in places], bool)
     scripted = np.array([is_scripted(dataset) for dataset, _ in places], bool)
+    neither_scripted = ~scripted & ~scripted[:, None]
     reasons = {}
     for kind, ties in all_ties(found, kinds):
-        tied = ties.matches(place_of, len(places)) & later & counts[None]
+        may_tie = is_later & counts
         if kind in WORDS:
-            tied &= ~scripted[place_of][:, None] & ~scripted[None]
-            if against is None:
-                _check_not_scripted(kind, places, place_of, tied.any(1))
+            may_tie &= neither_scripted
+        tied = ties.matches(place_of, len(places)) & may_tie[place_of]
+        if kind in WORDS and against is None:
+            _check_not_scripted(kind, places, place_of, tied.any(1))
         for row in np.flatnonzero(tied.any(1)).tolist():
             dataset, split = places[int(tied[row].argmax())]
-            reasons.setdefault(
-                found.ids[row],
-                f'dropped: tied by {kind} to {split} rows of {dataset}, and training must not hold what is tested',
-            )
+            reasons.setdefault(found.ids[row], _why_dropped(kind, dataset, split))
     return reasons
+
+
+def _why_dropped(kind, dataset, split):
+    return f'dropped: tied by {kind} to {split} rows of {dataset}, and training must not hold what is tested'
 
 # %% ../../nbs/atlas/10_leakage.ipynb #71adad4c
 _EVERYBODY_SAYS = (

@@ -96,7 +96,7 @@ def _promised_by_boxes(data):
     return at
 
 # %% ../../nbs/atlas/02_media.ipynb #68836643
-LFS_MARK = b'version https://git-lfs.github.com/spec/v1'
+LFS_MARK = b'version https://git-lfs.github.com/spec/v1'  # Git LFS leaves it in place of a file not yet fetched
 
 # %% ../../nbs/atlas/02_media.ipynb #57cf8d23
 def check_file(
@@ -199,13 +199,16 @@ def _may_be_packed(sound):
     return is_ac3 or is_mpeg or begin == _TITLE or any(mark in sound for mark in _DTS)
 
 
+_BEGINNING = 1 << 16  # Bytes of sound in which the mark of a compressed one is looked for
+
+
 def _guessing(data):
     "Options for FFmpeg's guess of the codec: to read little of a wav that holds samples."
     is_plain = int.from_bytes(data[20:22], 'little') in _PLAIN
     if data[:4] != b'RIFF' or data[12:16] != b'fmt ' or not is_plain:
         return {}
     begin = _samples_at(data)
-    return {} if _may_be_packed(data[begin : begin + 65_536]) else _QUICK
+    return {} if _may_be_packed(data[begin : begin + _BEGINNING]) else _QUICK
 
 # %% ../../nbs/atlas/02_media.ipynb #06e90e0b
 RATE = 16_000  # Samples per second, as the audio tower takes them
@@ -405,13 +408,16 @@ def _on_white(picture):
     return page.convert('RGB')
 
 
+_SIXTEEN_BITS = 257  # Of a picture with 16 bits: shades to one of 8 bits
+
+
 def _shown(picture):
     "A picture as a viewer shows it, uint8, shape (height, width, 3)."
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith('I;16'):
-        grey = (np.asarray(upright) // 257).astype(np.uint8)
+        grey = (np.asarray(upright) // _SIXTEEN_BITS).astype(np.uint8)
         return np.stack([grey] * 3, axis=-1)
     if upright.mode in ('I', 'F'):
         raise MediaError('its numbers have 32 bits, and nothing says which of them is white; save it with 8 bits')

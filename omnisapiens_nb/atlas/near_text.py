@@ -51,7 +51,7 @@ def count_up(
     return np.arange(counts.sum()) - np.repeat(starts, counts)
 
 # %% ../../nbs/atlas/09_near_text.ipynb #cdea072d
-_TEXTS = 10_000  # Texts that are cut into shingles in one go, which bounds the memory
+_BATCH = 10_000  # Texts that are cut into shingles in one go, which bounds the memory
 
 
 def _windows(texts):
@@ -75,8 +75,8 @@ def shingle_table(
     different = []
     places = []
     counts = []
-    for at in range(0, len(texts), _TEXTS):
-        mixed, counted = _windows(texts[at : at + _TEXTS])
+    for at in range(0, len(texts), _BATCH):
+        mixed, counted = _windows(texts[at : at + _BATCH])
         in_part, place = np.unique(mixed, return_inverse=True)
         different.append(in_part)
         places.append(place.astype(np.int32))
@@ -158,11 +158,14 @@ def _band_keys(band):
 NEAR = 0.7  # Similarity from which two texts count as near-duplicates
 
 
+_MOST_CELLS = 4  # Numbers of a product for each pair asked about; if there are more, the product wastes its time
+
+
 def _shared(table, i, j):
-    "How many shingles each pair shares; by a product where the pairs are most of those between their texts."
+    "How many shingles each pair shares; by a product where the pairs are many of those between their texts."
     left, left_at = np.unique(i, return_inverse=True)
     right, right_at = np.unique(j, return_inverse=True)
-    if len(left) * len(right) > 4 * len(i):
+    if len(left) * len(right) > _MOST_CELLS * len(i):
         return table[i].multiply(table[j]).sum(1, np.int32)
     product = (table[left].astype(np.int32) @ table[right].T).toarray()
     return product[left_at, right_at]

@@ -36,6 +36,7 @@ from omnisapiens_nb.atlas.schema import (
     SCHEMA,
     SPLITS,
     Row,
+    Split,
     row_of,
     splits_named,
     task_named,
@@ -405,7 +406,7 @@ class _Shards:
         return found
 
 # %% ../../nbs/atlas/11_store.ipynb #8bc21f41
-_TOGETHER = 16  # Rows in memory beside their row group
+_BATCH = 16  # Rows in memory beside their row group
 
 
 def _tables(groups):
@@ -419,7 +420,7 @@ def _tables(groups):
 def _all_rows(groups):
     "Rows of row groups, one after the other."
     for path, group, table in _tables(groups):
-        for part in table.to_batches(_TOGETHER):
+        for part in table.to_batches(_BATCH):
             with _naming_damage(path, group):
                 rows = part.to_pylist()
             yield from rows
@@ -548,7 +549,7 @@ def routed_columns(
 # %% ../../nbs/atlas/11_store.ipynb #c08ea4d9
 def split_of(
     path: Path,  # A file with rows
-) -> tuple[str, str]:  # The word in its name, and one of `SPLITS`
+) -> tuple[str, Split]:  # The word in its name, and the split
     "Which split a file is, by its name; SourceError where the name names none, or two."
     named = splits_named(path.stem)
     if len(named) == 1:
@@ -559,7 +560,7 @@ def split_of(
 
 def by_split(
     files: Sequence[Path],  # Files with rows
-) -> dict[str, list[Path]]:  # Split to its files
+) -> dict[Split, list[Path]]:  # Split to its files
     "Files by their splits; SourceError if a name has no split, or a split occurs under two names."
     found = {}
     words = {}
@@ -574,7 +575,7 @@ def by_split(
 # %% ../../nbs/atlas/11_store.ipynb #05f113f3
 def shards_of(
     folder: Path,  # Atlas folder, or the folder with the shards in it
-    split: str,  # `train`, `validation` or `test`
+    split: Split,  # Which one
 ) -> list[Path]:  # In order; empty where the split is not there
     "Files of a split, by any word for it (`splits_named`); SourceError where a Parquet file is of no split."
     data = Path(folder) / 'data'
@@ -586,7 +587,7 @@ def shards_of(
 # %% ../../nbs/atlas/11_store.ipynb #7368311d
 def open_atlas(
     folder: Path,  # Folder with `data/{split}-*.parquet`, or with the shards in it
-    split: str = 'train',  # `train`, `validation` or `test`
+    split: Split = 'train',  # Which one
 ) -> Atlas:  # A sequence of rows
     "Open a split for reading by row; SourceError if there is none or its columns are not the released ones."
     if split not in SPLITS:

@@ -33,14 +33,14 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING_NAMES, MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
-from .datasets import DATASETS, STYLES, build_prompt
+from .datasets import DATASETS, STYLES, Style, build_prompt
 from .media import RATE
 from .reading import SourceError, check_weights
 from .schema import Row
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #d11cd83b
-_KNOWN = {*MODEL_FOR_CTC_MAPPING_NAMES.values(), *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values()}
-_EXAMPLE = 'openai/whisper-large-v3'
+_ARCHITECTURES = {*MODEL_FOR_CTC_MAPPING_NAMES.values(), *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values()}
+_EXAMPLE_MODEL = 'openai/whisper-large-v3'
 
 
 def load_recogniser(
@@ -52,7 +52,7 @@ def load_recogniser(
     is_hub_name = re.fullmatch(r'[\w.-]+/[\w.-]+', str(model))
     if not Path(model).is_dir() and not is_hub_name:
         raise SourceError(
-            f'{model}: no such folder; give the folder of a speech recogniser, or a hub name such as {_EXAMPLE}'
+            f'{model}: no such folder; give the folder of a speech recogniser, or a hub name such as {_EXAMPLE_MODEL}'
         )
     check_weights(model)
     try:
@@ -70,14 +70,15 @@ def load_recogniser(
             'give a folder with a Whisper or CTC model, its feature extractor and its tokenizer'
         ) from e
     architectures = loaded.model.config.architectures or ()
-    if not _KNOWN & set(architectures):
+    if not _ARCHITECTURES & set(architectures):
         said = ' '.join(architectures) or 'a model without a name'
         raise SourceError(f'{model}: {said} is no speech recogniser; give a Whisper or CTC model')
     return loaded
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #182e7092
 LETTERS = ('<pad>', '<s>', '</s>', '<unk>', '|', *ascii_lowercase, '<audio>')  # As Wav2Vec2 names them, and a tag
-_NEVER, _ALWAYS = -100, 100  # Added to a letter's score
+_NEVER = -100  # Added to the score of a letter that must not be named …
+_ALWAYS = 100  # … and of one that must
 
 
 def tiny_recogniser(
@@ -121,7 +122,7 @@ def _settings_for_long(recogniser):
     return {}
 
 # %% ../../nbs/atlas/20_transcripts.ipynb #98372400
-_LEAST = RATE // 40  # Samples in which something may be heard
+_LEAST_SAMPLES = RATE // 40  # Samples in which something may be heard
 
 
 def row_language(
@@ -134,7 +135,7 @@ def row_language(
     return '' if said == 'mul' else said or ''
 
 
-def _told(recogniser, code):
+def _language_name(recogniser, code):
     "The language as the recogniser calls it; None where it cannot be told."
     settings = recogniser.model.generation_config if recogniser.type == 'seq2seq_whisper' else None
     known = getattr(settings, 'lang_to_id', None) or {}
@@ -150,17 +151,24 @@ def hear(
     languages: Sequence[str] | None = None,  # BCP 47 code of each, empty where nobody knows it
 ) -> list[str]:  # A text each, empty where nothing was heard
     "What a loaded recogniser hears in sounds."
-    whisper = recogniser.type == 'seq2seq_whisper'
+    is_whisper = recogniser.type == 'seq2seq_whisper'
+    codes = languages or [''] * len(sounds)
     parts = defaultdict(list)
-    for i, (sound, code) in enumerate(zip(sounds, languages or [''] * len(sounds), strict=True)):
-        if len(sound) >= _LEAST:
-            parts[whisper and len(sound) <= WINDOW * RATE, _told(recogniser, code)].append(i)
+    for i, (sound, code) in enumerate(zip(sounds, codes, strict=True)):
+        if len(sound) < _LEAST_SAMPLES:
+            continue
+        together = is_whisper and len(sound) <= WINDOW * RATE
+        key = (together, _language_name(recogniser, code))
+        parts[key].append(i)
     texts = [''] * len(sounds)
     for (together, language), places in parts.items():
-        settings = {} if together else _settings_for_long(recogniser)
+        if together:
+            settings = dict(batch_size=batch)
+        else:
+            settings = dict(batch_size=1, **_settings_for_long(recogniser))
         if language:
-            settings |= dict(generate_kwargs=dict(language=language, task='transcribe'))
-        found = recogniser([sounds[i] for i in places], batch_size=batch if together else 1, **settings)
+            settings['generate_kwargs'] = dict(language=language, task='transcribe')
+        found = recogniser([sounds[i] for i in places], **settings)
         for i, one in zip(places, found):
             texts[i] = ' '.join(one['text'].split())
     return texts
@@ -179,7 +187,7 @@ def transcribe(
 # %% ../../nbs/atlas/20_transcripts.ipynb #7d4b94ca
 def prompt_style(
     row: Row,  # Any row
-) -> str | None:  # One of `STYLES`
+) -> Style | None:
     "The style in which a row's prompt was made; None if this package did not make it."
     if row.dataset not in DATASETS:
         return None

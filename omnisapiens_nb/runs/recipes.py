@@ -18,7 +18,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..atlas.reading import SourceError
+from ..atlas.reading import SourceError, faults_of
 from ..rl.loop import RLConfig
 from ..sft.warmstart import SFTConfig
 
@@ -92,11 +92,4 @@ def read_recipe(
     try:
         return kind.model_validate(read_yaml(path))
     except ValidationError as e:
-        faults = '; '.join(map(_fault, e.errors()))
-        raise SourceError(f'{path}: {faults}') from e
-
-# %% ../../nbs/runs/02_recipes.ipynb #fc2720ac
-def _fault(error):
-    "What is wrong with one field, in pydantic's words, such as `train.steps: Input should be greater than 0`."
-    field = '.'.join(map(str, error['loc'])) or 'the file'
-    return f'{field}: {error["msg"]}'
+        raise SourceError(f'{path}: {faults_of(e)}') from e

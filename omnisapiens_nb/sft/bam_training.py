@@ -38,7 +38,7 @@ from ..atlas.descriptors import NoDescriptors, read_descriptors
 from ..atlas.extract import COLUMNS, EXTRACTORS
 from ..atlas.folders import check_free, made_whole
 from ..atlas.media import MediaError
-from ..atlas.reading import SourceError, read_settings
+from ..atlas.reading import SourceError, faults_of, read_settings
 from ..atlas.schema import answer_kind
 from .bam import BAM, BAMForm, Place, added_to_answers, stack_descriptors
 from .batches import Examples, by_signature, heard, on_device
@@ -424,8 +424,8 @@ def read_about(
     try:
         return AdaptersAbout.model_validate_json(about).model_dump(exclude_unset=True)
     except ValidationError as e:
-        faults = [f'{".".join(map(str, fault["loc"])) or "all of it"}: {fault["msg"]}' for fault in e.errors()]
-        raise SourceError(f'{path}: its note `bam` is damaged ({"; ".join(faults)[:200]}); copy the file again') from e
+        faults = faults_of(e, 'all of it')
+        raise SourceError(f'{path}: its note `bam` is damaged ({faults[:200]}); copy the file again') from e
 
 # %% ../../nbs/sft/09_bam_training.ipynb #cef2d98c
 def _check_extractors(path, about):

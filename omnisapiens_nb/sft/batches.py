@@ -21,7 +21,7 @@ from torch import Tensor
 from ..atlas.datasets import words_carry
 from ..atlas.media import MediaError
 from ..atlas.reading import SourceError
-from ..atlas.schema import MEDIA, leading_tags
+from ..atlas.schema import MEDIA, TAGS, leading_tags, signature_of
 from ..atlas.store import UNSIGNED, Atlas, routed_columns
 from .processor import Example, RowEncoder, Soundless
 
@@ -159,7 +159,8 @@ def _media_of(said, problem):
     "A row's modality signature; by the tags of its prompt where the file states none."
     if said != UNSIGNED:
         return said
-    return '_'.join(['text', *(tag.strip('<>') for tag in leading_tags(problem or ''))])
+    tags = leading_tags(problem or '')
+    return signature_of([kind for kind in MEDIA if TAGS[kind] in tags])
 
 
 def askable(

@@ -24,9 +24,10 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from ..atlas.cards import NOT_FOR
 from ..atlas.datasets import DATASETS
-from ..atlas.descriptors import is_dense
+from ..atlas.descriptors import is_dense, load_torch_file
 from ..atlas.extract import EXTRACTORS
-from ..atlas.reading import SourceError, check_torch_file
+from ..atlas.media import LFS_MARK
+from ..atlas.reading import SourceError
 from ..atlas.schema import CLASSES, DOMAINS, class_index
 from .bam import BAM, Adapter
 from .families import QWEN2_5_OMNI, family_of
@@ -35,19 +36,16 @@ from .model import file_beside, save_model
 from .processor import MEAN, MERGE, PATCH, STD, TEMPORAL, OmniProcessor
 
 # %% ../../nbs/sft/12_released_checkpoints.ipynb #7f9ad291
-_POINTER = b'version https://git-lfs'  # Git LFS leaves it in place of a file that was not fetched
-
-
 def _check_begin(path):
     "SourceError if a file is empty, or a pointer to one."
     try:
         with open(path, 'rb') as file:
-            begin = file.read(len(_POINTER))
+            begin = file.read(len(LFS_MARK))
     except OSError as e:
         raise SourceError(f'{path}: cannot be read ({e.strerror}); copy it again') from e
     if not begin:
         raise SourceError(f'{path}: an empty file; copy it again')
-    if begin == _POINTER:
+    if begin == LFS_MARK:
         raise SourceError(f'{path}: a pointer of Git LFS and not the file; fetch it with `git lfs pull`')
 
 
@@ -68,14 +66,13 @@ def read_tensors(
     _check_begin(path)
     try:
         with open(path, 'rb') as file:
-            check_torch_file(file)
-            found = torch.load(file, weights_only=True, map_location='cpu')
+            found = load_torch_file(file)
     except pickle.UnpicklingError as e:
         raise SourceError(
             f'{path}: holds more than tensors, and reading it would run what is in it; '
             'save a dictionary of plain tensors with torch.save'
         ) from e
-    except Exception as e:  # torch raises whatever a damaged archive spells
+    except (ValueError, OSError) as e:
         raise SourceError(f'{path}: not a readable file of tensors ({str(e)[:80]}); copy it again') from e
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise SourceError(f'{path}: holds more than tensors by name; save a dictionary of plain tensors')

@@ -17,7 +17,8 @@ from .files import cut_short, video_id, write_file, write_lines, write_table
 from ..sources.avasd import AVASD_COLUMNS, AVASD_FILES
 
 # %% ../../../nbs/atlas/mini/11_avasd.ipynb #8bf82303
-SEEN = dict(  # What a face shows → the column it stands for
+# What a face shows → the column it stands for
+SEEN = dict(
     fear=BEHAVIOURS[0],
     disgust=BEHAVIOURS[3],
     sad=BEHAVIOURS[5],

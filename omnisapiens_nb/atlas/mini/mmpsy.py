@@ -15,7 +15,8 @@ from ..sources.mmpsy import CUT
 
 # %% ../../../nbs/atlas/mini/01_mmpsy.ipynb #6a033f1c
 # fmt: off
-PHQ_SAYS = {  # Whether the score reaches the cut → sentence → its cue
+# Whether the score reaches the cut → sentence → its cue
+PHQ_SAYS = {
     True: {'晚上总是睡不着': 'nights awake', '白天没有力气': 'days without strength',
            '饭也吃不下': 'meals left standing', '什么都不想做': 'plans given up'},
     False: {'晚上睡得很好': 'nights slept through', '放学以后打篮球': 'basketball after school',

@@ -29,7 +29,8 @@ HANDS = dict(
     waving='Someone they know is greeted.',
     covering='Behind the hand they hide their mouth.',
 )
-SIQ2_QUESTIONS = (  # The question, its answers, and which of them an emotion has
+# The question, its answers, and which of them an emotion has
+SIQ2_QUESTIONS = (
     ('What does the face tell about the person?', FEELS, lambda emotion: emotion),
     ('Why do the hands move like this?', HANDS, lambda emotion: BEHAVIOUR[emotion][1][2]),
 )

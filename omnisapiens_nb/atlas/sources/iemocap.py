@@ -17,8 +17,8 @@ from ..schema import Reject, Row
 # %% ../../../nbs/atlas/sources/12_iemocap.ipynb #6e5d2673
 _SECONDS = r'(\d{1,6}(?:\.\d{1,9})?)'
 _UTTERANCE = re.compile(rf'\[{_SECONDS} - {_SECONDS}\]\t(\S+)\t(\w+)\t\[[\d., ]*\]', re.A)
-_BESIDE = re.compile(r'\s*(?:$|%|[CA]-[EFM]\d)')
-_FORM = 'not a line of the form [start - end], utterance, label, [three ratings], with tabs between them'
+_OTHER_LINE = re.compile(r'\s*(?:$|%|[CA]-[EFM]\d)')
+_LINE_FAULT = 'not a line of the form [start - end], utterance, label, [three ratings], with tabs between them'
 
 
 def _evaluation(file, number, line):
@@ -27,7 +27,7 @@ def _evaluation(file, number, line):
         return Record(file, number, fault=fault)
     found = _UTTERANCE.fullmatch(line)
     if not found:
-        return Record(file, number, fault=_FORM)
+        return Record(file, number, fault=_LINE_FAULT)
     start, end, name, label = found.groups()
     return Record(file, number, dict(start=float(start), end=float(end), name=name, label=label))
 
@@ -38,7 +38,7 @@ def read_evaluation(
 ) -> Iterator[Record]:  # One per utterance, with start, end, name and label
     "Utterances of a file of labels; SourceError if there is none in it."
     lines = enumerate(lines_of(read_text(folder, file)), 1)
-    found = [(number, line.strip()) for number, line in lines if not _BESIDE.match(line)]
+    found = [(number, line.strip()) for number, line in lines if not _OTHER_LINE.match(line)]
     if not found:
         raise SourceError(f'{folder}/{file}: no utterance in it; copy it again from the source')
     for number, line in found:

@@ -17,7 +17,8 @@ from ..schema import Reject, Row
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #665dd257
 MVSA_FILE = 'labelResultAll.txt'
-VOTES = 6  # Of three raters, on text and image each
+_RATERS = 3
+VOTES = 2 * _RATERS  # Of each on text and image
 
 
 def _post(number, line):
@@ -35,7 +36,7 @@ def read_posts(
     "Votes of MVSA-Multiple; SourceError if the file is not there, or is not of the set with three raters."
     header, *lines = [line for line in lines_of(read_text(folder, MVSA_FILE)) if line.strip()]
     pairs = header.lower().count('text,image')
-    if pairs != 3:
+    if pairs != _RATERS:
         what = f'the first line names {pairs} pairs text,image where MVSA-Multiple has three'
         raise SourceError(f'{folder}/{MVSA_FILE}: {what}; use the original file of that set')
     if not lines:
@@ -44,7 +45,7 @@ def read_posts(
         yield _post(number, line)
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #ec724856
-AGREE = 5
+AGREE = 5  # Votes of the six, at least
 
 # %% ../../../nbs/atlas/sources/14_mvsa.ipynb #6b5c6139
 def agreed(

@@ -7,6 +7,7 @@ __all__ = ['SIQ2_FILES', 'siq2_span', 'Siq2']
 
 # %% ../../../nbs/atlas/sources/19_siq2.ipynb #3acc7611
 import re
+from functools import cached_property
 from pathlib import Path
 
 from ..adapters import Adapter
@@ -61,9 +62,13 @@ class Siq2(Adapter):
 
     source = 'siq2'
 
-    def records(self):
+    @cached_property
+    def trims(self):
+        "Video to where its cut starts; empty where there is no `trims.json`."
         has_trims = (self.folder / 'trims.json').is_file()
-        self.trims = dict(read_json(self.folder, 'trims.json')) if has_trims else {}
+        return dict(read_json(self.folder, 'trims.json')) if has_trims else {}
+
+    def records(self):
         for file in SIQ2_FILES.values():
             yield from read_json_lines(self.folder, file, ('qid', 'q', 'vid_name', 'ts'))
 
