@@ -124,7 +124,8 @@ def describe_atlas(
     workers: int = 1,  # Processes
 ) -> Path:  # `out`
     "Write an Atlas with descriptors of its media; SourceError names an unreadable medium or a wrong request."
-    atlas, out = Path(atlas), Path(out)
+    atlas = Path(atlas)
+    out = Path(out)
     names = sorted(names)
     _check_names(names)
     shards = [path for store in open_splits(atlas).values() for path in store.paths]

@@ -96,7 +96,8 @@ def transcribe_atlas(
     device: str | None = None,  # Such as `cpu`; if None, the first GPU if there is one
 ) -> Path:  # `out`, with `transcripts.json`
     "Write an Atlas with transcripts; SourceError names a medium that cannot be decoded, or a wrong request."
-    atlas, out = Path(atlas), Path(out)
+    atlas = Path(atlas)
+    out = Path(out)
     splits = open_splits(atlas)
     name = Path(model).resolve().name if Path(model).is_dir() else str(model)
     made = dict(model=name, transformers=version('transformers'))
