@@ -30,10 +30,7 @@ class Recipe(BaseModel):
     atlas: Path  # Atlas folder; its train split is used
     out: Path  # Folder of the trained model
     model: str  # Folder or hub name to start from
-    share: tuple[float, float] = (
-        0.0,
-        1.0,
-    )  # Window of each dataset's shuffled rows, such as (0.5, 1.0) for the second half
+    share: tuple[float, float] = (0.0, 1.0)  # Window of each dataset's shuffled rows; (0.5, 1.0) is the second half
     rows: int | None = Field(1000, gt=0)  # At most so many rows per dataset key; all if null
     device: str | None = None  # Such as `cpu`; if absent, the first GPU if there is one
     dtype: str = 'auto'  # Of the weights; `auto` keeps that of the checkpoint
@@ -58,9 +55,7 @@ class SFTRecipe(Recipe):
 class AskingRecipe(Recipe):
     "A recipe whose model answers prompts under a profile."
 
-    profile: Literal['ours', 'released'] | None = (
-        None  # See `sft.processor.PROFILES`; if absent, the profile in the model's folder
-    )
+    profile: Literal['ours', 'released'] | None = None  # Key of `PROFILES`; if absent, that of the model's folder
     format_prompt: Path | None = None  # File with the request for the form of an answer; if absent, the profile's
 
 
