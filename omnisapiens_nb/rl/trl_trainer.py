@@ -48,7 +48,14 @@ from omnisapiens_nb.rl.advantages import (
 from .groups import Step
 from .rewards import Recipe, score
 from .trl_checkpoints import EstimatorCheckpoints, WholeGenerations
-from .trl_estimators import OF_TRL, PAPERS, check_settings, made_estimator, task_metrics, with_weights
+from omnisapiens_nb.rl.trl_estimators import (
+    OF_TRL,
+    PAPERS,
+    check_settings,
+    logged_by_task,
+    made_estimator,
+    with_weights,
+)
 from .trl_processes import disagreement, facts_of_all, versions_here
 from omnisapiens_nb.rl.trl_rows import (
     SIGNATURE,
@@ -156,7 +163,7 @@ class EstimatorAdvantages(KeepsRewards):
         step = self._estimated(rewards, prompts) if self.of_trl is None else Step(advantages)
         if self.model.training and not self.tasks_known:
             self.tasks = sorted({*self.tasks, *tasks})
-        for name, value in task_metrics(rewards, prompts, tasks, step).items():
+        for name, value in logged_by_task(rewards, prompts, tasks, step).items():
             self._metrics[self._log_key][name].append(value)
         return step
 
