@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .answers import split_thoughts
-from .endpoints import Prices, Reply
+from .endpoints import Prices, Reply, cost_of
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #539c5ef7
 def _once(pairs):
@@ -94,10 +94,10 @@ def verdict_of(
     explained: bool = False,  # As for `parse_reply`
 ) -> Verdict:  # Not graded if the reply was cut off or is no verdict
     "Turn a reply into a verdict."
+    correct = None
+    reason = f'reply cut off ({reply.end})'
     if reply.finished:
         correct, reason = parse_reply(reply.text, explained)
-    else:
-        correct, reason = None, f'reply cut off ({reply.end})'
     return Verdict(correct, reason, reply.text, reply.tokens_in, reply.tokens_out, finished=reply.finished)
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #34332af2
@@ -138,10 +138,6 @@ def bill(
     new = [verdict for verdict in verdicts if not verdict.cached]
     tokens_in = sum(verdict.tokens_in for verdict in new)
     tokens_out = sum(verdict.tokens_out for verdict in new)
-    cost = None
-    if prices is not None:
-        price_in, price_out = prices
-        cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
     reasons = Counter(verdict.reason for verdict in verdicts if not verdict.graded)
     return Bill(
         rows=len(verdicts),
@@ -150,6 +146,6 @@ def bill(
         cached=len(verdicts) - len(new),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        cost=cost,
+        cost=None if prices is None else cost_of(prices, tokens_in, tokens_out),
         reasons=dict(reasons.most_common()),
     )
