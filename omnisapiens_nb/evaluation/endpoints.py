@@ -263,16 +263,17 @@ class AnthropicEndpoint(Endpoint):
         )
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #0d43e206
-_AGAIN = {408, 409, 425, 429}
+_RETRIED = {408, 409, 425, 429}  # Statuses after which another try may succeed
 OF_THE_ROW = {400, 413, 422}  # Refusals of what was asked, such as a prompt that is too long
-_MEND = {
+# Status of a refusal, to what the message says about it
+_ADVICE = {
     401: 'the key was refused; check {e.key_variable}',
     404: 'no such model or path; check model ({e.model}) and base_url ({e.base_url})',
     402: 'the account has no credit',
     403: 'the key may not do this',
     413: 'the question is too long',
 }
-_OTHERWISE = 'the request was refused; check model and options'
+_OTHER_ADVICE = 'the request was refused; check model and options'
 _QUOTED = 200  # Characters of what an endpoint says
 
 
@@ -283,7 +284,7 @@ def _without(key, text):
 def _refusal(endpoint, response, key):
     "Why an endpoint refused, and what to fix."
     status = response.status_code
-    advice = _MEND.get(status, _OTHERWISE).format(e=endpoint)
+    advice = _ADVICE.get(status, _OTHER_ADVICE).format(e=endpoint)
     said = _without(key, ' '.join(response.text.split()))
     return f'HTTP {status}: {advice}; it says: {said[:_QUOTED]}'
 
@@ -353,7 +354,7 @@ async def _post(client, endpoint, body, key):
 def _outcome(endpoint, response, key):
     "The outcome of a response; _Fault if another try may succeed."
     status = response.status_code
-    if status in _AGAIN or status >= 500:
+    if status in _RETRIED or status >= 500:
         raise _Fault(f'HTTP {status}', _asked_wait(response))
     if status != 200:
         return Outcome(None, _refusal(endpoint, response, key), status)
@@ -402,7 +403,8 @@ async def _ask(client, endpoint, body, key, refused):
         try:
             return await _once_asked(client, endpoint, body, key, refused)
         except _Fault as fault:
-            reason, pause = fault.reason, fault.pause
+            reason = fault.reason
+            pause = fault.pause
         if pause > patience.longest:
             too_long = f'{reason}, and asks to wait longer than {patience.longest:g} s; run again later'
             return Outcome(None, too_long)

@@ -32,7 +32,16 @@ from .judge_local import Offline, local_judge
 from .judge_prompts import Strictness
 from .judge_verdicts import Verdict
 from .metrics import HELD_OUT_METRICS, metric_of
-from .report import Section, render, score_figure, to_examples, to_svg, to_table, with_interval
+from omnisapiens_nb.evaluation.report import (
+    Section,
+    render,
+    score_figure,
+    starred_interval,
+    to_examples,
+    to_svg,
+    to_table,
+    with_interval,
+)
 from omnisapiens_nb.evaluation.scores import (
     answers_by_dataset,
     compare_answers,
@@ -333,11 +342,6 @@ def task_table(
     return means.round(3).rename_axis('task').reset_index()
 
 # %% ../../nbs/evaluation/18_evaluate.ipynb #2a0161ab
-def _starred(difference):
-    star = ' *' if difference.low > 0 or difference.high < 0 else ''
-    return with_interval(difference, signed=True) + star
-
-
 def gain_table(
     e: Evaluation,  # From `score_models`
     over: str = CONSTANT,  # Model to compare with
@@ -347,7 +351,7 @@ def gain_table(
     names = names or [name for name in e.answers if name != over]
     rows = []
     for key, base in sorted(e.answers[over].items()):
-        gains = {name: _starred(compare_answers(e.answers[name][key], base)) for name in names}
+        gains = {name: starred_interval(compare_answers(e.answers[name][key], base)) for name in names}
         rows.append(dict(dataset=key) | gains)
     return pd.DataFrame(rows)
 

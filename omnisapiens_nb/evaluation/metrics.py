@@ -345,7 +345,8 @@ def _right_cells(
     "Cells of rows that are right or wrong, whatever their labels."
     rows = np.arange(len(right))
     hit = np.flatnonzero(right)
-    support, hits = 0, 2  # Lines of the table, and with one label its cells
+    support = 0  # Lines of the table, and with one label its cells
+    hits = 2
     return Cells(
         rows=np.concatenate([rows, hit]),
         cells=np.repeat([support, hits], [len(rows), len(hit)]),

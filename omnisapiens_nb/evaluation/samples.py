@@ -98,17 +98,21 @@ def _of_row(row, samples, tokenize):
     by_wording = {}
     for wording, answer in zip(samples.wording, answers):
         by_wording.setdefault(wording, []).append(answer)
-    counted = {wording: votes(of) for wording, of in by_wording.items()}
-    shares = [most / len(by_wording[wording]) for wording, (_, most) in counted.items() if len(by_wording[wording]) > 1]
-    winners = {wording: found for wording, (found, _) in counted.items()}
-    first = winners.get(OWN, next(iter(winners.values())))
+    winners = {}
+    shares = []
+    for wording, given in by_wording.items():
+        winners[wording], times = votes(given)
+        if len(given) > 1:
+            shares.append(times / len(given))
+    voted = winners[OWN] if OWN in winners else next(iter(winners.values()))
+    is_right = normalise(row.answer) in voted
     lengths = samples.tokens.fillna(samples.response.map(lambda text: float(len(tokenize(text)))))
     return dict(
         samples=len(answers),
         wordings=len(by_wording),
         unanswered=answers.count(None),
         self_consistency=float(np.mean(shares)) if shares else float('nan'),
-        vote=(normalise(row.answer) in first) / max(1, len(first)),
+        vote=is_right / max(1, len(voted)),  # Several answers may have won
         flip_rate=flips(winners),
         tokens=float(lengths.mean()),
     )

@@ -27,7 +27,7 @@ from .similarity import cosines
 from .uncertainty import Interval, bootstrap, bootstrap_difference
 
 # %% ../../nbs/evaluation/04_scores.ipynb #0827d490
-_EATEN = '\x08oxed'  # What JSON makes of `\boxed`: with one backslash, `\b` is a backspace
+_BACKSPACED = '\x08oxed'  # What JSON makes of `\boxed`: with one backslash, `\b` is a backspace
 
 
 def _response(line, place):
@@ -38,7 +38,7 @@ def _response(line, place):
         raise SourceError(f'{place}: not JSON in UTF-8 ({e}); write one object per line') from e
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ('id', 'response')):
         raise SourceError(f'{place}: id and response must be text, an empty one where there is no answer')
-    at = row['response'].find(_EATEN)
+    at = row['response'].find(_BACKSPACED)
     if at >= 0:
         raise SourceError(
             f'{place}: character {at + 1} of the response is U+0008, which JSON makes of the beginning of \\boxed '
