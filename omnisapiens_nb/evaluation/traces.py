@@ -30,7 +30,6 @@ from matplotlib.figure import Figure
 
 from ..atlas.schema import MULTI_LABEL, answer_kind, answer_labels
 from .answers import match_label, match_labels, normalise, parse_response
-from .metrics import SIMILAR
 from .report import COLOURS, Section, figure, to_svg, to_table, with_interval
 from .scores import answers_of, rows_to_show
 from .similarity import cosines, minilm
@@ -239,15 +238,7 @@ def judged(
     verdicts: Mapping[str, bool] | None = None,  # Row id to a judge's verdict, for open answers
 ) -> list[bool]:  # One per row
     "Whether each response is right."
-    task = rows.task.iloc[0]
-    answers = answers_of(rows, responses, embed, verdicts)
-    if answer_kind(task) == 'qa':
-        return [bool(cosine >= SIMILAR) for cosine in answers.said]
-    found = []
-    for said, true in zip(answers.said, answers.truth):
-        labels = set() if said is None else set(answer_labels(task, said))
-        found.append(labels == set(answer_labels(task, true)))
-    return found
+    return answers_of(rows, responses, embed, verdicts).right()
 
 # %% ../../nbs/evaluation/15_traces.ipynb #4321a32e
 _OF_A_TRACE = ('length', 'script', 'same_script', 'repeated', 'loop', 'compression')
