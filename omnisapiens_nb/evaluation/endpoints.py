@@ -489,7 +489,7 @@ def _run(main):
         running = pool.submit(lambda: asyncio.run(body()))
         try:
             return running.result()
-        except BaseException:
+        except BaseException:  # An interrupt by the user too: requests under way are stopped before it is passed on
             if not running.done():
                 loop, task = started.result()
                 loop.call_soon_threadsafe(task.cancel)

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -223,7 +223,7 @@ _COLUMNS = ('id', 'dataset', 'transcript', 'question', 'choices', 'raw_label', '
 
 def items_of(
     atlas: Path,  # Atlas folder
-    split: str,  # `train` or `test`
+    split: Literal['train', 'test'],  # Of the Atlas
 ) -> dict[str, list[Item]]:  # Task to its rows, in the order of the Atlas
     "The rows of a split; SourceError if a task has none."
     columns = open_atlas(atlas, split).columns(*_COLUMNS)
