@@ -153,7 +153,7 @@ def test_the_head_reads_what_it_would(done):
     expected = torch.nn.functional.linear(hidden.float(), head.weight)
     assert head(hidden).dtype == torch.float32 and torch.allclose(head(hidden), expected)
     single = torch.randn(1, 4, model.config.hidden_size)[:, -1:]
-    (given,) = words._as_head_reads(head, (single,))
+    (given,) = words._contiguous(head, (single,))
     assert given.stride() == torch.empty(given.shape).stride()  # Or torch copies the head for it
 
 

@@ -277,7 +277,7 @@ _OTHER_ADVICE = 'the request was refused; check model and options'
 _QUOTED = 200  # Characters of what an endpoint says
 
 
-def _without(key, text):
+def _redacted(key, text):
     return text.replace(key, '[key]') if key else text
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #dff55c1f
@@ -285,11 +285,11 @@ def _refusal(endpoint, response, key):
     "Why an endpoint refused, and what to fix."
     status = response.status_code
     advice = _ADVICE.get(status, _OTHER_ADVICE).format(e=endpoint)
-    said = _without(key, ' '.join(response.text.split()))
+    said = _redacted(key, ' '.join(response.text.split()))
     return f'HTTP {status}: {advice}; it says: {said[:_QUOTED]}'
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #aa7266ff
-def _asked_wait(response):
+def _retry_after(response):
     "Seconds that Retry-After asks for, 0 if it does not."
     value = response.headers.get('retry-after', '').strip()
     if re.fullmatch(r'[0-9]{1,9}(\.[0-9]*)?', value):
@@ -301,7 +301,7 @@ def _asked_wait(response):
     return max(0.0, wait.total_seconds())
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #e7a2f626
-_CHANGED = dict(
+_CHANGE_NOTES = dict(
     max_tokens='is told its limit as max_completion_tokens, since it takes no max_tokens',
     temperature='is asked at its own temperature, since it takes no other; two runs may differ',
 )
@@ -317,7 +317,7 @@ def _refused_option(endpoint, body, response):
     return None
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #b1c54e93
-def _changed(body, refused):
+def _without_refused(body, refused):
     "A body without the options that an endpoint refuses."
     changed = {name: value for name, value in body.items() if name not in refused}
     if 'max_tokens' in refused and 'max_tokens' in body:
@@ -355,21 +355,21 @@ def _outcome(endpoint, response, key):
     "The outcome of a response; _Fault if another try may succeed."
     status = response.status_code
     if status in _RETRIED or status >= 500:
-        raise _Fault(f'HTTP {status}', _asked_wait(response))
+        raise _Fault(f'HTTP {status}', _retry_after(response))
     if status != 200:
         return Outcome(None, _refusal(endpoint, response, key), status)
     try:
         reply = endpoint.read(response.json())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise _Fault('a reply of another shape than the endpoint should send') from e
-    return Outcome(replace(reply, text=_without(key, reply.text)), status=status)
+    return Outcome(replace(reply, text=_redacted(key, reply.text)), status=status)
 
 
-async def _once_asked(client, endpoint, body, key, refused):
+async def _ask_once(client, endpoint, body, key, refused):
     "The outcome of one try with options that the endpoint accepts; those it refuses are added to `refused`."
     tried = set(refused)
     while True:
-        sent = _changed(body, tried)
+        sent = _without_refused(body, tried)
         response = await _post(client, endpoint, sent, key)
         option = _refused_option(endpoint, sent, response)
         if option is None:
@@ -387,11 +387,11 @@ _logger = logging.getLogger(__name__)
 def _remember(endpoint, refused, tried):
     "Remember what an endpoint refuses, and log it once."
     for option in sorted(tried - refused):
-        _logger.warning(f'{endpoint.base_url}: {endpoint.model} {_CHANGED[option]}')
+        _logger.warning(f'{endpoint.base_url}: {endpoint.model} {_CHANGE_NOTES[option]}')
     refused |= tried
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #c2fac07c
-def _waiting_time(patience, attempt):
+def _backoff(patience, attempt):
     doubled = min(patience.longest, patience.wait * 2**attempt)
     return doubled * random.uniform(0.5, 1)
 
@@ -401,7 +401,7 @@ async def _ask(client, endpoint, body, key, refused):
     patience = endpoint.patience
     for attempt in range(patience.tries):
         try:
-            return await _once_asked(client, endpoint, body, key, refused)
+            return await _ask_once(client, endpoint, body, key, refused)
         except _Fault as fault:
             reason = fault.reason
             pause = fault.pause
@@ -409,7 +409,7 @@ async def _ask(client, endpoint, body, key, refused):
             too_long = f'{reason}, and asks to wait longer than {patience.longest:g} s; run again later'
             return Outcome(None, too_long)
         if attempt + 1 < patience.tries:
-            await asyncio.sleep(pause or _waiting_time(patience, attempt))
+            await asyncio.sleep(pause or _backoff(patience, attempt))
     return Outcome(None, f'{reason} ({patience.tries} tries)')
 
 # %% ../../nbs/evaluation/20_endpoints.ipynb #d4f3d76d
@@ -430,7 +430,7 @@ class _Replies:
             self.silent += 1
 
 
-async def _work(client, endpoint, key, queue, replies, done):
+async def _worker(client, endpoint, key, queue, replies, done):
     "Take requests off the queue until it is empty."
     for i, body in queue:
         if replies.silent >= endpoint.patience.give_up:
@@ -462,7 +462,7 @@ async def _ask_all(endpoint, bodies, done, answered):
     replies = _Replies(answered)
     async with _client(endpoint) as client:
         workers = [
-            asyncio.create_task(_work(client, endpoint, key, queue, replies, done))
+            asyncio.create_task(_worker(client, endpoint, key, queue, replies, done))
             for _ in range(min(endpoint.limit, len(bodies)))
         ]
         try:

@@ -93,7 +93,7 @@ def judge(
         request = backend.request(question, strictness)
         keys[i] = cache_key(request)
         requests[keys[i]] = request
-    found = _kept(folder, requests)
+    found = _cached(folder, requests)
     missing = [key for key in requests if key not in found]
     progress = _Progress(missing, folder, backend.prices)
     with progress.bar:
@@ -102,7 +102,7 @@ def judge(
     return _in_order(questions, keys, found | progress.found)
 
 # %% ../../nbs/evaluation/12_judge.ipynb #3c2dff6e
-def _kept(folder, requests):
+def _cached(folder, requests):
     "Verdicts from the cache, by the key of their request."
     if folder is None:
         return {}

@@ -16,7 +16,7 @@ from .answers import split_thoughts
 from .endpoints import Prices, Reply, cost_of
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #539c5ef7
-def _once(pairs):
+def _unique_keys(pairs):
     "A JSON object; ValueError if a key comes twice."
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -24,7 +24,7 @@ def _once(pairs):
     return found
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #2d143f18
-def _unwrapped(text):
+def _verdict_text(text):
     "A reply without thoughts and code fence; None if there is more than one block of thoughts, or text before it."
     before, thoughts, said = split_thoughts(text)
     several = thoughts and ('<think>' in thoughts or '</think>' in thoughts)
@@ -47,13 +47,13 @@ def parse_reply(
     explained: bool = False,  # Whether it was asked for an explanation before the verdict
 ) -> tuple[bool | None, str]:  # True, False or None; and the reason if it is None
     "The verdict in a judge's reply; None if the reply is not a verdict."
-    said = _unwrapped(text)
+    said = _verdict_text(text)
     if said is None:
         return None, 'no verdict after one block of thoughts'
     if not said:
         return None, 'empty reply'
     try:
-        found = json.loads(said, object_pairs_hook=_once)
+        found = json.loads(said, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError):
         return None, 'reply is not one JSON object'
     correct = found.get('correct') if isinstance(found, dict) else None

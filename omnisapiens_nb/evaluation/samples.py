@@ -92,7 +92,7 @@ def _read(row, response):
     return normalise(answer if known is None else known)
 
 # %% ../../nbs/evaluation/19_samples.ipynb #ce565b28
-def _of_row(row, samples, tokenize):
+def _row_measures(row, samples, tokenize):
     "The numbers of one row of the Atlas."
     answers = [_read(row, response) for response in samples.response]
     by_wording = {}
@@ -129,7 +129,7 @@ def sample_table(
     for row in rows.itertuples():
         if row.id in by_id:
             about = dict(id=row.id, dataset=row.dataset, task=row.task, group=row.group)
-            found.append(about | _of_row(row, by_id[row.id], tokenize))
+            found.append(about | _row_measures(row, by_id[row.id], tokenize))
     if not found:
         raise ValueError('none of the samples belongs to these rows; take both from one split')
     return pd.DataFrame(found)

@@ -241,13 +241,13 @@ def judged(
     return answers_of(rows, responses, embed, verdicts).right()
 
 # %% ../../nbs/evaluation/15_traces.ipynb #4321a32e
-_OF_A_TRACE = ('length', 'script', 'same_script', 'repeated', 'loop', 'compression')
+_TRACE_MEASURES = ('length', 'script', 'same_script', 'repeated', 'loop', 'compression')
 
 
-def _facts(trace, asked, tokenize):
+def _measures_of(trace, asked, tokenize):
     "The measures of one trace; `asked` is the script of its question."
     if trace is None:
-        return dict.fromkeys(_OF_A_TRACE)
+        return dict.fromkeys(_TRACE_MEASURES)
     words = units(trace.casefold())
     script = script_of(trace)
     return dict(
@@ -271,7 +271,7 @@ def _consistencies(rows, traces, answers):
     return found
 
 # %% ../../nbs/evaluation/15_traces.ipynb #16007491
-def _of_dataset(rows, responses, tokenize, embed, verdicts):
+def _dataset_table(rows, responses, tokenize, embed, verdicts):
     "`trace_table` of one dataset."
     read = [parse_response(response) for response in responses]
     traces = [r.think for r in read]
@@ -285,7 +285,7 @@ def _of_dataset(rows, responses, tokenize, embed, verdicts):
         table['cosine'] = np.nan
         table['verdict'] = _consistencies(rows, traces, answers)
     script = {question: script_of(question) for question in set(rows.question)}
-    facts = [_facts(trace, script[question], tokenize) for trace, question in zip(traces, rows.question)]
+    facts = [_measures_of(trace, script[question], tokenize) for trace, question in zip(traces, rows.question)]
     return table.join(pd.DataFrame(facts, index=rows.index))
 
 # %% ../../nbs/evaluation/15_traces.ipynb #91eacf28
@@ -311,7 +311,7 @@ def trace_table(
     parts = []
     for _, part in covered.groupby('dataset'):
         responses = [predictions[row_id] for row_id in part.id]
-        parts.append(_of_dataset(part, responses, tokenize, embed, verdicts))
+        parts.append(_dataset_table(part, responses, tokenize, embed, verdicts))
     numbers = ('length', 'same_script', 'repeated', 'loop', 'compression', 'cosine')
     return pd.concat(parts).astype(dict.fromkeys(numbers, float))
 
@@ -540,7 +540,7 @@ TRACE_TEXT = (
 )
 
 
-def _beside(rows, predictions, embed, verdicts_of):
+def _side_by_side(rows, predictions, embed, verdicts_of):
     "The first two models on the same rows."
     (a, left), (b, right), *_ = predictions.items()
     both = (verdicts_of(a), verdicts_of(b))
@@ -572,5 +572,5 @@ def trace_section(
     alt = 'Length of the reasoning, right and wrong answers apart, one panel per model'
     body += to_svg(length_figure(tables, unit), alt)
     if len(predictions) > 1:
-        body += _beside(rows, predictions, embed, verdicts_of)
+        body += _side_by_side(rows, predictions, embed, verdicts_of)
     return Section('Reasoning', TRACE_TEXT, body)

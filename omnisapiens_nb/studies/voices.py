@@ -420,7 +420,7 @@ def _answers(part, seed, model, rows, said, numbers):
     return pd.DataFrame(whose | dict(truth=rows.labels, said=said))
 
 
-def _keep(file, table):
+def _write_csv(file, table):
     "Write a table as a whole, or not at all."
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, table.to_csv(index=False).encode())
@@ -454,7 +454,7 @@ class Job(NamedTuple):
         return self.out / table / kind / f'{self.part}-seed-{self.seed}.csv'
 
 # %% ../../nbs/studies/09_voices.ipynb #5bd9e355
-def _bam(job, net, heads, rows, tables):
+def _train_adapters(job, net, heads, rows, tables):
     "Train adapters; gives the answers with them, and the log."
     train, test = (rows[split] for split in SPLITS)
     kinds = {name: name for name in tables}
@@ -464,7 +464,7 @@ def _bam(job, net, heads, rows, tables):
     return labels_of(heads, states, _rows(job.atlas, 'test').options), log
 
 
-def _answer_with(job, name, extractors, net, heads, states):
+def _answer_with_adapters(job, name, extractors, net, heads, states):
     "Train adapters of one variant, and write the model's answers with them."
     tables = {extractor: load_file(job.out / 'descriptors' / f'{extractor}.safetensors') for extractor in extractors}
     rows = {}
@@ -474,10 +474,10 @@ def _answer_with(job, name, extractors, net, heads, states):
         if name == CONTROL:
             own = {key: dealt(table, found.ids, found.datasets, job.seed) for key, table in tables.items()}
         rows[split] = with_descriptors(states, split, found.ids, own)
-    said, log = _bam(job, net, heads, rows, tables)
+    said, log = _train_adapters(job, net, heads, rows, tables)
     _keep_losses(job, name, BAM=log)
     test = _rows(job.atlas, 'test')
-    _keep(job.file('answers', name), _answers(job.part, job.seed, f'BAM {name}', test, said, job.numbers))
+    _write_csv(job.file('answers', name), _answers(job.part, job.seed, f'BAM {name}', test, said, job.numbers))
 
 # %% ../../nbs/studies/09_voices.ipynb #67db6a31
 LAST = 10  # Steps whose mean loss is written down
@@ -490,15 +490,15 @@ def _keep_losses(job, kind, **logs):
         losses = [entry['loss'] for entry in log]
         ends = dict(first=losses[0], last=np.mean(losses[-LAST:]))
         rows.append(dict(part=job.part, seed=job.seed, kind=kind, stage=stage) | ends)
-    _keep(job.file('losses', kind), pd.DataFrame(rows).round(5))
+    _write_csv(job.file('losses', kind), pd.DataFrame(rows).round(5))
 
 # %% ../../nbs/studies/09_voices.ipynb #204e89bf
-def _answer_alone(job, heads, states):
+def _answer_without_adapters(job, heads, states):
     "Write the answers of the heads without adapters."
     test = _rows(job.atlas, 'test')
     said = labels_of(heads, states['test states'], test.options)
     _keep_losses(job, 'heads', warm_start=read_log(job.run / 'base'), classify=read_log(job.run / 'classify'))
-    _keep(job.file('answers', 'heads'), _answers(job.part, job.seed, 'SFT', test, said, job.numbers))
+    _write_csv(job.file('answers', 'heads'), _answers(job.part, job.seed, 'SFT', test, said, job.numbers))
 
 
 def run_part(
@@ -512,11 +512,11 @@ def run_part(
         states = frozen_states(job.run / 'states.safetensors', model, job.atlas)
         net, heads, _ = load_stages(model, device='cpu')
     if not job.file('answers', 'heads').exists():
-        _answer_alone(job, heads, states)
+        _answer_without_adapters(job, heads, states)
     wanted = variants(job.config.extractors) | {CONTROL: job.config.extractors[-1:]}
     for name, extractors in wanted.items():
         if not job.file('answers', name).exists():
-            _answer_with(job, name, extractors, net, heads, states)
+            _answer_with_adapters(job, name, extractors, net, heads, states)
     _add_seconds(job, time.monotonic() - begun)
 
 
@@ -527,7 +527,7 @@ def _add_seconds(job, seconds):
     write_whole(file, f'{before + seconds:.1f}'.encode())
 
 # %% ../../nbs/studies/09_voices.ipynb #cf3a4d2d
-def _table_of(job, extractors, ids):
+def _features(job, extractors, ids):
     "The numbers of rows side by side; NaN where nothing was measured."
     columns = []
     for name in extractors:
@@ -547,9 +547,9 @@ def run_logistic(
     if file.exists():
         return
     train, test = (_rows(job.atlas, split) for split in SPLITS)
-    search = fit_logistic(_table_of(job, extractors, train.ids), train.labels, train.groups)
-    said = likeliest(search, _table_of(job, extractors, test.ids), test.options)
-    _keep(file, _answers(job.part, 0, f'logistic {name}', test, said, job.numbers))
+    search = fit_logistic(_features(job, extractors, train.ids), train.labels, train.groups)
+    said = likeliest(search, _features(job, extractors, test.ids), test.options)
+    _write_csv(file, _answers(job.part, 0, f'logistic {name}', test, said, job.numbers))
 
 # %% ../../nbs/studies/09_voices.ipynb #d5e151d2
 def write_majority(
@@ -560,7 +560,7 @@ def write_majority(
     most = max(sorted(set(train.labels)), key=train.labels.count)
     said = [most] * len(test.ids)
     answers = _answers(job.part, 0, 'majority', test, said, job.numbers)
-    _keep(job.out / 'answers' / 'majority' / f'{job.part}.csv', answers)
+    _write_csv(job.out / 'answers' / 'majority' / f'{job.part}.csv', answers)
 
 # %% ../../nbs/studies/09_voices.ipynb #8cdd394f
 def _prepared(sources, out, config, workers):
@@ -582,7 +582,7 @@ def _prepared(sources, out, config, workers):
     return rows, list(parts)
 
 # %% ../../nbs/studies/09_voices.ipynb #ebe5fa31
-def _gathered(folder, seeds):
+def _all_tables(folder, seeds):
     "All tables below a folder as one, of the first seeds."
     tables = [pd.read_csv(file, keep_default_na=False) for file in sorted(folder.rglob('*.csv'))]
     together = pd.concat(tables, ignore_index=True)
@@ -616,7 +616,7 @@ def write_log(
 ) -> Path:  # Folder with the tables and their manifest
     "Write the answers and losses so far as tables; seconds are those of all jobs."
     tables = out / 'study_F'
-    write_tables(tables, answers=_gathered(out / 'answers', seeds), losses=_gathered(out / 'losses', seeds))
+    write_tables(tables, answers=_all_tables(out / 'answers', seeds), losses=_all_tables(out / 'losses', seeds))
     seconds = _seconds(out, seeds)
     more = dict(parts=seconds, sets=_counts(out))
     write_manifest(tables, 'F', seeds, workers, config, sum(seconds.values()), False, config == config.quick(), **more)

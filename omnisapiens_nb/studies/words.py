@@ -461,7 +461,7 @@ def constant_answers(
     return [best] * len(test)
 
 # %% ../../nbs/studies/11_words.ipynb #e0fc9a4c
-def _as_head_reads(head, inputs):
+def _contiguous(head, inputs):
     # Columns cut out of a batch would make torch copy the head, once for each row
     return (inputs[0].to(head.weight.dtype, copy=True, memory_format=torch.contiguous_format),)
 
@@ -475,7 +475,7 @@ def base_model(
     weight = model.get_output_embeddings().weight
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight = torch.nn.Parameter(weight.float(), requires_grad=False)
-    head.register_forward_pre_hook(_as_head_reads)
+    head.register_forward_pre_hook(_contiguous)
     model.set_output_embeddings(head)
     return model
 
