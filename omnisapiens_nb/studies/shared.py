@@ -60,7 +60,7 @@ def shuffled_within(
     return pairs
 
 # %% ../../nbs/studies/00_shared.ipynb #4d5418ca
-ITERATIONS = 3000  # At most; with scikit-learn's own 100 it does not converge on thousands of features
+ITERATIONS = 3000  # At most, until it converges; scikit-learn's own limit is 100
 
 
 def logistic_search(
