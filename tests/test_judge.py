@@ -441,6 +441,23 @@ def test_every_part_of_a_question_is_in_the_key():
     assert endpoint.request(q, 'published') == endpoint.request(q, 'siq2')
 
 
+@pytest.mark.parametrize(
+    'judge_by, keys',
+    [
+        ('openai', ('56afeadfd844a5f6', 'a02ef73452d09dd8', '89c3a30c778438ca')),
+        ('anthropic', ('05ae6a082adc8ee2', '3796dda192cdd63b', '2d51fef9474847e6')),
+        ('local', ('f7e17fadf936bf06', 'ef39ac3d26576669', '9f08736c18bc45e1')),
+    ],
+)
+def test_a_cache_of_an_earlier_version_is_read(judge_by, keys):
+    "Prompts and requests are in the keys: if one changes, every verdict is paid again."
+    q = Question('0', 'siq2', 'social_qa', 'Why?', 'to help', 'to hëlp "now"')
+    local = Local(SimpleNamespace(training=False), SimpleNamespace(chat_template='x'), 'weights')
+    backends = dict(openai=OpenAICompatible('m', 'http://h'), anthropic=Anthropic('m', 'http://h'), local=local)
+    requests = [backends[judge_by].request(q, strictness) for strictness in ('common', 'published', 'released')]
+    assert tuple(cache_key(request)[:16] for request in requests) == keys
+
+
 KILLED = """
 import asyncio, signal, sys
 from omnisapiens_nb.evaluation.judge import judge

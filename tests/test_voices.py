@@ -17,12 +17,14 @@ from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.datasets import DATASETS
 from omnisapiens_nb.atlas.media import write_wav
 from omnisapiens_nb.atlas.mini.cremad import write_cremad
+from omnisapiens_nb.atlas.mini.emodb import write_emodb
 from omnisapiens_nb.atlas.mini.tess import write_tess
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.sources.registry import ADAPTERS
 from omnisapiens_nb.atlas.store import open_atlas, open_splits
 from omnisapiens_nb.evaluation.metrics import balanced_accuracy, weighted_f1
 from omnisapiens_nb.studies import voices
+from omnisapiens_nb.studies.shared import registered
 from omnisapiens_nb.studies.tables import read_study
 
 SMALL = voices.VoicesConfig(folds=2, base_steps=2, classify_steps=2, bam_steps=2, extractors=('prosody',))
@@ -38,7 +40,7 @@ def sources(tmp_path_factory):
         if not set(path.stem.split('_')) & {'chair', 'door', 'keep'}:  # Two words to train on, one to test
             path.unlink()
     write_cremad(folder / 'cremad', actors=2)
-    voices.write_emodb(folder / 'emodb')
+    write_emodb(folder / 'emodb')
     return {key: folder / key for key in voices.SETS}
 
 
@@ -129,7 +131,7 @@ def test_wrong_usage(given, words, tmp_path, cli_here):
 def test_a_clip_without_a_pitch(sources, tmp_path):
     "It has no prosody: logistic regression imputes, adapters add nothing to it, and it is answered all the same."
     own = tmp_path / 'emodb'
-    voices.write_emodb(own, seed=1)
+    write_emodb(own, seed=1)
     for name in ('03a01Wa', '06a01Ta'):
         (own / f'{name}.wav').write_bytes(write_wav(np.random.default_rng(0).normal(size=16_000) * 0.1))
     out = voices.run_voices(sources | dict(emodb=own), tmp_path / 'F', 1, 1, SMALL)
@@ -198,7 +200,7 @@ def test_real_files_of_emodb(shared, tmp_path):
         pytest.skip(f'no recordings at {folder}')
     names = [path.stem for path in folder.rglob('*.wav')]
     letters = Counter(name[5] for name in names)
-    with voices.own_source():
+    with registered(voices.EmoDB, voices.EMODB):
         result = curate(dict(emodb=folder), tmp_path / 'emodb')
     known = {letter: count for letter, count in letters.items() if letter in 'WFNT'}
     assert result.counts['emodb']['kept'] == sum(known.values())

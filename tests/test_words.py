@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.datasets import DATASETS
+from omnisapiens_nb.atlas.mini.goemotions import comment, write_goemotions
 from omnisapiens_nb.atlas.mini.meld import write_meld
 from omnisapiens_nb.atlas.mini.mustard import write_mustard
 from omnisapiens_nb.atlas.mini.siq2 import write_siq2
@@ -24,6 +25,7 @@ from omnisapiens_nb.evaluation.similarity import cosines, minilm
 from omnisapiens_nb.rl.shared_prompts import sample_groups
 from omnisapiens_nb.runs.train import start_model
 from omnisapiens_nb.studies import words
+from omnisapiens_nb.studies.shared import registered
 from omnisapiens_nb.studies.tables import OLDER_NAMES
 
 SMALL = words.WordsConfig.quick()
@@ -48,11 +50,11 @@ def sources(tmp_path_factory):
     write_meld(found['meld'], dialogues=(6, 2, 3))
     write_mustard(found['mustard'], rows=40)
     write_siq2(found['siq2'], videos=(8, 2, 4))
-    words.write_goemotions(found['goemotions'])
+    write_goemotions(found['goemotions'])
     rng = random.Random(1)
     for file in sorted((found['siq2'] / 'qa').iterdir()):
         rows = [json.loads(line) for line in file.read_text().splitlines() if line.startswith('{')]
-        lines = [json.dumps(row | dict(q=words._comment('why', rng))) + '\n' for row in rows]
+        lines = [json.dumps(row | dict(q=comment('why', rng))) + '\n' for row in rows]
         file.write_text(''.join(lines))
     return found
 
@@ -60,7 +62,7 @@ def sources(tmp_path_factory):
 @pytest.fixture(scope='module')
 def tiny(sources, tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
-    with words.own_source():
+    with registered(words.GoEmotions, words.GOEMOTIONS):
         curate(sources, folder / 'atlas')
         return start_model(folder / 'atlas', folder / 'tiny', family='language-model')
 
@@ -151,7 +153,7 @@ def test_the_head_reads_what_it_would(done):
     expected = torch.nn.functional.linear(hidden.float(), head.weight)
     assert head(hidden).dtype == torch.float32 and torch.allclose(head(hidden), expected)
     single = torch.randn(1, 4, model.config.hidden_size)[:, -1:]
-    (given,) = words._as_head_reads(head, (single,))
+    (given,) = words._contiguous(head, (single,))
     assert given.stride() == torch.empty(given.shape).stride()  # Or torch copies the head for it
 
 

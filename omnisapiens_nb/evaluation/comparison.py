@@ -14,7 +14,14 @@ import pandas as pd
 from scipy.special import ndtri, stdtr
 from scipy.stats import false_discovery_control
 
-from .uncertainty import Interval, effective_groups, group_codes, interval_of, resampled_values
+from omnisapiens_nb.evaluation.uncertainty import (
+    RESAMPLES,
+    Interval,
+    effective_groups,
+    group_codes,
+    interval_of,
+    resampled_values,
+)
 
 # %% ../../nbs/evaluation/14_comparing_models.ipynb #0496f72c
 def smallest_difference(
@@ -58,7 +65,7 @@ def compare_models(
     y_pred_a: Sequence,  # Answers of one model
     y_pred_b: Sequence,  # Answers of the other, row by row
     groups: Sequence[Hashable] | None = None,  # Rows of one group are drawn together
-    resamples: int = 1000,  # How many
+    resamples: int = RESAMPLES,  # How many
     seed: int = 0,  # Of the generator
 ) -> Comparison:
     "Two models on the same rows: difference, interval, standard error and p value."

@@ -6,21 +6,46 @@
 __all__ = ['Backend', 'judge', 'grade']
 
 # %% ../../nbs/evaluation/12_judge.ipynb #d634ab51
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .endpoints import Prices, cost_of
 from .judge_cache import cache_folder, cache_key, load_verdict, save_verdict
-from .judge_endpoints import Anthropic, OpenAICompatible
-from .judge_local import Local, Offline
-from .judge_prompts import Question, questions_of
+from .judge_prompts import Question, Strictness, questions_of
 from .judge_verdicts import CLINICAL_KEPT, Verdict
 
 # %% ../../nbs/evaluation/12_judge.ipynb #35b8d60e
-Backend = OpenAICompatible | Anthropic | Local | Offline  # Who can judge
+@runtime_checkable
+class Backend(Protocol):
+    "Who judges."
+
+    prices: Prices | None  # Per million tokens, in and out, to show the cost; None where none is shown
+
+    def keeps_back(
+        self,
+        dataset: str,  # Of a row
+        task: str,  # Of a row
+    ) -> bool:
+        "Whether a row must not be given to this judge."
+
+    def request(
+        self,
+        q: Question,  # With an answer
+        strictness: Strictness,  # As for `messages_of`
+    ) -> dict:  # All that a verdict depends on, JSON-able
+        "What is asked for one question; ValueError if the judge has no such strictness."
+
+    def answer(
+        self,
+        requests: Sequence[dict],  # From `request`
+        done: Callable[[int, Verdict], None],  # Called with the position and the verdict of each as it comes
+    ):
+        "Answer requests."
 
 # %% ../../nbs/evaluation/12_judge.ipynb #27b0d7ef
 class _Progress:
@@ -41,8 +66,7 @@ class _Progress:
         self.not_graded += not verdict.graded
         if self.folder and (verdict.graded or verdict.raw):
             save_verdict(self.folder, key, verdict)
-        price_in, price_out = self.prices
-        self.cost += (verdict.tokens_in * price_in + verdict.tokens_out * price_out) / 1e6
+        self.cost += cost_of(self.prices, verdict.tokens_in, verdict.tokens_out)
         self.show()
 
     def show(self):
@@ -56,34 +80,38 @@ class _Progress:
 def judge(
     questions: Sequence[Question],  # What to judge
     backend: Backend,  # Who judges
-    strictness: str = 'common',  # A key of `STRICTNESS`, or 'published' or 'released', see `messages_of`
+    strictness: Strictness = 'common',  # Which rules, and how they are put, see `judge_prompts.FORMS`
     cache: Path | None = None,  # Folder that keeps verdicts; without it nothing survives the run
 ) -> list[Verdict]:  # One per question, in their order
     "Judge answers; verdicts in the cache are used again, and what cannot be judged is not graded."
     folder = cache_folder(cache)
-    keeps_back = getattr(backend, 'keeps_back', lambda dataset, task: False)
-    requests = {
-        i: backend.request(q, strictness)
-        for i, q in enumerate(questions)
-        if q.answer is not None and not keeps_back(q.dataset, q.task)
-    }
-    keys = {i: cache_key(request) for i, request in requests.items()}
-    found = _kept(folder, keys, requests)
-    todo = {keys[i]: request for i, request in requests.items() if keys[i] not in found}
-    progress = _Progress(list(todo), folder, getattr(backend, 'prices', None))
+    keys = {}  # Place of a question to the key of its request
+    requests = {}  # Key to request
+    for i, question in enumerate(questions):
+        if question.answer is None or backend.keeps_back(question.dataset, question.task):
+            continue
+        request = backend.request(question, strictness)
+        keys[i] = cache_key(request)
+        requests[keys[i]] = request
+    found = _cached(folder, requests)
+    missing = [key for key in requests if key not in found]
+    progress = _Progress(missing, folder, backend.prices)
     with progress.bar:
-        if todo:
-            backend.answer(list(todo.values()), progress)
+        if missing:
+            backend.answer([requests[key] for key in missing], progress)
     return _in_order(questions, keys, found | progress.found)
 
 # %% ../../nbs/evaluation/12_judge.ipynb #3c2dff6e
-def _kept(folder, keys, requests):
-    "Verdicts from the cache."
+def _cached(folder, requests):
+    "Verdicts from the cache, by the key of their request."
     if folder is None:
         return {}
-    explained = {key: requests[i].get('explained', False) for i, key in keys.items()}
-    loaded = {key: load_verdict(folder, key, explained[key]) for key in explained}
-    return {key: verdict for key, verdict in loaded.items() if verdict is not None}
+    found = {}
+    for key, request in requests.items():
+        verdict = load_verdict(folder, key, request.get('explained', False))
+        if verdict is not None:
+            found[key] = verdict
+    return found
 
 # %% ../../nbs/evaluation/12_judge.ipynb #28eab1cd
 def _in_order(questions, keys, found):
@@ -92,7 +120,8 @@ def _in_order(questions, keys, found):
     paid = set()
     for i, q in enumerate(questions):
         if i not in keys:
-            verdicts.append(Verdict(False, 'no answer', cached=True) if q.answer is None else CLINICAL_KEPT)
+            unanswered = Verdict(False, 'no answer', cached=True)
+            verdicts.append(unanswered if q.answer is None else CLINICAL_KEPT)
             continue
         verdict = found[keys[i]]
         if keys[i] in paid:
@@ -106,7 +135,7 @@ def grade(
     rows: pd.DataFrame,  # Columns `QUESTION_COLUMNS`
     responses: Mapping[str, str],  # Row id to what the model wrote
     backend: Backend,  # Who judges
-    strictness: str = 'common',  # As for `judge`
+    strictness: Strictness = 'common',  # As for `judge`
     cache: Path | None = None,  # As for `judge`
 ) -> list[Verdict]:  # One per row
     "Judge a model's responses to rows of an Atlas."

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .uncertainty import Interval, bootstrap
+from .uncertainty import RESAMPLES, Interval, bootstrap
 
 # %% ../../nbs/evaluation/13_judge_agreement.ipynb #0ef5be5c
 def _accuracy(t, j):
@@ -56,7 +56,7 @@ def agreement(
     truth: Sequence[bool],  # Whether each answer is right
     said: Sequence[bool],  # What the judge said; leave out what it did not grade
     groups: Sequence | None = None,  # Rows of one group are drawn together
-    resamples: int = 1000,  # Of the bootstrap
+    resamples: int = RESAMPLES,  # Of the bootstrap
 ) -> dict[str, Interval]:  # Measure to value and 95 % interval
     "Accuracy, precision, recall, specificity and Cohen's kappa of a judge."
     t = np.asarray(truth, bool)

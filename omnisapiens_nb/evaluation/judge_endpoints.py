@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .endpoints import AnthropicEndpoint, OpenAIEndpoint, Outcome
-from .judge_prompts import Question, is_explained, messages_of
+from .judge_prompts import FORMS, Question, Strictness, messages_of
 from .judge_verdicts import Verdict, verdict_of
 
 # %% ../../nbs/evaluation/09_judge_endpoints.ipynb #c638e542
@@ -30,12 +30,12 @@ class _Judge:
     def request(
         self,
         q: Question,  # With an answer
-        strictness: str,  # As for `messages_of`
+        strictness: Strictness,  # As for `messages_of`
     ) -> dict:  # All that a verdict depends on
         "What is sent for one question."
         messages = messages_of(q, strictness)
         request = dict(url=self.url, body=self.body(messages))
-        if is_explained(strictness):
+        if FORMS[strictness].explains:
             request['explained'] = True
         return request
 

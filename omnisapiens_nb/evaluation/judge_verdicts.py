@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .answers import split_thoughts
-from .endpoints import Prices, Reply
+from .endpoints import Prices, Reply, cost_of
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #539c5ef7
-def _once(pairs):
+def _unique_keys(pairs):
     "A JSON object; ValueError if a key comes twice."
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -24,7 +24,7 @@ def _once(pairs):
     return found
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #2d143f18
-def _unwrapped(text):
+def _verdict_text(text):
     "A reply without thoughts and code fence; None if there is more than one block of thoughts, or text before it."
     before, thoughts, said = split_thoughts(text)
     several = thoughts and ('<think>' in thoughts or '</think>' in thoughts)
@@ -47,13 +47,13 @@ def parse_reply(
     explained: bool = False,  # Whether it was asked for an explanation before the verdict
 ) -> tuple[bool | None, str]:  # True, False or None; and the reason if it is None
     "The verdict in a judge's reply; None if the reply is not a verdict."
-    said = _unwrapped(text)
+    said = _verdict_text(text)
     if said is None:
         return None, 'no verdict after one block of thoughts'
     if not said:
         return None, 'empty reply'
     try:
-        found = json.loads(said, object_pairs_hook=_once)
+        found = json.loads(said, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError):
         return None, 'reply is not one JSON object'
     correct = found.get('correct') if isinstance(found, dict) else None
@@ -94,10 +94,10 @@ def verdict_of(
     explained: bool = False,  # As for `parse_reply`
 ) -> Verdict:  # Not graded if the reply was cut off or is no verdict
     "Turn a reply into a verdict."
+    correct = None
+    reason = f'reply cut off ({reply.end})'
     if reply.finished:
         correct, reason = parse_reply(reply.text, explained)
-    else:
-        correct, reason = None, f'reply cut off ({reply.end})'
     return Verdict(correct, reason, reply.text, reply.tokens_in, reply.tokens_out, finished=reply.finished)
 
 # %% ../../nbs/evaluation/08_judge_verdicts.ipynb #34332af2
@@ -138,10 +138,6 @@ def bill(
     new = [verdict for verdict in verdicts if not verdict.cached]
     tokens_in = sum(verdict.tokens_in for verdict in new)
     tokens_out = sum(verdict.tokens_out for verdict in new)
-    cost = None
-    if prices is not None:
-        price_in, price_out = prices
-        cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
     reasons = Counter(verdict.reason for verdict in verdicts if not verdict.graded)
     return Bill(
         rows=len(verdicts),
@@ -150,6 +146,6 @@ def bill(
         cached=len(verdicts) - len(new),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        cost=cost,
+        cost=None if prices is None else cost_of(prices, tokens_in, tokens_out),
         reasons=dict(reasons.most_common()),
     )

@@ -231,9 +231,7 @@ def fold_sentiment(
     y_true: Sequence[str | int],  # References, by name or by index 0 to 6
     y_pred: Sequence[str | int | None],  # Answers
     classes: int = 2,  # 7, 5, 3 or 2
-) -> tuple[
-    list, list, list
-]:  # Rows kept; their references and answers as class numbers, None for an answer without one
+) -> tuple[list, list, list]:  # Rows kept; their references and their answers as class numbers, None for no class
     "Sentiment on fewer classes; on two, rows with a neutral reference are left out."
     truth, answers = _check(y_true, y_pred)
     if classes not in FOLDS:
@@ -345,7 +343,8 @@ def _right_cells(
     "Cells of rows that are right or wrong, whatever their labels."
     rows = np.arange(len(right))
     hit = np.flatnonzero(right)
-    support, hits = 0, 2  # Lines of the table, and with one label its cells
+    support = 0  # Lines of the table, and with one label its cells
+    hits = 2
     return Cells(
         rows=np.concatenate([rows, hit]),
         cells=np.repeat([support, hits], [len(rows), len(hit)]),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'MARKERS', 'STYLE', 'STYLES', 'PAGE', 'figure', 'to_svg', 'running_mean', 'reward_figure', 'share_figure',
-           'score_figure', 'to_table', 'Section', 'render', 'to_examples', 'with_interval']
+           'score_figure', 'to_table', 'Section', 'render', 'to_examples', 'with_interval', 'starred_interval']
 
 # %% ../../nbs/evaluation/05_report.ipynb #1f60b7d2
 from ..atlas.extras import require
@@ -27,6 +27,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from .scores import Score
+from .uncertainty import Interval, star
 
 # %% ../../nbs/evaluation/05_report.ipynb #d032eb4d
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
@@ -248,3 +249,10 @@ def with_interval(
     low = _decimals(x.low, signed)
     high = _decimals(x.high, signed)
     return f'{value} [{low}, {high}]'
+
+
+def starred_interval(
+    x: Interval,  # Of a difference
+) -> str:  # Such as `+0.12 [+0.05, +0.20] *`
+    "A difference with its 95 % interval, and a star if that excludes zero."
+    return with_interval(x, signed=True) + star(x.low, x.high)

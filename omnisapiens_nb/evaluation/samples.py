@@ -92,23 +92,27 @@ def _read(row, response):
     return normalise(answer if known is None else known)
 
 # %% ../../nbs/evaluation/19_samples.ipynb #ce565b28
-def _of_row(row, samples, tokenize):
+def _row_measures(row, samples, tokenize):
     "The numbers of one row of the Atlas."
     answers = [_read(row, response) for response in samples.response]
     by_wording = {}
     for wording, answer in zip(samples.wording, answers):
         by_wording.setdefault(wording, []).append(answer)
-    counted = {wording: votes(of) for wording, of in by_wording.items()}
-    shares = [most / len(by_wording[wording]) for wording, (_, most) in counted.items() if len(by_wording[wording]) > 1]
-    winners = {wording: found for wording, (found, _) in counted.items()}
-    first = winners.get(OWN, next(iter(winners.values())))
+    winners = {}
+    shares = []
+    for wording, given in by_wording.items():
+        winners[wording], times = votes(given)
+        if len(given) > 1:
+            shares.append(times / len(given))
+    voted = winners[OWN] if OWN in winners else next(iter(winners.values()))
+    is_right = normalise(row.answer) in voted
     lengths = samples.tokens.fillna(samples.response.map(lambda text: float(len(tokenize(text)))))
     return dict(
         samples=len(answers),
         wordings=len(by_wording),
         unanswered=answers.count(None),
         self_consistency=float(np.mean(shares)) if shares else float('nan'),
-        vote=(normalise(row.answer) in first) / max(1, len(first)),
+        vote=is_right / max(1, len(voted)),  # Several answers may have won
         flip_rate=flips(winners),
         tokens=float(lengths.mean()),
     )
@@ -125,7 +129,7 @@ def sample_table(
     for row in rows.itertuples():
         if row.id in by_id:
             about = dict(id=row.id, dataset=row.dataset, task=row.task, group=row.group)
-            found.append(about | _of_row(row, by_id[row.id], tokenize))
+            found.append(about | _row_measures(row, by_id[row.id], tokenize))
     if not found:
         raise ValueError('none of the samples belongs to these rows; take both from one split')
     return pd.DataFrame(found)

@@ -16,6 +16,7 @@ from scipy import stats
 from ..atlas.schema import answer_kind
 from .scores import metric_fn
 from .tables import COLUMNS_OF_PAPER, average_ranks
+from .uncertainty import star
 
 # %% ../../nbs/evaluation/17_seeds.ipynb #305d2391
 def _score(part):
@@ -76,8 +77,7 @@ def starred(
 ) -> str:  # `+0.031 ± 0.020 *`
     "A mean difference with its interval, with a star if the interval excludes zero."
     centre, half = seed_interval(d)
-    star = ' *' if abs(centre) > half else ''
-    return f'{centre:+.{digits}f} ± {half:.{digits}f}{star}'
+    return f'{centre:+.{digits}f} ± {half:.{digits}f}' + star(centre - half, centre + half)
 
 # %% ../../nbs/evaluation/17_seeds.ipynb #2c85d6e1
 def ranks_by_seed(

@@ -32,9 +32,10 @@ from ..atlas.schema import answer_kind
 from ..atlas.store import open_atlas, routed_columns, shards_of
 from .answers import read_answer
 from .metrics import metric_of
-from .report import Section, to_table, with_interval
+from .report import Section, starred_interval, to_table, with_interval
 from .scores import constant_responses, majority_responses
-from .uncertainty import Interval, bootstrap, bootstrap_difference
+from .traces import WORD
+from .uncertainty import RESAMPLES, Interval, bootstrap, bootstrap_difference
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #36e7e106
 COLUMNS = (
@@ -172,15 +173,14 @@ def show(
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #58ad3a0f
 DEPTH = 2  # Levels of the tree
 LEAF = 20  # Least training rows in a leaf
-_UNSPACED = r'\u3040-\u30ff\u3400-\u9fff'  # Characters of scripts without blanks
-_WORD = re.compile(rf'[{_UNSPACED}]|[^\s{_UNSPACED}]+')
 
 
 def word_count(
     text: str,  # A transcript
 ) -> int:  # Words; characters in scripts without blanks
     "How many words a text has."
-    return len(_WORD.findall(text))
+    # Punctuation alone counts too, unlike in `traces.units`: the logged scores were made so
+    return len(WORD.findall(text))
 
 # %% ../../nbs/evaluation/06_shortcuts.ipynb #09bc5ddd
 def _word_counts(rows):
@@ -349,7 +349,7 @@ def shortcut_scores(
     atlas: Path,  # Atlas folder
     split: str = 'test',  # Which split is scored
     ids: Collection[str] | None = None,  # Ids of the rows to score; all where None
-    resamples: int = 1000,  # Of the bootstrap
+    resamples: int = RESAMPLES,  # Of the bootstrap
 ) -> pd.DataFrame:  # One row per key and shortcut, columns of `ShortcutScore`
     "Fit every shortcut on the training split and score it; SourceError if the split or our columns are not there."
     open_atlas(atlas, split)  # Raises an error if the split cannot be read
@@ -386,9 +386,7 @@ NEITHER = (
 def _difference(score):
     if not score.over:
         return ''
-    gain = Interval(score.gain, score.gain_low, score.gain_high)
-    star = ' *' if gain.low > 0 or gain.high < 0 else ''
-    return with_interval(gain, signed=True) + star
+    return starred_interval(Interval(score.gain, score.gain_low, score.gain_high))
 
 
 def _shown(score):

@@ -16,15 +16,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from ..evaluation.judge_local import generation_defaults
 from .batches import Examples, by_signature, heard, on_device
-from .heads import unwrapped
 from .losses import last_places
 from .processor import Example, RowEncoder
 from .prompt_cache import begun_inputs, reads_once
@@ -32,19 +31,6 @@ from .prompt_cache import begun_inputs, reads_once
 # %% ../../nbs/sft/05_generate.ipynb #47efdab0
 _SAMPLING = dict(do_sample=True, temperature=1.0, top_p=1.0, top_k=0)
 _GREEDY = dict(do_sample=False)
-
-
-@contextmanager
-def _settings_aside(model):
-    "Within the block, the model has none of the generation settings that its checkpoint brought."
-    before = {holder: holder.generation_config for holder in (model, unwrapped(model))}
-    for holder in before:
-        holder.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        for holder, settings in before.items():
-            holder.generation_config = settings
 
 
 def _up_to_end(completion, end):
@@ -77,7 +63,7 @@ def generate(
     tokenizer = processor.tokenizer
     model.eval()
     inputs = _inputs(model, processor, examples, copies)
-    with last_places(model, 1), _settings_aside(model):
+    with last_places(model, 1), generation_defaults(model):
         out = model.generate(
             **inputs,
             use_cache=True,
