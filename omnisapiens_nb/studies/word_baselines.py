@@ -40,8 +40,11 @@ def fit_bag(
 # %% ../../nbs/studies/15_word_baselines.ipynb #9ab23c16
 def _bag_labels(train, test):
     texts = [item.text for item in train]
-    search = fit_bag(texts, [item.answer for item in train], [item.group for item in train], 'accuracy')
-    return search.predict([item.text for item in test]).tolist()
+    labels = [item.answer for item in train]
+    groups = [item.group for item in train]
+    search = fit_bag(texts, labels, groups, 'accuracy')
+    asked = [item.text for item in test]
+    return search.predict(asked).tolist()
 
 
 def _bag_choices(train, test):
@@ -53,15 +56,19 @@ def _bag_choices(train, test):
         right += [letter == item.answer for letter in LETTERS]
         groups += [item.group] * len(LETTERS)
     search = fit_bag(texts, right, groups, 'neg_log_loss')
-    scores = search.decision_function([choice for item in test for choice in item.choices])
-    return [LETTERS[place] for place in scores.reshape(-1, len(LETTERS)).argmax(1)]
+    asked = [choice for item in test for choice in item.choices]
+    scores = search.decision_function(asked)
+    by_question = scores.reshape(-1, len(LETTERS))
+    return [LETTERS[place] for place in by_question.argmax(1)]
 
 
 def _nearest(train, test):
     bags = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     known = bags.fit_transform([item.text for item in train])
-    similarity = bags.transform([item.text for item in test]) @ known.T
-    return [train[place].answer for place in np.asarray(similarity.argmax(1)).ravel()]
+    asked = bags.transform([item.text for item in test])
+    similarity = asked @ known.T
+    places = np.asarray(similarity.argmax(1)).ravel()
+    return [train[place].answer for place in places]
 
 
 def bag_answers(
