@@ -27,14 +27,14 @@ GROUPS = dict(  # label of the Atlas to label ids, counted off in labels.txt by 
 
 @pytest.fixture(scope='module')
 def guide():
-    "What the guide's cells on GoEmotions define: imports from the package, then cells that say so in their first line."
+    "What the guide's cells on GoEmotions define: its imports, then cells that say so in their first line."
     cells = json.loads((ROOT / 'nbs' / 'guides' / '00_bring_your_own_data.ipynb').read_text(encoding='utf-8'))['cells']
     names = {'__name__': 'guide'}
     for cell in cells:
         if (
             cell['cell_type'] == 'code'
             and cell['source']
-            and cell['source'][0].startswith(('from omnisapiens_nb', '# GoEmotions:'))
+            and cell['source'][0].startswith(('import json', 'from omnisapiens_nb', '# GoEmotions:'))
         ):
             exec(''.join(cell['source']), names)
     return names

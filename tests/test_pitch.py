@@ -128,7 +128,7 @@ def test_parts_do_not_show(monkeypatch):
     "Long sounds are looked at in parts."
     sound = harmonics(CONTOURS['melody'])
     whole = pitch_track(sound)
-    monkeypatch.setattr(descriptors, '_PART', 7)
+    monkeypatch.setattr(descriptors, '_BATCH', 7)
     np.testing.assert_allclose(pitch_track(sound), whole, rtol=1e-9)
 
 

@@ -490,6 +490,7 @@ def read_video(
     if not total:
         raise MediaError(_NO_FRAMES)
     if total != expected:
+        pictures.clear()
         places = _spread(total, frames)
         _, pictures = _shown_at(_frames(data), places, aspect)
     return np.stack([pictures[place] for place in places])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .endpoints import AnthropicEndpoint, OpenAIEndpoint, Outcome
-from .judge_prompts import FORMS, Question, Strictness, messages_of
+from .judge_prompts import Question, Strictness, form_of, messages_of
 from .judge_verdicts import Verdict, verdict_of
 
 # %% ../../nbs/evaluation/09_judge_endpoints.ipynb #c638e542
@@ -35,7 +35,7 @@ class _Judge:
         "What is sent for one question."
         messages = messages_of(q, strictness)
         request = dict(url=self.url, body=self.body(messages))
-        if FORMS[strictness].explains:
+        if form_of(strictness).explains:
             request['explained'] = True
         return request
 

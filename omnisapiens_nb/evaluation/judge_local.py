@@ -17,7 +17,7 @@ import numpy as np
 from ..atlas.extras import require
 from ..atlas.reading import SAFELY, SourceError, check_weights
 from .endpoints import Reply
-from .judge_prompts import FORMS, Question, Strictness, messages_of
+from .judge_prompts import Question, Strictness, form_of, messages_of
 from .judge_verdicts import Verdict, verdict_of
 from .similarity import MINILM, cosines, minilm
 
@@ -56,7 +56,7 @@ class Local(_OnThisMachine):
     ) -> dict:  # All that a verdict depends on
         "What the model is asked."
         messages = messages_of(q, strictness)
-        form = FORMS[strictness]
+        form = form_of(strictness)
         limit = self.max_new_tokens + form.extra_tokens
         request = dict(local=self.name, decoding='greedy', max_new_tokens=limit, messages=messages)
         if form.explains:

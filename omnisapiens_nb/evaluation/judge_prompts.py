@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUESTION_COLUMNS', 'STRICTNESS', 'EXPLANATION', 'Strictness', 'FORMS', 'Question', 'questions_of', 'JudgeForm',
-           'messages_of']
+           'form_of', 'messages_of']
 
 # %% ../../nbs/evaluation/07_judge_prompts.ipynb #0e07fb16
 import json
@@ -146,15 +146,29 @@ FORMS: dict[Strictness, JudgeForm] = {
 }
 
 # %% ../../nbs/evaluation/07_judge_prompts.ipynb #fab764d8
-def messages_of(
-    q: Question,  # With an answer
-    strictness: Strictness,  # A key of `FORMS`
-) -> list[dict[str, str]]:  # System and user message; a user message alone for 'released'
-    "What a language model is asked; ValueError if there are no such rules."
-    form = FORMS.get(strictness, JudgeForm(rules=strictness))
-    name = form.rules or dataset_key(q.dataset)
+def _check_rules(name):
     if name not in STRICTNESS:
         raise ValueError(f'no rules {name!r}; there are {", ".join(STRICTNESS)}, and for other datasets "common"')
+
+
+def form_of(
+    strictness: Strictness | str,  # A key of `FORMS`, or rules of your own: a key that you added to `STRICTNESS`
+) -> JudgeForm:
+    "How a judge is asked; ValueError if there are no such rules."
+    if strictness in FORMS:
+        return FORMS[strictness]
+    _check_rules(strictness)
+    return JudgeForm(strictness)
+
+
+def messages_of(
+    q: Question,  # With an answer
+    strictness: Strictness | str,  # As for `form_of`
+) -> list[dict[str, str]]:  # System and user message; a user message alone for 'released'
+    "What a language model is asked; ValueError if there are no such rules."
+    form = form_of(strictness)
+    name = form.rules or dataset_key(q.dataset)
+    _check_rules(name)
     rules = STRICTNESS[name]
     marked = json.dumps(dict(question=q.question, reference=q.reference, answer=q.answer), ensure_ascii=False)
     if form.role == 'user':

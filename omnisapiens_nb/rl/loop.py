@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -36,7 +36,7 @@ from ..evaluation.answers import parse_response
 from .advantages import DEFAULT_ESTIMATOR, ESTIMATORS, Estimator, task_metrics
 from .groups import Step
 from .harpo import RENAMED, Harpo
-from .rewards import Recipe, score
+from .rewards import RewardForm, RewardRecipe, score
 from ..sft.batches import Examples, draw_batch, stable_hash
 from ..sft.fit import Trained, load_checkpoint, save_checkpoint
 from ..sft.generate import generate, to_text
@@ -136,8 +136,8 @@ class RLConfig(BaseModel):
     clip: float = Field(0.2, gt=0)  # Clip range of the ratio
     beta: float = Field(0.0, ge=0)  # Weight of the KL term against the start
     max_grad_norm: float = Field(1.0, gt=0)  # Largest gradient norm
-    recipe: Recipe = 'harpo'  # Reward recipe, see `rl.rewards.score`
-    reward_form: Literal['released', 'corrected'] = 'released'  # Rewards as the authors' code computes them, or not
+    recipe: RewardRecipe = 'harpo'  # Reward recipe, see `rl.rewards.score`
+    reward_form: RewardForm = 'released'  # Rewards as the authors' code computes them, or corrected
     shuffle_rewards: bool = False  # Control: the rewards of a step in random order
     seed: int = 0  # Of prompts and sampling
     save_every: int = Field(25, gt=0)  # Steps between checkpoints

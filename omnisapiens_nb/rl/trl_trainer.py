@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import torch
 import trl
@@ -46,7 +46,7 @@ from omnisapiens_nb.rl.advantages import (
     total_rewards,
 )
 from .groups import Step
-from .rewards import Recipe, score
+from .rewards import RewardForm, RewardRecipe, score
 from .trl_checkpoints import EstimatorCheckpoints, WholeGenerations
 from omnisapiens_nb.rl.trl_estimators import (
     OF_TRL,
@@ -671,11 +671,13 @@ def atlas_prompts(
 
 # %% ../../nbs/rl/12_trl.ipynb #8be0c196
 def atlas_reward(
-    recipe: Recipe = 'harpo',  # Of which paper, see `rl.rewards.score`
+    recipe: RewardRecipe = 'harpo',  # Of which paper, see `rl.rewards.score`
     embed: Callable | None = None,  # Texts to vectors for open answers; None for MiniLM
-    form: Literal['released', 'corrected'] = 'released',  # As the authors' code computes it, or corrected
+    form: RewardForm = 'released',  # As the authors' code computes it, or corrected
 ) -> Callable:  # A reward function for TRL
-    "The papers' reward; None for a row without a reference."
+    "The papers' reward, None for a row without a reference; ValueError for a form that there is not."
+    if form not in get_args(RewardForm):
+        raise ValueError(f'no form {form!r}; choose from {", ".join(get_args(RewardForm))}')
     released = form == 'released'
 
     def reward(completions, task, answer, completion_ids=None, **columns):

@@ -27,6 +27,7 @@ from ..atlas.reading import SourceError
 from ..rl.advantages import DEFAULT_ESTIMATOR
 from ..rl.loop import EstimatorName
 from ..rl.memory import Plan, memory, plan_recipe
+from ..rl.rewards import RewardForm, RewardRecipe
 from .fine_tune import trl_settings
 from .folders import finish
 from .recipes import AskingRecipe, RLRecipe, read_recipe, read_yaml
@@ -40,8 +41,8 @@ class TRLRecipe(AskingRecipe):
 
     trainer: Literal['trl']
     estimator: EstimatorName = DEFAULT_ESTIMATOR  # A key of `ESTIMATORS`
-    reward: Literal['harpo', 'grpo'] = 'harpo'  # Recipe of the rewards, see `rl.rewards.score`
-    reward_form: Literal['released', 'corrected'] = 'released'  # Rewards as the authors' code computes them, or not
+    reward: RewardRecipe = 'harpo'  # Of the rewards, see `rl.rewards.score`
+    reward_form: RewardForm = 'released'  # Rewards as the authors' code computes them, or corrected
     sampled_rows: int | None = Field(None, gt=0)  # Rollouts sampled at a time; if absent, all of a generation
     four_bit: bool = False  # Base in four bits, by bitsandbytes; with `lora` only
     lora: dict | None = None  # PEFT's names, such as `r` and `lora_alpha`; if absent, all weights are trained
