@@ -6,8 +6,8 @@ EXTRAS ?= dev
 # Python compiles a module when it first imports it, and most of those installed it never does
 COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 INSTALL := $(BIN)/python -m pip install --quiet $(COMPILE) --constraint constraints.txt
-# Processes of the tests; each takes about a gigabyte
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n : 8 )))
+# Processes of the tests, one more than the cores, since some wait; each takes about a gigabyte
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 8 ? n + 1 : 8 )))
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 

@@ -80,6 +80,20 @@ def test_a_picture_without_a_text_is_told(tmp_path, source, faults):
     assert len(list(house.pictures(page))) == faults
 
 
+@pytest.mark.parametrize(
+    'source, faults',
+    [
+        ('test_eq(left.read_bytes(), right.read_bytes())', 1),
+        ('assert left.read_bytes() == right.read_bytes()', 0),
+        ('test_eq(len(names), 2)', 0),
+    ],
+)
+def test_files_compared_byte_by_byte_are_told(tmp_path, source, faults):
+    page = tmp_path / 'page.ipynb'
+    page.write_text(json.dumps(dict(cells=[dict(cell_type='code', id='x', source=source)])), encoding='utf-8')
+    assert len(list(house.comparisons(page))) == faults
+
+
 def test_code_can_be_read_aloud():
     "Lines of cells and functions, all together; width and nodes per line, each module by itself too."
     assert not measures.too_long()

@@ -112,7 +112,14 @@ def pictures(path: Path) -> Iterator[str]:  # Notebook; its faults
             yield f'cell {cell["id"]} has a picture and no `#| fig-alt: what is seen`'
 
 
-CHECKS = {f.__name__: f for f in (size, title, shape, width, imports, bars, folders, formulas, pictures)}
+def comparisons(path: Path) -> Iterator[str]:  # Notebook; its faults
+    "Whole files that `test_eq` compares, which looks at one byte after the other, where `==` needs no time."
+    for cell in cells(path, 'code'):
+        if re.search(r'test_eq\(.*read_bytes\(', ''.join(cell['source'])):
+            yield f'cell {cell["id"]} compares files by `test_eq`; write `assert … == …`'
+
+
+CHECKS = {f.__name__: f for f in (size, title, shape, width, imports, bars, folders, formulas, pictures, comparisons)}
 
 
 def check(
