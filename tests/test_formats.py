@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from omnisapiens_nb.atlas import formats
+from omnisapiens_nb.atlas import formats, media
 from omnisapiens_nb.atlas.curate import curate
 from omnisapiens_nb.atlas.exchange import convert, jsonl_splits, read_jsonl
 from omnisapiens_nb.atlas.formats import FORMATS, format_of
@@ -109,8 +109,25 @@ def test_the_format_is_told_and_not_guessed(monkeypatch):
     plain = av.open
     monkeypatch.setattr(av, 'open', lambda *args, **kwargs: asked.append(kwargs['format']) or plain(*args, **kwargs))
     count_frames(clip)
-    read_audio(write_wav(tone()))
+    read_audio(write_wav(tone(), 8_000))
     assert set(asked[: asked.index('wav')]) == {'mov'} and set(asked[asked.index('wav') :]) == {'wav'}
+
+
+def test_a_wav_as_we_write_it_needs_no_decoder(monkeypatch):
+    "Whole numbers of 16 bits at one rate; the samples are those of FFmpeg, and any other head is left to it."
+    rng = np.random.default_rng(0)
+    sounds = [rng.integers(-(1 << 15), 1 << 15, size) / (1 << 15) for size in (1, 2, 999, 70_000)]
+    files = [write_wav(sound) for sound in sounds]
+    decoded = [media._resampled(file, media.RATE)[0] for file in files]
+    monkeypatch.setattr(media, '_resampled', None)
+    for sound, file, theirs in zip(sounds, files, decoded, strict=True):
+        ours = read_audio(file)
+        assert ours.dtype == theirs.dtype == np.float32 and ours.flags.writeable
+        assert np.array_equal(ours, theirs) and np.array_equal(ours, sound.astype(np.float32))
+    for place in range(44):
+        changed = bytearray(files[2])
+        changed[place] ^= 1
+        assert not media._is_as_written(bytes(changed), media.RATE), place
 
 
 def test_avi_is_no_wav():
