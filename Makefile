@@ -21,7 +21,7 @@ install: .venv/installed ## Make .venv with the tested versions
 
 .venv/installed: settings.ini setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; name one with make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --upgrade-deps .venv
 	$(INSTALL) --editable ".[$(EXTRAS)]"
 	@touch $@
 
@@ -69,7 +69,7 @@ tutorial: .venv/installed ## From source files to a report, in OUT (default runs
 COMPARED := index|03_method_results|04_ablations|06_transfer_results|08_descriptor_results|10_voice_results|12_word_results|13_summary
 
 test: .venv/installed ## Every notebook as a test, then tests/
-	$(BIN)/nbdev_test --n_workers $(WORKERS) --skip_file_re '^[_.]|^($(COMPARED))\.ipynb$$'
+	$(BIN)/python tools/run_notebooks.py $(WORKERS) '^[_.]|^($(COMPARED))\.ipynb$$'
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-all: .venv/installed ## The same, every page of the site in every window and theme, more damaged files, more kills

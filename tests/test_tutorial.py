@@ -1,5 +1,5 @@
 """The whole path, as `make tutorial` runs it, killed in the middle and started again; and what the tiny model has
-learnt.
+learnt. Reinforcement takes half the tutorial's steps, and all of them with OMNISAPIENS_ALL=1.
 """
 
 import os
@@ -17,13 +17,16 @@ from omnisapiens_nb.evaluation.evaluate import MAJORITY, score_models
 from omnisapiens_nb.evaluation.scores import compare_answers
 from omnisapiens_nb.evaluation.seeds import reward_rise_of_log
 from omnisapiens_nb.runs.folders import read_log
+from omnisapiens_nb.runs.tutorial import TutorialConfig
+
+FEWER = [] if os.environ.get('OMNISAPIENS_ALL') == '1' else ['--rl-steps', str(TutorialConfig().rl_steps // 2)]
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     "A finished run of the tutorial, which was killed once during the warm start."
     out = tmp_path_factory.mktemp('tutorial') / 'run'
-    command = [sys.executable, '-m', 'omnisapiens_nb.cli', 'tutorial', '--out', str(out)]
+    command = [sys.executable, '-m', 'omnisapiens_nb.cli', 'tutorial', '--out', str(out), *FEWER]
     environment = os.environ | dict(OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(out / 'sft.partial' / 'state.pt', first)
@@ -125,9 +128,9 @@ def test_scores_are_written(run):
 
 def test_a_second_call_does_nothing_and_other_settings_are_refused(run, cli_here, mini_mustard):
     before = {p: p.stat().st_mtime_ns for p in run.rglob('*') if p.is_file()}
-    assert cli_here('tutorial', '--out', run).returncode == 0
+    assert cli_here('tutorial', '--out', run, *FEWER).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in run.rglob('*') if p.is_file()} == before
-    result = cli_here('tutorial', '--out', run, '--source', f'mustard={mini_mustard}')
+    result = cli_here('tutorial', '--out', run, *FEWER, '--source', f'mustard={mini_mustard}')
     assert result.returncode == 1 and 'begun with' in result.stderr
 
 

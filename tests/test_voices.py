@@ -4,6 +4,7 @@ processes and interruptions; and EmoDB's real files, where they are there, count
 
 import json
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from omnisapiens_nb.atlas.mini.tess import write_tess
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.sources.registry import ADAPTERS
 from omnisapiens_nb.atlas.store import open_atlas, open_splits
+from omnisapiens_nb.cli import main
 from omnisapiens_nb.evaluation.metrics import balanced_accuracy, weighted_f1
 from omnisapiens_nb.studies import voices
 from omnisapiens_nb.studies.shared import registered
@@ -46,10 +48,25 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def done(sources, tmp_path_factory):
-    "A study of one seed, by one process."
+    "A study of one seed, by the command and one process."
     out = tmp_path_factory.mktemp('study') / 'F'
-    voices.run_voices(sources, out, 1, 1, SMALL)
+    given = [word for key, folder in sources.items() for word in ('--source', f'{key}={folder}')]
+    call = ['study', 'F', '--out', str(out), '--seeds', '1', '--workers', '1', '--quick', *given]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(voices.VoicesConfig, 'quick', classmethod(lambda cls: SMALL))
+        patched.setattr(sys, 'argv', ['omnisapiens-nb', *call])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert not end.value.code
     return out
+
+
+def begun(done, folder):
+    "The same study in another folder, so far as the clips are cut and described."
+    for name in ('atlases', 'parts', 'descriptors'):
+        shutil.copytree(done / name, folder / name)
+    shutil.copy(done / 'run.json', folder)
+    return folder
 
 
 def tables(out):
@@ -72,11 +89,9 @@ def test_nothing_is_tested_that_was_trained_on(done):
 
 
 def test_two_processes_give_the_same(done, sources, tmp_path):
-    for name in ('atlases', 'parts', 'descriptors'):
-        shutil.copytree(done / name, tmp_path / 'F' / name)
-    shutil.copy(done / 'run.json', tmp_path / 'F')
-    voices.run_voices(sources, tmp_path / 'F', 1, 2, SMALL)
-    assert tables(tmp_path / 'F') == tables(done)
+    out = begun(done, tmp_path / 'F')
+    voices.run_voices(sources, out, 1, 2, SMALL)
+    assert tables(out) == tables(done)
     assert 'emodb' not in ADAPTERS and 'emodb' not in DATASETS
 
 
@@ -90,13 +105,14 @@ def test_a_study_that_was_stopped_goes_on(done, sources, tmp_path, monkeypatch):
             raise InterruptedError('stopped')
         return usual(*args)
 
+    out = begun(done, tmp_path / 'F')
     monkeypatch.setattr(voices, 'train_bam', twice)
     with pytest.raises(SourceError, match='InterruptedError: stopped'):
-        voices.run_voices(sources, tmp_path / 'F', 1, 1, SMALL)
-    assert list((tmp_path / 'F').glob('answers/prosody/*-seed-0.csv'))
+        voices.run_voices(sources, out, 1, 1, SMALL)
+    assert list(out.glob('answers/prosody/*-seed-0.csv'))
     monkeypatch.setattr(voices, 'train_bam', usual)
-    voices.run_voices(sources, tmp_path / 'F', 1, 1, SMALL)
-    assert tables(tmp_path / 'F') == tables(done)
+    voices.run_voices(sources, out, 1, 1, SMALL)
+    assert tables(out) == tables(done)
 
 
 def test_other_bounds_are_another_study(done, sources):
@@ -104,12 +120,8 @@ def test_other_bounds_are_another_study(done, sources):
         voices.run_voices(sources, done, 1, 1, SMALL.model_copy(update=dict(base_steps=3)))
 
 
-def test_the_command(sources, tmp_path, cli_here, monkeypatch):
-    monkeypatch.setattr(voices.VoicesConfig, 'quick', classmethod(lambda cls: SMALL))
-    given = [word for key, folder in sources.items() for word in ('--source', f'{key}={folder}')]
-    result = cli_here('study', 'F', '--out', tmp_path / 'F', '--seeds', 1, '--workers', 1, '--quick', *given)
-    assert result.returncode == 0, result.stderr
-    manifest = json.loads((tmp_path / 'F' / 'study_F' / 'run.json').read_text(encoding='utf-8'))
+def test_the_log_says_by_which_command(done):
+    manifest = json.loads((done / 'study_F' / 'run.json').read_text(encoding='utf-8'))
     assert manifest['command'] == 'omnisapiens-nb study F --seeds 1 --workers 1 --quick'
 
 
