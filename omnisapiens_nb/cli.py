@@ -15,6 +15,7 @@ __all__ = ['app', 'AtlasFolder', 'NewAtlas', 'Sources', 'Recipe', 'Resume', 'Tut
            'predict', 'evaluate', 'study', 'main']
 
 # %% ../nbs/cli.ipynb #0575a1a4
+import gc
 import json
 import os
 import signal
@@ -998,8 +999,12 @@ def _end(
         return _HOW_TO_GO_ON, True
 
 
+_GARBAGE_AFTER = 10_000  # Python looks for garbage whenever it has so many objects more than before; usually 700
+
+
 def main():
     "Entry point of `omnisapiens-nb`."
+    gc.set_threshold(_GARBAGE_AFTER)
     with _listening() as interrupt_came:
         message, interrupted = _end(interrupt_came)
     if not message:

@@ -258,9 +258,15 @@ LONGEST = (
 )
 
 
+def pytest_collection():
+    "Imports leave no garbage to look for."
+    gc.disable()
+
+
 def pytest_collection_finish():
     "What was imported by now stays, so no search for garbage looks at it again; each run of a trainer starts some."
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
