@@ -153,7 +153,7 @@ SIX = {
 
 def test_faults_are_found(site, tmp_path):
     "A page of the sample broken in six ways, each of which is told."
-    page = 'rl/harpo.html'
+    page = 'runs/folders.html'
     assert page in sample(pages_of(site))
     told = '\n'.join(faults(broken(site, tmp_path, page, ''.join(SIX)), page))
     for word in SIX.values():
