@@ -72,7 +72,7 @@ test: .venv/installed ## Every notebook as a test, then tests/
 	$(BIN)/python tools/run_notebooks.py $(WORKERS) '^[_.]|^($(COMPARED))\.ipynb$$'
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-test-all: .venv/installed ## The same, every page of the site in every window and theme, the tutorial's every step, more kills
+test-all: .venv/installed ## The same, and all of what it samples: pages, windows, themes, the tutorial's steps, damaged files, kills
 	OMNISAPIENS_ALL=1 $(MAKE) test
 
 faults: .venv/installed ## What was tried against this package, and by a fuzzer, again (an hour)

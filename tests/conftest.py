@@ -86,8 +86,8 @@ def cli():
     )
 
 
-@pytest.fixture
-def cli_here(monkeypatch):
+@pytest.fixture(scope='session')
+def cli_here():
     """Call the command line in this process, which need not import everything anew; for what a command refuses, and
     where another test calls the same command in a process of its own.
 
@@ -95,11 +95,11 @@ def cli_here(monkeypatch):
     from omnisapiens_nb.cli import main
 
     def call(*args):
-        monkeypatch.setattr(sys, 'argv', ['omnisapiens-nb', *map(str, args)])
         out = io.StringIO()
         err = io.StringIO()
         code = 0
-        with redirect_stdout(out), redirect_stderr(err):
+        argv = ['omnisapiens-nb', *map(str, args)]
+        with patch.object(sys, 'argv', argv), redirect_stdout(out), redirect_stderr(err):
             try:
                 main()
             except SystemExit as e:
@@ -258,15 +258,16 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    "Imports leave no garbage to look for."
+    """Tests are imported without a search for garbage. What was imported stays, so none looks at it later either; each
+    run of a trainer starts some."""
     gc.disable()
-
-
-def pytest_collection_finish():
-    "What was imported by now stays, so no search for garbage looks at it again; each run of a trainer starts some."
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -4,7 +4,6 @@ processes and interruptions; and EmoDB's real files, where they are there, count
 
 import json
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from omnisapiens_nb.atlas.mini.tess import write_tess
 from omnisapiens_nb.atlas.reading import SourceError
 from omnisapiens_nb.atlas.sources.registry import ADAPTERS
 from omnisapiens_nb.atlas.store import open_atlas, open_splits
-from omnisapiens_nb.cli import main
 from omnisapiens_nb.evaluation.metrics import balanced_accuracy, weighted_f1
 from omnisapiens_nb.studies import voices
 from omnisapiens_nb.studies.shared import registered
@@ -47,26 +45,15 @@ def sources(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def done(sources, tmp_path_factory):
+def done(sources, tmp_path_factory, cli_here):
     "A study of one seed, by the command and one process."
     out = tmp_path_factory.mktemp('study') / 'F'
     given = [word for key, folder in sources.items() for word in ('--source', f'{key}={folder}')]
-    call = ['study', 'F', '--out', str(out), '--seeds', '1', '--workers', '1', '--quick', *given]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(voices.VoicesConfig, 'quick', classmethod(lambda cls: SMALL))
-        patched.setattr(sys, 'argv', ['omnisapiens-nb', *call])
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert not end.value.code
+        result = cli_here('study', 'F', '--out', out, '--seeds', 1, '--workers', 1, '--quick', *given)
+    assert result.returncode == 0, result.stderr
     return out
-
-
-def begun(done, folder):
-    "The same study in another folder, so far as the clips are cut and described."
-    for name in ('atlases', 'parts', 'descriptors'):
-        shutil.copytree(done / name, folder / name)
-    shutil.copy(done / 'run.json', folder)
-    return folder
 
 
 def tables(out):
@@ -89,7 +76,10 @@ def test_nothing_is_tested_that_was_trained_on(done):
 
 
 def test_two_processes_give_the_same(done, sources, tmp_path):
-    out = begun(done, tmp_path / 'F')
+    out = tmp_path / 'F'
+    for name in ('atlases', 'parts', 'descriptors'):
+        shutil.copytree(done / name, out / name)
+    shutil.copy(done / 'run.json', out)
     voices.run_voices(sources, out, 1, 2, SMALL)
     assert tables(out) == tables(done)
     assert 'emodb' not in ADAPTERS and 'emodb' not in DATASETS
@@ -105,7 +95,7 @@ def test_a_study_that_was_stopped_goes_on(done, sources, tmp_path, monkeypatch):
             raise InterruptedError('stopped')
         return usual(*args)
 
-    out = begun(done, tmp_path / 'F')
+    out = tmp_path / 'F'
     monkeypatch.setattr(voices, 'train_bam', twice)
     with pytest.raises(SourceError, match='InterruptedError: stopped'):
         voices.run_voices(sources, out, 1, 1, SMALL)

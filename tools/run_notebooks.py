@@ -9,7 +9,7 @@ and tells the collector to leave them out; the processes that run notebooks are 
 import gc
 import sys
 
-import matplotlib.pyplot  # noqa: F401 (all four for the copies)
+import matplotlib.pyplot  # noqa: F401 (this and the next four are for the copies)
 import peft  # noqa: F401
 import sentence_transformers  # noqa: F401
 import trl.trainer.grpo_trainer  # noqa: F401
@@ -18,6 +18,7 @@ from nbdev.test import nbdev_test
 
 
 def main(processes='2', skipped='^[_.]'):
+    "Leave what is imported by now out of the search for garbage, and run the notebooks in copies of this process."
     gc.collect()
     gc.freeze()
     nbdev_test(n_workers=int(processes), skip_file_re=skipped)
