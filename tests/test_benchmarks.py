@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from growth import growth
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import bench
@@ -107,16 +108,11 @@ def test_a_side_says_what_it_took():
         sides.beside('x', lambda: took[0], lambda: sides.Took(1, result='b'), **how)
 
 
-def grown(mebibytes):
-    "Work whose process grows by so much."
-    return lambda: len(bytearray(mebibytes << 20))
-
-
 @pytest.mark.skipif(sys.platform != 'linux', reason='the peak is read where Linux has it')
 def test_a_process_of_its_own():
     "Its memory is without ours, and without what it began with."
     ours = bytearray(300 << 20)
-    small, large = (sides.apart(grown, size) for size in (1, 100))
+    small, large = (sides.apart(growth, size) for size in (1, 100))
     assert (small.result, large.result) == (1 << 20, 100 << 20) and len(ours) > large.result
     assert small.mebibytes < 20 and 90 < large.mebibytes < 130
 
