@@ -217,14 +217,14 @@ def test_check_and_evaluate_as_a_user_calls_them(cli, mini_sources, tmp_path):
     assert result.returncode == 1 and 'not a Parquet file' in result.stderr
 
 
-def test_a_recipe_as_a_user_calls_it_into_an_empty_folder(cli, mini_atlas, warm_start, tmp_path):
+def test_a_recipe_as_a_user_calls_it_into_an_empty_folder(cli, cli_here, mini_atlas, warm_start, tmp_path):
     (tmp_path / 'out').mkdir()
     recipe = dict(atlas=str(mini_atlas), model=str(warm_start), out=str(tmp_path / 'out'), train=dict(steps=1))
     (tmp_path / 'sft.yaml').write_text(json.dumps(recipe))
     result = cli('sft', '--config', tmp_path / 'sft.yaml')
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'out' / 'model.safetensors').is_file()
-    result = cli('sft', '--config', tmp_path / 'sft.yaml')
+    result = cli_here('sft', '--config', tmp_path / 'sft.yaml')
     assert result.returncode == 1 and 'exists already' in result.stderr
 
 

@@ -30,14 +30,15 @@ def naive_greedy(model, prompt, limits):
     found = []
     while len(found) < limits.max_new_tokens and not set(found) & set(limits.end):
         with torch.no_grad():
-            logits = model(torch.tensor([prompt + found])).logits
-        found.append(logits[0, -1].argmax().item())
+            logits = model(torch.tensor([prompt + found]), logits_to_keep=1).logits
+        found.append(logits[0, 0].argmax().item())
     return found
 
 
 def naive_logps(model, prompt, completion):
-    logits = model(torch.tensor([prompt + completion])).logits[0].float().log_softmax(-1)
-    return logits[len(prompt) - 1 : -1].gather(-1, torch.tensor(completion)[:, None])[:, 0]
+    kept = len(completion) + 1  # Those of the prompt's last token and of the completion
+    logits = model(torch.tensor([prompt + completion]), logits_to_keep=kept).logits[0].float().log_softmax(-1)
+    return logits[:-1].gather(-1, torch.tensor(completion)[:, None])[:, 0]
 
 
 def texts(generator, count, longest):

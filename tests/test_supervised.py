@@ -140,7 +140,7 @@ def test_killed_and_resumed_by_command(folder, cli, cli_here, tmp_path):
         common = dict(atlas=str(folder / 'atlas'), model=str(folder / 'base'), out=str(tmp_path / out))
         made = dict(stage='classify', **common, train=TRAIN | dict(steps=60, lr=5e-3))
         (tmp_path / f'{out}.yaml').write_text(yaml.safe_dump(made))
-    assert cli('sft', '--config', tmp_path / 'whole.yaml').returncode == 0
+    assert cli_here('sft', '--config', tmp_path / 'whole.yaml').returncode == 0
     kill_at_a_checkpoint(tmp_path / 'killed.yaml', tmp_path / 'killed.partial' / 'state.pt')
     assert not (tmp_path / 'killed').exists()
     refused = cli_here('sft', '--config', tmp_path / 'killed.yaml')
