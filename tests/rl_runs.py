@@ -29,7 +29,7 @@ from omnisapiens_nb.sft.losses import target_ids
 from omnisapiens_nb.sft.model import load_model
 from omnisapiens_nb.sft.trl_trainer import last_checkpoint
 
-KILLS = 10 if os.environ.get('OMNISAPIENS_ALL') == '1' else 4
+KILLS = 10 if os.environ.get('OMNISAPIENS_ALL') == '1' else 2
 DISK = 1 << 20  # Bytes of the largest file on a disk that is full; a checkpoint's weights are larger
 QUICKER = 0.8  # A run that ended before it was killed is killed so much earlier next time
 

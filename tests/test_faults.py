@@ -21,7 +21,7 @@ from omnisapiens_nb.atlas.sources.registry import adapter
 
 FILE_SYSTEM_ONLY = {'tess', 'ptsd_in_the_wild'}  # no annotation file; their faults are files
 LABELS = ('labelResultAll.txt', 'new_label.txt')
-DAMAGED = 2000 if os.environ.get('OMNISAPIENS_ALL') == '1' else 700  # Files
+DAMAGED = 2000 if os.environ.get('OMNISAPIENS_ALL') == '1' else 350  # Files
 MOST = 6  # files that are damaged of a source with one for each row, those with labels first
 
 

@@ -227,12 +227,21 @@ def test_licences_are_as_the_page_on_extras_says():
     assert 'library license: LGPL version 3 or later' in said and '--enable-libx264' in said
 
 
-def test_the_audit_reads_licences_and_known_holes():
-    workflow = (ROOT / '.github' / 'workflows' / 'audit.yml').read_text(encoding='utf-8')
-    steps = yaml.safe_load(workflow)['jobs']['packages']['steps']
-    commands = '\n'.join(step.get('run', '') for step in steps)
-    extras = re.search(r'make install EXTRAS=(\S+)', commands)[1].split(',')
+def commands_of(workflow, job):
+    "What a workflow runs that installs every extra the whole check has, each week."
+    read = yaml.safe_load((ROOT / '.github' / 'workflows' / f'{workflow}.yml').read_text(encoding='utf-8'))
+    assert 'cron' in read[True]['schedule'][0]  # YAML reads the word `on` as true
+    commands = '\n'.join(step.get('run', '') for step in read['jobs'][job]['steps'])
     ci = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
-    assert re.search(r'make install EXTRAS=(\S+)', ci)[1].split(',') == extras
-    assert all(f'{extra}_requirements' in SETTINGS for extra in extras)
+    ours, theirs = (re.search(r'make install EXTRAS=(\S+)', text)[1].split(',') for text in (commands, ci))
+    assert ours == theirs and all(f'{extra}_requirements' in SETTINGS for extra in ours)
+    return commands
+
+
+def test_the_audit_reads_licences_and_known_holes():
+    commands = commands_of('audit', 'packages')
     assert 'pip-licenses' in commands and '--fail-on' in commands and 'pip-audit --path' in commands
+
+
+def test_what_is_sampled_is_tested_wholly_every_week():
+    assert commands_of('everything', 'test-all').endswith('make test-all')

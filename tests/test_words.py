@@ -3,6 +3,7 @@ the number of processes and interruptions, logs without a word of the sets; and 
 """
 
 import json
+import os
 import random
 import re
 import shutil
@@ -223,6 +224,7 @@ def test_steps_go_through_the_rows(done, parts, tmp_path, monkeypatch):
         assert [items[task] for items in reinforced] == words.drawn_items(material.rl[task], 0, 0, SMALL.rl_steps)
 
 
+@pytest.mark.skipif(os.environ.get('OMNISAPIENS_ALL') != '1', reason='study F does the same; `make test-all` does both')
 def test_two_processes_give_the_same(done, sources, tiny, tmp_path):
     "What is there is left as it is; what is missing is made by two processes."
     out = Path(shutil.copytree(done, tmp_path / 'E'))
